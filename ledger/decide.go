@@ -1,0 +1,374 @@
+package ledger
+
+import (
+	"strconv"
+)
+
+// Check judges a command by itself, without any state. What fails here can
+// never have been accepted.
+func Check(c Command) *Rejection { return checkCommand(&c) }
+
+// Decide judges a command by the rules of today. It changes nothing. at is the
+// time of recording; where it lies before the head's time, the head's counts,
+// so that a journal's time never runs back.
+func Decide(s *State, c Command, at Instant) (Event, *Rejection) {
+	if r := checkCommand(&c); r != nil {
+		return Event{}, r
+	}
+	at = max(at, s.head.At)
+	if r := s.admits(&c, at); r != nil {
+		return Event{}, r
+	}
+	body, r := c.Body.decide(s, at)
+	if r != nil {
+		return Event{}, r
+	}
+	occurred := c.OccurredAt
+	if occurred == 0 {
+		occurred = at
+	}
+	return Event{
+		Clinic: s.id, Sequence: s.head.Sequence + 1, At: at, OccurredAt: occurred,
+		Actor: c.Actor, IdempotencyKey: c.IdempotencyKey, RequestHash: c.RequestHash(),
+		Body: body,
+	}, nil
+}
+
+// admits judges what holds for every command: the clinic and the time.
+func (s *State) admits(c *Command, at Instant) *Rejection {
+	kind := c.Body.Kind()
+	if s.clinic == nil {
+		if kind == KindCreateClinic {
+			return s.admitsTime(c, at, 0)
+		}
+		return reject(ReasonClinicNotFound, "clinic_id", "There is no clinic %q.", s.id).with("clinic_id", s.id)
+	}
+	if !s.clinic.Active && kind != KindUpdateClinic && kind != KindCreateClinic {
+		return reject(ReasonClinicInactive, "clinic_id", "Clinic %q is inactive.", s.id).with("clinic_id", s.id)
+	}
+	return s.admitsTime(c, at, s.clinic.BackdatingDays)
+}
+
+func (s *State) admitsTime(c *Command, at Instant, backdatingDays int64) *Rejection {
+	if c.OccurredAt == 0 {
+		return nil
+	}
+	if c.OccurredAt > at {
+		return reject(ReasonOccurredInFuture, "occurred_at", "occurred_at is %s, and it is %s now.", c.OccurredAt, at).
+			with("occurred_at", c.OccurredAt, "now", at)
+	}
+	earliest := at - Instant(backdatingDays)*24*60*60*1_000_000
+	if backdatingDays == 0 {
+		// Commands travel: one given now arrives a little later.
+		earliest = at - 60*60*1_000_000
+	}
+	if c.OccurredAt < earliest {
+		return reject(ReasonOccurredTooEarly, "occurred_at", "occurred_at is %s; this clinic records back to %s.", c.OccurredAt, earliest).
+			with("occurred_at", c.OccurredAt, "earliest", earliest)
+	}
+	return nil
+}
+
+func (s *State) activeLocation(id LocationID) (*Location, *Rejection) {
+	location, ok := s.locations[id]
+	if !ok {
+		return nil, reject(ReasonLocationNotFound, "location_id", "Clinic %q has no location %q.", s.id, id).with("location_id", id)
+	}
+	if !location.Active {
+		return nil, reject(ReasonLocationInactive, "location_id", "Location %q is inactive.", id).with("location_id", id)
+	}
+	return location, nil
+}
+
+func (s *State) activeMedicine(id MedicineID) (*Medicine, *Rejection) {
+	medicine, ok := s.medicines[id]
+	if !ok {
+		return nil, reject(ReasonMedicineNotFound, "medicine_id", "Clinic %q has no medicine %q.", s.id, id).with("medicine_id", id)
+	}
+	if !medicine.Active {
+		return nil, reject(ReasonMedicineInactive, "medicine_id", "Medicine %q is inactive.", id).with("medicine_id", id)
+	}
+	return medicine, nil
+}
+
+func (s *State) knownLot(id LotID) (*Lot, *Rejection) {
+	lot, ok := s.lots[id]
+	if !ok {
+		return nil, reject(ReasonLotNotFound, "lot_id", "Clinic %q has no lot %q.", s.id, id).with("lot_id", id)
+	}
+	return lot, nil
+}
+
+func (s *State) activeLot(id LotID) (*Lot, *Rejection) {
+	lot, r := s.knownLot(id)
+	if r == nil && !lot.Active {
+		return nil, reject(ReasonLotInactive, "lot_id", "Lot %q is inactive.", id).with("lot_id", id)
+	}
+	return lot, r
+}
+
+func checkVersion(etag string, last Sequence) *Rejection {
+	if etag == "" || etag == Etag(last) {
+		return nil
+	}
+	return reject(ReasonEtagMismatch, "etag", "The etag is %q, and the current one is %q.", etag, Etag(last)).with("current_etag", Etag(last))
+}
+
+// Etag is the version of a document: the sequence of its last change.
+func Etag(last Sequence) string { return strconv.FormatInt(int64(last), 10) }
+
+func or[T any](given *T, otherwise T) T {
+	if given != nil {
+		return *given
+	}
+	return otherwise
+}
+
+func (s *State) checkZone(zone string) *Rejection {
+	return checkTimeZone(zone, func(name string) bool {
+		_, err := s.zones(name)
+		return err == nil && name != "Local"
+	})
+}
+
+func (b *CreateClinic) decide(s *State, _ Instant) (EventBody, *Rejection) {
+	if s.clinic != nil {
+		return nil, reject(ReasonClinicExists, "clinic_id", "Clinic %q exists.", s.id).with("clinic_id", s.id)
+	}
+	if r := s.checkZone(b.TimeZone); r != nil {
+		return nil, r
+	}
+	return &ClinicCreated{Name: b.Name, TimeZone: b.TimeZone, BackdatingDays: b.BackdatingDays}, nil
+}
+
+func (b *UpdateClinic) decide(s *State, _ Instant) (EventBody, *Rejection) {
+	if r := checkVersion(b.Etag, s.clinic.LastSequence); r != nil {
+		return nil, r
+	}
+	event := &ClinicUpdated{
+		Name:           or(b.Name, s.clinic.Name),
+		TimeZone:       or(b.TimeZone, s.clinic.TimeZone),
+		BackdatingDays: or(b.BackdatingDays, s.clinic.BackdatingDays),
+		Active:         or(b.Active, s.clinic.Active),
+	}
+	if r := s.checkZone(event.TimeZone); r != nil {
+		return nil, r
+	}
+	if r := s.mayDeactivate(s.clinic.Active && !event.Active, ReasonClinicHoldsStock, func(*stockRow) bool { return true }); r != nil {
+		return nil, r
+	}
+	return event, nil
+}
+
+func (b *DeactivateClinic) decide(s *State, _ Instant) (EventBody, *Rejection) {
+	r := first(
+		checkVersion(b.Etag, s.clinic.LastSequence),
+		s.mayDeactivate(true, ReasonClinicHoldsStock, func(*stockRow) bool { return true }),
+	)
+	return &ClinicDeactivated{ReasonCode: b.ReasonCode}, r
+}
+
+// mayDeactivate refuses to close what still holds stock: the units would be
+// out of sight.
+func (s *State) mayDeactivate(closes bool, reason Reason, match func(*stockRow) bool) *Rejection {
+	if !closes {
+		return nil
+	}
+	row := s.heldBy(match)
+	if row == nil {
+		return nil
+	}
+	return reject(reason, "", "%d units of lot %q of medicine %q remain at location %q.", row.OnHand(), row.Lot, row.Medicine, row.Location).
+		with("location_id", row.Location, "medicine_id", row.Medicine, "lot_id", row.Lot, "on_hand", row.OnHand())
+}
+
+// newID returns the caller's id where there is one, else makes one.
+func newID[T ~string](s *State, chosen T, prefix string) T {
+	if chosen != "" {
+		return chosen
+	}
+	return T(deriveID(prefix, s.tag, s.head.Sequence+1, 0))
+}
+
+// unique refuses a second document with the same id or identity.
+func unique[K ~string, V any](s *State, reason Reason, field string, documents map[K]V, id K, identity string) *Rejection {
+	taken := string(id)
+	_, exists := documents[id]
+	if !exists {
+		taken, exists = s.byIdentity[identity]
+	}
+	if !exists {
+		return nil
+	}
+	return reject(reason, field, "It exists as %q.", taken).with(field, taken)
+}
+
+// identityFree refuses to rename a document onto another one.
+func (s *State) identityFree(reason Reason, field, from, to string) *Rejection {
+	if from == to {
+		return nil
+	}
+	if taken, exists := s.byIdentity[to]; exists {
+		return reject(reason, field, "It exists as %q.", taken).with(field, taken)
+	}
+	return nil
+}
+
+func (b *CreateLocation) decide(s *State, _ Instant) (EventBody, *Rejection) {
+	id := newID(s, b.LocationID, locationPrefix)
+	if r := unique(s, ReasonLocationExists, "location_id", s.locations, id, locationIdentity(b.Name)); r != nil {
+		return nil, r
+	}
+	return &LocationCreated{LocationID: id, Name: b.Name, LocationKind: b.LocationKind}, nil
+}
+
+func (b *UpdateLocation) decide(s *State, _ Instant) (EventBody, *Rejection) {
+	location, ok := s.locations[b.LocationID]
+	if !ok {
+		_, r := s.activeLocation(b.LocationID)
+		return nil, r
+	}
+	event := &LocationUpdated{
+		LocationID:   b.LocationID,
+		Name:         or(b.Name, location.Name),
+		LocationKind: or(b.LocationKind, location.Kind),
+		Active:       or(b.Active, location.Active),
+	}
+	r := first(
+		checkVersion(b.Etag, location.LastSequence),
+		s.identityFree(ReasonLocationExists, "location_id", locationIdentity(location.Name), locationIdentity(event.Name)),
+		s.mayDeactivate(location.Active && !event.Active, ReasonLocationHoldsStock, atLocation(b.LocationID)),
+	)
+	return event, r
+}
+
+func atLocation(id LocationID) func(*stockRow) bool {
+	return func(row *stockRow) bool { return row.Location == id }
+}
+
+func ofMedicine(id MedicineID) func(*stockRow) bool {
+	return func(row *stockRow) bool { return row.Medicine == id }
+}
+
+func ofLot(id LotID) func(*stockRow) bool {
+	return func(row *stockRow) bool { return row.Lot == id }
+}
+
+func (b *DeactivateLocation) decide(s *State, _ Instant) (EventBody, *Rejection) {
+	location, r := s.activeLocation(b.LocationID)
+	if r != nil {
+		return nil, r
+	}
+	r = first(
+		checkVersion(b.Etag, location.LastSequence),
+		s.mayDeactivate(true, ReasonLocationHoldsStock, atLocation(b.LocationID)),
+	)
+	return &LocationDeactivated{LocationID: b.LocationID, ReasonCode: b.ReasonCode}, r
+}
+
+func (b *AddMedicine) decide(s *State, _ Instant) (EventBody, *Rejection) {
+	id := newID(s, b.MedicineID, medicinePrefix)
+	facts := MedicineFacts{Name: b.Name, BaseUnit: b.BaseUnit, Strength: b.Strength, Form: b.Form, ATCCode: b.ATCCode, Category: b.Category}
+	if r := unique(s, ReasonMedicineExists, "medicine_id", s.medicines, id, medicineIdentity(facts)); r != nil {
+		return nil, r
+	}
+	return &MedicineAdded{MedicineID: id, MedicineFacts: facts}, nil
+}
+
+func (b *UpdateMedicine) decide(s *State, _ Instant) (EventBody, *Rejection) {
+	medicine, ok := s.medicines[b.MedicineID]
+	if !ok {
+		_, r := s.activeMedicine(b.MedicineID)
+		return nil, r
+	}
+	event := &MedicineUpdated{
+		MedicineID: b.MedicineID,
+		MedicineFacts: MedicineFacts{
+			Name: or(b.Name, medicine.Name), BaseUnit: or(b.BaseUnit, medicine.BaseUnit),
+			Strength: or(b.Strength, medicine.Strength), Form: or(b.Form, medicine.Form),
+			ATCCode: or(b.ATCCode, medicine.ATCCode), Category: or(b.Category, medicine.Category),
+		},
+		Active: or(b.Active, medicine.Active),
+	}
+	r := first(
+		checkVersion(b.Etag, medicine.LastSequence),
+		s.identityFree(ReasonMedicineExists, "medicine_id", medicineIdentity(medicine.MedicineFacts), medicineIdentity(event.MedicineFacts)),
+		s.baseUnitFree(medicine, event.BaseUnit),
+		s.mayDeactivate(medicine.Active && !event.Active, ReasonMedicineHoldsStock, ofMedicine(b.MedicineID)),
+	)
+	return event, r
+}
+
+// baseUnitFree refuses to change what every quantity of a medicine counts.
+func (s *State) baseUnitFree(medicine *Medicine, unit string) *Rejection {
+	if unit == medicine.BaseUnit {
+		return nil
+	}
+	for _, lot := range s.lots {
+		if lot.Medicine == medicine.ID {
+			return reject(ReasonMedicineInUse, "base_unit", "Medicine %q is counted in %q, and lots of it are registered.", medicine.ID, medicine.BaseUnit).
+				with("medicine_id", medicine.ID, "base_unit", medicine.BaseUnit)
+		}
+	}
+	return nil
+}
+
+func (b *DeactivateMedicine) decide(s *State, _ Instant) (EventBody, *Rejection) {
+	medicine, r := s.activeMedicine(b.MedicineID)
+	if r != nil {
+		return nil, r
+	}
+	r = first(
+		checkVersion(b.Etag, medicine.LastSequence),
+		s.mayDeactivate(true, ReasonMedicineHoldsStock, ofMedicine(b.MedicineID)),
+	)
+	return &MedicineDeactivated{MedicineID: b.MedicineID, ReasonCode: b.ReasonCode}, r
+}
+
+func (b *RegisterLot) decide(s *State, _ Instant) (EventBody, *Rejection) {
+	if _, r := s.activeMedicine(b.MedicineID); r != nil {
+		return nil, r
+	}
+	id := newID(s, b.LotID, lotPrefix)
+	facts := LotFacts{Manufacturer: b.Manufacturer, GTIN: b.GTIN, LotNumber: b.LotNumber, Expiry: b.Expiry}
+	if r := unique(s, ReasonLotExists, "lot_id", s.lots, id, lotIdentity(b.MedicineID, facts)); r != nil {
+		return nil, r
+	}
+	return &LotRegistered{LotID: id, MedicineID: b.MedicineID, LotFacts: facts}, nil
+}
+
+func (b *UpdateLot) decide(s *State, _ Instant) (EventBody, *Rejection) {
+	lot, r := s.knownLot(b.LotID)
+	if r != nil {
+		return nil, r
+	}
+	event := &LotUpdated{
+		LotID: b.LotID,
+		LotFacts: LotFacts{
+			Manufacturer: or(b.Manufacturer, lot.Manufacturer), GTIN: or(b.GTIN, lot.GTIN),
+			LotNumber: or(b.LotNumber, lot.LotNumber), Expiry: or(b.Expiry, lot.Expiry),
+		},
+		Active: or(b.Active, lot.Active),
+	}
+	if event.Manufacturer == "" && event.GTIN == "" {
+		return nil, reject(ReasonInvalidField, "manufacturer", "A lot needs a manufacturer or a GTIN: lot numbers alone are not unique.")
+	}
+	r = first(
+		checkVersion(b.Etag, lot.LastSequence),
+		s.identityFree(ReasonLotExists, "lot_id", lotIdentity(lot.Medicine, lot.LotFacts), lotIdentity(lot.Medicine, event.LotFacts)),
+		s.mayDeactivate(lot.Active && !event.Active, ReasonLotHoldsStock, ofLot(b.LotID)),
+	)
+	return event, r
+}
+
+func (b *DeactivateLot) decide(s *State, _ Instant) (EventBody, *Rejection) {
+	lot, r := s.activeLot(b.LotID)
+	if r != nil {
+		return nil, r
+	}
+	r = first(
+		checkVersion(b.Etag, lot.LastSequence),
+		s.mayDeactivate(true, ReasonLotHoldsStock, ofLot(b.LotID)),
+	)
+	return &LotDeactivated{LotID: b.LotID, ReasonCode: b.ReasonCode}, r
+}

@@ -1,0 +1,157 @@
+package ledger
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// Category groups reasons by what a caller does about them. Each maps to one
+// RPC code.
+type Category int
+
+// The categories of reasons.
+const (
+	Invalid       Category = iota + 1 // the request is wrong by itself; mend it
+	NotFound                          // it names what the clinic does not have
+	AlreadyExists                     // it would make a second one of something unique
+	Precondition                      // right in itself, but not in this state
+	Conflict                          // the caller acted on an older version
+	Forbidden                         // the caller's token does not cover it
+)
+
+// Reason is a stable machine-readable cause of a rejection.
+type Reason string
+
+// The reasons of every rejection. The catalogue with meaning and remedy is
+// [Reasons].
+const (
+	ReasonInvalidField          Reason = "INVALID_FIELD"
+	ReasonQuantityOutOfRange    Reason = "QUANTITY_OUT_OF_RANGE"
+	ReasonClinicNotFound        Reason = "CLINIC_NOT_FOUND"
+	ReasonClinicExists          Reason = "CLINIC_EXISTS"
+	ReasonClinicInactive        Reason = "CLINIC_INACTIVE"
+	ReasonClinicHoldsStock      Reason = "CLINIC_HOLDS_STOCK"
+	ReasonLocationNotFound      Reason = "LOCATION_NOT_FOUND"
+	ReasonLocationExists        Reason = "LOCATION_EXISTS"
+	ReasonLocationInactive      Reason = "LOCATION_INACTIVE"
+	ReasonLocationHoldsStock    Reason = "LOCATION_HOLDS_STOCK"
+	ReasonMedicineNotFound      Reason = "MEDICINE_NOT_FOUND"
+	ReasonMedicineExists        Reason = "MEDICINE_EXISTS"
+	ReasonMedicineInactive      Reason = "MEDICINE_INACTIVE"
+	ReasonMedicineHoldsStock    Reason = "MEDICINE_HOLDS_STOCK"
+	ReasonMedicineInUse         Reason = "MEDICINE_IN_USE"
+	ReasonLotNotFound           Reason = "LOT_NOT_FOUND"
+	ReasonLotExists             Reason = "LOT_EXISTS"
+	ReasonLotInactive           Reason = "LOT_INACTIVE"
+	ReasonLotHoldsStock         Reason = "LOT_HOLDS_STOCK"
+	ReasonLotExpired            Reason = "LOT_EXPIRED"
+	ReasonLotOfOtherMedicine    Reason = "LOT_OF_OTHER_MEDICINE"
+	ReasonInsufficientStock     Reason = "INSUFFICIENT_STOCK"
+	ReasonBalanceOverflow       Reason = "BALANCE_OVERFLOW"
+	ReasonHoldNotFound          Reason = "HOLD_NOT_FOUND"
+	ReasonHoldOverdue           Reason = "HOLD_OVERDUE"
+	ReasonHoldNotDue            Reason = "HOLD_NOT_DUE"
+	ReasonHoldTooSmall          Reason = "HOLD_TOO_SMALL"
+	ReasonDeadlinePassed        Reason = "DEADLINE_PASSED"
+	ReasonOccurredInFuture      Reason = "OCCURRED_IN_FUTURE"
+	ReasonOccurredTooEarly      Reason = "OCCURRED_TOO_EARLY"
+	ReasonIdempotencyKeyReused  Reason = "IDEMPOTENCY_KEY_REUSED"
+	ReasonEtagMismatch          Reason = "ETAG_MISMATCH"
+	ReasonLinkedCommandRejected Reason = "LINKED_COMMAND_REJECTED"
+	ReasonLocationForbidden     Reason = "LOCATION_FORBIDDEN"
+)
+
+// ReasonInfo documents one reason.
+type ReasonInfo struct {
+	Reason   Reason
+	Category Category
+	Meaning  string
+	Remedy   string
+}
+
+var reasonInfos = indexReasons(
+	ReasonInfo{ReasonInvalidField, Invalid, "A field's value is missing or malformed.", "Mend the field that the error names and send the command again."},
+	ReasonInfo{ReasonQuantityOutOfRange, Invalid, "A quantity is zero, negative or above 2^53 base units.", "Send a whole number of base units from 1 to 9007199254740992."},
+	ReasonInfo{ReasonClinicNotFound, NotFound, "There is no clinic with this id.", "Check the id, or create the clinic with CreateClinic."},
+	ReasonInfo{ReasonClinicExists, AlreadyExists, "A clinic with this id exists.", "Choose another id, or use the clinic that exists."},
+	ReasonInfo{ReasonClinicInactive, Precondition, "The clinic was deactivated and takes no commands.", "Reactivate it with UpdateClinic (active = true)."},
+	ReasonInfo{ReasonClinicHoldsStock, Precondition, "The clinic still holds stock, so it cannot be deactivated.", "Issue or adjust away the stock that the error names first."},
+	ReasonInfo{ReasonLocationNotFound, NotFound, "The clinic has no location with this id.", "List the clinic's locations with ListLocations."},
+	ReasonInfo{ReasonLocationExists, AlreadyExists, "The clinic has a location with this id or name.", "Use the location that the error names, or choose another id and name."},
+	ReasonInfo{ReasonLocationInactive, Precondition, "The location was deactivated.", "Use another location, or reactivate it with UpdateLocation (active = true)."},
+	ReasonInfo{ReasonLocationHoldsStock, Precondition, "The location still holds stock, so it cannot be deactivated.", "Issue or adjust away the stock that the error names first."},
+	ReasonInfo{ReasonMedicineNotFound, NotFound, "The clinic's formulary has no medicine with this id.", "List the formulary with ListMedicines, or add it with AddMedicine."},
+	ReasonInfo{ReasonMedicineExists, AlreadyExists, "The formulary has a medicine with this id, or with this name, strength and form.", "Use the medicine that the error names."},
+	ReasonInfo{ReasonMedicineInactive, Precondition, "The medicine was deactivated.", "Reactivate it with UpdateMedicine (active = true)."},
+	ReasonInfo{ReasonMedicineHoldsStock, Precondition, "Stock of the medicine remains, so it cannot be deactivated.", "Issue or adjust away the stock that the error names first."},
+	ReasonInfo{ReasonMedicineInUse, Precondition, "The base unit is fixed once a lot of the medicine is registered.", "Add a new medicine with the other base unit and deactivate this one."},
+	ReasonInfo{ReasonLotNotFound, NotFound, "The clinic has no lot with this id.", "List lots with ListLots, or register it with RegisterLot."},
+	ReasonInfo{ReasonLotExists, AlreadyExists, "The clinic has this lot: the same id, or the same medicine, manufacturer or GTIN, and lot number.", "Use the lot that the error names."},
+	ReasonInfo{ReasonLotInactive, Precondition, "The lot was deactivated.", "Use another lot, or reactivate it with UpdateLot (active = true)."},
+	ReasonInfo{ReasonLotHoldsStock, Precondition, "Stock of the lot remains, so it cannot be deactivated.", "Issue or adjust away the stock that the error names first."},
+	ReasonInfo{ReasonLotExpired, Precondition, "The lot's last usable day has passed in the clinic's time zone.", "Use another lot; correct the expiry with UpdateLot if it was entered wrong."},
+	ReasonInfo{ReasonLotOfOtherMedicine, Invalid, "The lot belongs to another medicine than the command names.", "Name a lot of this medicine, or the lot's own medicine."},
+	ReasonInfo{ReasonInsufficientStock, Precondition, "Fewer units are available than the command needs.", "Ask for no more than is available, release a hold, or receive stock."},
+	ReasonInfo{ReasonBalanceOverflow, Precondition, "The balance would exceed 2^53 base units.", "Check the quantity; no shelf holds that much."},
+	ReasonInfo{ReasonHoldNotFound, NotFound, "No open hold has this id: it was never made in this clinic, or it was released, issued or expired.", "List open holds with ListHolds, or reserve again."},
+	ReasonInfo{ReasonHoldOverdue, Precondition, "The hold's deadline has passed, so it can no longer be issued.", "Reserve again, or release the hold."},
+	ReasonInfo{ReasonHoldNotDue, Precondition, "The hold's deadline has not passed.", "Use ReleaseStock to give up a hold before its deadline."},
+	ReasonInfo{ReasonHoldTooSmall, Precondition, "The hold has fewer units left than the command names.", "Name at most what is left, or leave the quantity out to take all of it."},
+	ReasonInfo{ReasonDeadlinePassed, Invalid, "The deadline is not in the future.", "Send a deadline after the present."},
+	ReasonInfo{ReasonOccurredInFuture, Invalid, "occurred_at lies in the future.", "Leave occurred_at out, or send when it happened; check the sender's clock."},
+	ReasonInfo{ReasonOccurredTooEarly, Precondition, "occurred_at lies before the clinic's window for backdating.", "Record it with a later occurred_at, or widen the window with UpdateClinic."},
+	ReasonInfo{ReasonIdempotencyKeyReused, AlreadyExists, "The idempotency key was used for another command, or by another actor.", "Use a new key for a new command; repeat a key only with the same body and actor."},
+	ReasonInfo{ReasonEtagMismatch, Conflict, "It was changed since the caller read it.", "Read it again and send the update with its new etag."},
+	ReasonInfo{ReasonLocationForbidden, Forbidden, "The caller's token does not name the location whose stock the command would move.", "Use a token that names the location."},
+	ReasonInfo{ReasonLinkedCommandRejected, Precondition, "Another command of the linked batch was rejected, so none was carried out.", "Mend the command that was rejected and send the batch again."},
+)
+
+func indexReasons(infos ...ReasonInfo) map[Reason]ReasonInfo {
+	index := make(map[Reason]ReasonInfo, len(infos))
+	for _, info := range infos {
+		index[info.Reason] = info
+	}
+	return index
+}
+
+// Reasons returns the catalogue, sorted by reason.
+func Reasons() []ReasonInfo {
+	return slices.SortedFunc(maps.Values(reasonInfos), func(a, b ReasonInfo) int {
+		if a.Reason < b.Reason {
+			return -1
+		}
+		return 1
+	})
+}
+
+// Info returns the catalogue's entry for r.
+func (r Reason) Info() ReasonInfo { return reasonInfos[r] }
+
+// Rejection says why a command was not carried out. It changed nothing.
+type Rejection struct {
+	Reason   Reason
+	Field    string            // the command's field at fault, in the spelling of the API; may be empty
+	Message  string            // for people: what is wrong, with the values
+	Metadata map[string]string // the same facts for programs
+}
+
+// Error returns the message with the reason's remedy.
+func (r *Rejection) Error() string {
+	return r.Message + " " + r.Reason.Info().Remedy
+}
+
+func reject(reason Reason, field, format string, args ...any) *Rejection {
+	return &Rejection{Reason: reason, Field: field, Message: fmt.Sprintf(format, args...)}
+}
+
+// with adds metadata as key, value, key, value …
+func (r *Rejection) with(pairs ...any) *Rejection {
+	if r.Metadata == nil {
+		r.Metadata = make(map[string]string, len(pairs)/2)
+	}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		r.Metadata[fmt.Sprint(pairs[i])] = fmt.Sprint(pairs[i+1])
+	}
+	return r
+}

@@ -1,0 +1,332 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"buf.build/go/protovalidate"
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+	"connectrpc.com/connect/v2/connectproto"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/stockledger/stockledger/ledger"
+	"github.com/stockledger/stockledger/txn"
+)
+
+// This file is the one place where an error gets its code, its reason and its
+// words on the wire. Text of drivers and of the runtime never passes it.
+
+// ErrorDomain is the domain of every google.rpc.ErrorInfo.
+const ErrorDomain = "stockledger"
+
+// Reasons of errors that are not a command's rejection.
+const (
+	reasonUnauthenticated    ledger.Reason = "UNAUTHENTICATED"
+	reasonPermissionDenied   ledger.Reason = "PERMISSION_DENIED"
+	reasonClinicForbidden    ledger.Reason = "CLINIC_FORBIDDEN"
+	reasonLocationRequired   ledger.Reason = "LOCATION_REQUIRED"
+	reasonMalformedRequest   ledger.Reason = "MALFORMED_REQUEST"
+	reasonRequestTooLarge    ledger.Reason = "REQUEST_TOO_LARGE"
+	reasonRequestIncomplete  ledger.Reason = "REQUEST_INCOMPLETE"
+	reasonUnknownMethod      ledger.Reason = "UNKNOWN_METHOD"
+	reasonUnknownService     ledger.Reason = "UNKNOWN_SERVICE"
+	reasonBusy               ledger.Reason = "BUSY"
+	reasonUnavailable        ledger.Reason = "UNAVAILABLE"
+	reasonShuttingDown       ledger.Reason = "SHUTTING_DOWN"
+	reasonOutcomeUnknown     ledger.Reason = "OUTCOME_UNKNOWN"
+	reasonSequenceNotReached ledger.Reason = "SEQUENCE_NOT_REACHED"
+	reasonNotAttempted       ledger.Reason = "NOT_ATTEMPTED"
+	reasonCanceled           ledger.Reason = "CANCELED"
+	reasonDeadlineExceeded   ledger.Reason = "DEADLINE_EXCEEDED"
+	reasonInternal           ledger.Reason = "INTERNAL"
+)
+
+// ReasonDoc documents one reason of the API.
+type ReasonDoc struct {
+	Reason  ledger.Reason
+	Code    connect.Code
+	Meaning string
+	Remedy  string
+}
+
+var ownReasons = []ReasonDoc{
+	{reasonUnauthenticated, connect.CodeUnauthenticated, "The request carries no token, or one that is not accepted here.", "Send Authorization: Bearer TOKEN with a token that is current; stockledger token makes one."},
+	{reasonPermissionDenied, connect.CodePermissionDenied, "None of the token's roles permits this method or command.", "Use a token with a role that permits it."},
+	{reasonClinicForbidden, connect.CodePermissionDenied, "The token does not name this clinic. The answer is the same whether the clinic exists or not.", "Check clinic_id, or use a token that names the clinic."},
+	{reasonLocationRequired, connect.CodePermissionDenied, "The token is limited to some locations, and the request reaches beyond them.", "Name one of the token's locations, or use a token without that limit."},
+	{reasonMalformedRequest, connect.CodeInvalidArgument, "The request is not what the protocol or the schema asks for: broken JSON or protobuf, text that is not UTF-8, an unknown field or enum value.", "Mend the request as the message says."},
+	{reasonRequestTooLarge, connect.CodeResourceExhausted, "The request is larger than a message may be.", "Split it: a batch takes up to 10,000 commands, and a request 16 MiB."},
+	{reasonRequestIncomplete, connect.CodeInvalidArgument, "The request did not arrive whole, or not in time.", "Send it again; nothing of it was carried out."},
+	{reasonUnknownMethod, connect.CodeUnimplemented, "The service has no such method.", "Check the method's name; reflection lists them."},
+	{reasonUnknownService, connect.CodeNotFound, "The health check names a service that is not served here.", "Check the service's name; reflection lists them."},
+	{reasonBusy, connect.CodeResourceExhausted, "Too many commands wait for this clinic. This one was not taken.", "Repeat it after the pause that the error names, with the same idempotency key."},
+	{reasonUnavailable, connect.CodeUnavailable, "The database can't be reached or can't do the work now. Nothing was carried out.", "Repeat the request after a pause; commands with the same idempotency key."},
+	{reasonShuttingDown, connect.CodeUnavailable, "This node is shutting down. Nothing was carried out.", "Repeat the request at another node; commands with the same idempotency key."},
+	{reasonOutcomeUnknown, connect.CodeUnavailable, "The connection to the database broke while the command was being recorded, so it is not known whether it was.", "Repeat it with the same idempotency key: it is carried out once at most, and the answer tells."},
+	{reasonSequenceNotReached, connect.CodeFailedPrecondition, "The clinic has not reached the min_sequence that the query asks for.", "Check min_sequence: it must come from an answer of the same clinic and epoch."},
+	{reasonNotAttempted, connect.CodeUnavailable, "The batch ended early, before this command was taken.", "Send it again with the same idempotency key."},
+	{reasonCanceled, connect.CodeCanceled, "The caller ended the request. A command in it may still be carried out.", "Repeat a command with the same idempotency key to learn its outcome."},
+	{reasonDeadlineExceeded, connect.CodeDeadlineExceeded, "The caller's deadline passed. A command in the request may still be carried out.", "Allow more time, and repeat a command with the same idempotency key to learn its outcome."},
+	{reasonInternal, connect.CodeInternal, "A defect in the ledger, which the operator's log describes under the request id.", "Report the request id. Repeat a command with the same idempotency key only."},
+}
+
+var ownReasonIndex = func() map[ledger.Reason]ReasonDoc {
+	index := make(map[ledger.Reason]ReasonDoc, len(ownReasons))
+	for _, doc := range ownReasons {
+		index[doc.Reason] = doc
+	}
+	return index
+}()
+
+var categoryCodes = map[ledger.Category]connect.Code{
+	ledger.Invalid:       connect.CodeInvalidArgument,
+	ledger.NotFound:      connect.CodeNotFound,
+	ledger.AlreadyExists: connect.CodeAlreadyExists,
+	ledger.Precondition:  connect.CodeFailedPrecondition,
+	ledger.Conflict:      connect.CodeAborted,
+	ledger.Forbidden:     connect.CodePermissionDenied,
+}
+
+// Reasons returns the catalogue of every reason of the API, sorted.
+func Reasons() []ReasonDoc {
+	docs := slices.Clone(ownReasons)
+	for _, info := range ledger.Reasons() {
+		docs = append(docs, ReasonDoc{info.Reason, categoryCodes[info.Category], info.Meaning, info.Remedy})
+	}
+	slices.SortFunc(docs, func(a, b ReasonDoc) int { return strings.Compare(string(a.Reason), string(b.Reason)) })
+	return docs
+}
+
+// failure is an error as the wire shows it, in an RPC's error and in a batch's
+// verdict alike.
+type failure struct {
+	code       connect.Code
+	reason     ledger.Reason
+	message    string
+	field      string
+	metadata   map[string]string
+	violations []*errdetails.BadRequest_FieldViolation
+	details    []proto.Message
+	cause      error // for the log only
+}
+
+// Error returns the message.
+func (f *failure) Error() string { return f.message }
+
+// Unwrap returns the cause, which never reaches the wire.
+func (f *failure) Unwrap() error { return f.cause }
+
+// fail makes a failure of one of this package's own reasons. The reason's
+// remedy follows the message.
+func fail(reason ledger.Reason, format string, args ...any) *failure {
+	doc := ownReasonIndex[reason]
+	return &failure{code: doc.Code, reason: reason, message: fmt.Sprintf(format, args...) + " " + doc.Remedy}
+}
+
+func (f *failure) with(key, value string) *failure {
+	if f.metadata == nil {
+		f.metadata = make(map[string]string)
+	}
+	f.metadata[key] = value
+	return f
+}
+
+func (f *failure) because(err error) *failure {
+	f.cause = err
+	return f
+}
+
+func unauthenticated(err error) error {
+	return fail(reasonUnauthenticated, "The call is not authenticated: %s.", err)
+}
+
+// invalidField is a rejection for a value that the core never gets to see.
+func invalidField(field, format string, args ...any) *ledger.Rejection {
+	return &ledger.Rejection{Reason: ledger.ReasonInvalidField, Field: field, Message: fmt.Sprintf(format, args...)}
+}
+
+// explain finds the failure that an error means to the caller.
+func explain(err error) *failure {
+	var f *failure
+	var rejection *ledger.Rejection
+	var received *connect.Error
+	switch {
+	case errors.As(err, &f):
+		return f
+	case errors.As(err, &rejection):
+		return explainRejection(rejection)
+	case errors.Is(err, txn.ErrBusy):
+		f = fail(reasonBusy, "Too many commands wait for this clinic.").because(err)
+		f.details = []proto.Message{&errdetails.RetryInfo{RetryDelay: durationpb.New(busyPause)}}
+		return f
+	case errors.Is(err, txn.ErrClosed):
+		return fail(reasonShuttingDown, "This node is shutting down.").because(err)
+	case errors.Is(err, txn.ErrAmbiguous):
+		return fail(reasonOutcomeUnknown, "The outcome is unknown.").because(err)
+	case errors.Is(err, txn.ErrUnavailable):
+		f = fail(reasonUnavailable, "The database is unavailable.").because(err)
+		f.details = []proto.Message{&errdetails.RetryInfo{RetryDelay: durationpb.New(unavailablePause)}}
+		return f
+	case errors.Is(err, context.Canceled):
+		return fail(reasonCanceled, "The caller ended the request.").because(err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fail(reasonDeadlineExceeded, "The caller's deadline passed.").because(err)
+	case errors.As(err, &received):
+		return explainTransport(received)
+	}
+	return fail(reasonInternal, "Something went wrong inside the ledger.").because(err)
+}
+
+// How long a caller should wait before it tries again.
+const (
+	busyPause        = 200 * time.Millisecond
+	unavailablePause = time.Second
+)
+
+func explainRejection(r *ledger.Rejection) *failure {
+	info := r.Reason.Info()
+	f := &failure{
+		code: categoryCodes[info.Category], reason: r.Reason,
+		message: r.Error(), field: r.Field, metadata: maps.Clone(r.Metadata),
+	}
+	if f.code == 0 {
+		return fail(reasonInternal, "Something went wrong inside the ledger.").because(fmt.Errorf("reason %s has no category", r.Reason))
+	}
+	if r.Field != "" {
+		f.violations = []*errdetails.BadRequest_FieldViolation{{
+			Field: r.Field, Description: r.Error(), Reason: string(r.Reason),
+		}}
+	}
+	if r.Reason == ledger.ReasonInsufficientStock {
+		f.details = []proto.Message{stockShortage(r)}
+	}
+	return f
+}
+
+// explainTransport gives an error that the transport met while it read or wrote
+// the call a reason. Whatever a caller may send is the caller's mistake, also
+// where the transport calls it internal or unknown.
+func explainTransport(err *connect.Error) *failure {
+	switch err.Code() {
+	case connect.CodeCanceled:
+		return fail(reasonCanceled, "The caller ended the request.").because(err)
+	case connect.CodeDeadlineExceeded:
+		return fail(reasonDeadlineExceeded, "The caller's deadline passed.").because(err)
+	case connect.CodeUnimplemented:
+		return fail(reasonUnknownMethod, "There is no such method.").because(err)
+	case connect.CodeResourceExhausted:
+		return fail(reasonRequestTooLarge, "The request is too large.").because(err)
+	}
+	return fail(reasonInternal, "Something went wrong inside the ledger.").because(err)
+}
+
+// receiveError explains an error of receiving a request message.
+func receiveError(ctx context.Context, err error) error {
+	if errors.Is(err, io.EOF) && connect.CodeOf(err) == connect.CodeUnknown {
+		return err // the regular end of a stream
+	}
+	var received *connect.Error
+	if !errors.As(err, &received) {
+		return err
+	}
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		// Not the caller's deadline but ours, for reading. net/http ends the
+		// context too, so this comes first.
+		return fail(reasonRequestIncomplete, "The request did not arrive in time.").because(err)
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return fail(reasonRequestIncomplete, "The request ended early.").because(err)
+	case ctx.Err() != nil:
+		return explain(fmt.Errorf("%w: %w", ctx.Err(), err))
+	case received.Code() == connect.CodeCanceled, received.Code() == connect.CodeDeadlineExceeded:
+		return explainTransport(received)
+	case received.Code() == connect.CodeResourceExhausted:
+		return fail(reasonRequestTooLarge, "The request is too large: at most %d bytes are accepted.", maxMessage).because(err)
+	}
+	return fail(reasonMalformedRequest, "The request can't be read: %s.", plain(received.Message())).because(err)
+}
+
+// plain makes one line of a decoder's message. The protobuf module varies its
+// spaces on purpose.
+func plain(message string) string {
+	message = strings.TrimPrefix(message, "unmarshal message: ")
+	message = strings.ReplaceAll(message, "\u00a0", " ")
+	message = strings.TrimPrefix(message, "proto: ")
+	const limit = 300
+	if len(message) > limit {
+		message = strings.ToValidUTF8(message[:limit], "") + "…"
+	}
+	return strings.TrimSuffix(message, ".")
+}
+
+// validationError turns the violations of the schema's rules into a failure
+// that names each field.
+func validationError(err error) error {
+	var violations *protovalidate.ValidationError
+	if !errors.As(err, &violations) {
+		return fail(reasonInternal, "Something went wrong inside the ledger.").because(err)
+	}
+	f := explainRejection(invalidField("", ""))
+	f.violations = nil
+	for _, v := range violations.Violations {
+		path := protovalidate.FieldPathString(v.Proto.GetField())
+		text := v.Proto.GetMessage()
+		f.violations = append(f.violations, &errdetails.BadRequest_FieldViolation{
+			Field: path, Description: text, Reason: string(f.reason),
+		})
+	}
+	first := f.violations[0]
+	f.field = first.GetField()
+	f.message = fmt.Sprintf("%s: %s. %s", first.GetField(), strings.TrimSuffix(first.GetDescription(), "."), f.reason.Info().Remedy)
+	return f
+}
+
+// connectError writes the failure in the form that all three protocols carry.
+func (f *failure) connectError() *connect.Error {
+	out := connect.NewError(f.code, f.message).WithCause(f)
+	metadata := f.metadata
+	if f.field != "" && metadata["field"] == "" {
+		metadata = maps.Clone(metadata)
+		if metadata == nil {
+			metadata = make(map[string]string, 1)
+		}
+		metadata["field"] = f.field
+	}
+	details := []proto.Message{&errdetails.ErrorInfo{Reason: string(f.reason), Domain: ErrorDomain, Metadata: metadata}}
+	if len(f.violations) > 0 {
+		details = append(details, &errdetails.BadRequest{FieldViolations: f.violations})
+	}
+	for _, message := range append(details, f.details...) {
+		detail, err := connectproto.NewErrorDetail(message)
+		if err != nil {
+			// Only text that is not UTF-8 can't be packed. The code and the
+			// message still say what matters.
+			continue
+		}
+		out = out.WithDetail(detail)
+	}
+	return out
+}
+
+// finished tells the record how a call ended, and gives the error its form.
+func finished(record *requestRecord, err error) error {
+	if err == nil || connecthttp.IsNotModifiedError(err) {
+		return err
+	}
+	f := explain(err)
+	record.code, record.reason, record.cause = f.code, f.reason, f.cause
+	if f.reason == reasonInternal {
+		f.with("request_id", record.id)
+	}
+	return f.connectError()
+}

@@ -1,0 +1,305 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"connectrpc.com/connect/v2/connecthttp"
+	"connectrpc.com/connect/v2/connectproto"
+	"connectrpc.com/grpcreflect/v2"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/stockledger/stockledger/ledger"
+	"github.com/stockledger/stockledger/proto/gen/stockledger/v1/stockledgerv1connect"
+	"github.com/stockledger/stockledger/txn"
+)
+
+// maxMessage is the largest request, and the largest message after it is
+// decompressed.
+const maxMessage = 16 << 20
+
+// Config says how the API is served. Every field has a default.
+type Config struct {
+	// Listen is the address of the API. Port 0 takes a free one. Default
+	// 127.0.0.1:8080.
+	Listen string
+	// AdminListen is the address of probes and metrics, which need no token and
+	// should not be reachable from outside. Default 127.0.0.1:8081.
+	AdminListen string
+	// AllowedOrigins are the web origins whose pages may call the API from a
+	// browser, or * for all. Default none.
+	AllowedOrigins []string
+	// ReadTimeout bounds the arrival of one request. Default 1 min.
+	ReadTimeout time.Duration
+	// WriteTimeout bounds the delivery of an answer, or of one part of a
+	// streamed one. Default 1 min.
+	WriteTimeout time.Duration
+	// IdleTimeout is how long a connection may stay open without a request.
+	// Default 2 min.
+	IdleTimeout time.Duration
+	// DrainDelay is the time between readiness going off and the port closing,
+	// for load balancers to notice. Default none.
+	DrainDelay time.Duration
+	// ShutdownTimeout bounds the wait for requests under way. Default 25 s.
+	ShutdownTimeout time.Duration
+	// Profiling serves net/http/pprof on the admin address. Default off.
+	Profiling bool
+	// Log receives one line a request. Default slog.Default().
+	Log *slog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	setDefault(&c.Listen, "127.0.0.1:8080")
+	setDefault(&c.AdminListen, "127.0.0.1:8081")
+	setDefault(&c.ReadTimeout, time.Minute)
+	setDefault(&c.WriteTimeout, time.Minute)
+	setDefault(&c.IdleTimeout, 2*time.Minute)
+	setDefault(&c.ShutdownTimeout, 25*time.Second)
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	return c
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func (c Config) validate() error {
+	var errs []error
+	for name, d := range map[string]time.Duration{
+		"ReadTimeout": c.ReadTimeout, "WriteTimeout": c.WriteTimeout, "IdleTimeout": c.IdleTimeout,
+		"ShutdownTimeout": c.ShutdownTimeout, "DrainDelay": c.DrainDelay,
+	} {
+		if d < 0 {
+			errs = append(errs, fmt.Errorf("%s must not be negative", name))
+		}
+	}
+	if len(errs) > 0 {
+		return fmt.Errorf("rpc: configuration: %w", errors.Join(errs...))
+	}
+	return nil
+}
+
+// Executor executes commands: a [txn.Executor].
+type Executor interface {
+	Submit(context.Context, txn.Submission) ([]txn.Verdict, error)
+	Accepting() bool
+}
+
+// Database is what readiness asks: a [txn.DB].
+type Database interface {
+	Ping(context.Context) error
+	SchemaVersion(context.Context) (current, wanted int64, err error)
+}
+
+// Deps are the parts that the API stands on. Their owner closes them after
+// [Server.Run] has returned.
+type Deps struct {
+	Executor Executor
+	Queries  *txn.Queries
+	Database Database
+	// Issuer's tokens are trusted, and page tokens are sealed with its key.
+	Issuer *Issuer
+	// Trusted are issuers outside.
+	Trusted []TrustedIssuer
+	// Metrics add what other packages measure to /metrics.
+	Metrics []func(prometheus.Registerer)
+}
+
+// Server serves the API on one port and probes and metrics on another.
+type Server struct {
+	cfg       Config
+	log       *slog.Logger
+	deps      Deps
+	registry  *prometheus.Registry
+	metrics   *serverMetrics
+	readiness *readiness
+	api       *http.Server
+	admin     *http.Server
+
+	draining  chan struct{}
+	drainOnce sync.Once
+
+	apiListener, adminListener net.Listener
+}
+
+// NewServer returns a server that does not listen yet.
+func NewServer(cfg Config, deps Deps) (*Server, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, log: cfg.Log, deps: deps, registry: newRegistry(), draining: make(chan struct{})}
+	s.metrics = newServerMetrics(s.registry)
+	for _, register := range deps.Metrics {
+		register(s.registry)
+	}
+	s.readiness = &readiness{deps: deps, log: s.log, draining: s.draining}
+	handler, err := s.routes()
+	if err != nil {
+		return nil, err
+	}
+	s.api = s.newHTTPServer(handler)
+	s.admin = s.newHTTPServer(s.adminRoutes())
+	return s, nil
+}
+
+// newHTTPServer leaves the time of a whole request to the handlers: a streamed
+// answer may take longer than any that is sent at once.
+func (s *Server) newHTTPServer(handler http.Handler) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler:           handler,
+		Protocols:         protocols,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       s.cfg.IdleTimeout,
+		MaxHeaderBytes:    64 << 10,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: 1000,
+			SendPingTimeout:      30 * time.Second,
+			PingTimeout:          15 * time.Second,
+			WriteByteTimeout:     s.cfg.WriteTimeout,
+		},
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// routes builds the API: services, interceptors and codecs.
+func (s *Server) routes() (http.Handler, error) {
+	plans, err := newAccessPlans(stockledgerServices()...)
+	if err != nil {
+		return nil, err
+	}
+	rules, err := newRules()
+	if err != nil {
+		return nil, err
+	}
+	verifier := NewVerifier(append(slices.Clone(s.deps.Trusted), s.deps.Issuer.Trust())...)
+	server := connect.NewServer(s.watch, authenticate(verifier, isOpen), plans.enforce, rules.enforce)
+	server.SetUnknownHandler(func(_ context.Context, spec connect.Spec, _ connect.ServerStream) error {
+		return fail(reasonUnknownMethod, "There is no method %s.", spec.Procedure)
+	})
+	commands := &commandHandler{executor: s.deps.Executor, rules: rules, log: s.log}
+	stockledgerv1connect.RegisterInventoryServiceHandler(server, &inventoryService{commands})
+	queries := &queryHandler{queries: s.deps.Queries, pages: newPageTokens(s.deps.Issuer.secret("page tokens"))}
+	stockledgerv1connect.RegisterCatalogServiceHandler(server, &catalogService{commands, queries})
+	stockledgerv1connect.RegisterQueryServiceHandler(server, &queryService{queries})
+	registerHealth(server, s.readiness)
+	grpcreflect.Register(server)
+
+	mux := http.NewServeMux()
+	connecthttp.Mount(newRouter(s, mux, server), server,
+		connecthttp.WithReadMaxBytes(maxMessage),
+		connecthttp.WithCompressMinBytes(1024),
+		connecthttp.WithCodecs(connectproto.NewBinaryCodec(), newJSONCodec()),
+	)
+	mux.Handle("/", s.observed(unknownProcedure, http.HandlerFunc(notFound)))
+	return allowOrigins(s.cfg.AllowedOrigins, mux), nil
+}
+
+// newJSONCodec is strict on input, since a misspelt optional field that is
+// dropped in silence takes stock from the wrong shelf, and complete on output,
+// since a balance that is missing is not seen to be zero.
+func newJSONCodec() *connectproto.JSONCodec {
+	codec := connectproto.NewJSONCodec()
+	codec.UnmarshalOptions.DiscardUnknown = false
+	codec.MarshalOptions.EmitDefaultValues = true
+	return codec
+}
+
+// Listen takes the ports, so that their addresses are known before [Server.Run].
+func (s *Server) Listen(ctx context.Context) error {
+	var config net.ListenConfig
+	api, err := config.Listen(ctx, "tcp", s.cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("rpc: listen for the API: %w", err)
+	}
+	admin, err := config.Listen(ctx, "tcp", s.cfg.AdminListen)
+	if err != nil {
+		return errors.Join(fmt.Errorf("rpc: listen for probes and metrics: %w", err), api.Close())
+	}
+	s.apiListener, s.adminListener = api, admin
+	return nil
+}
+
+// Addr is the address of the API once [Server.Listen] has returned.
+func (s *Server) Addr() string { return s.apiListener.Addr().String() }
+
+// AdminAddr is the address of probes and metrics once [Server.Listen] has
+// returned.
+func (s *Server) AdminAddr() string { return s.adminListener.Addr().String() }
+
+// Run serves until ctx ends or a listener fails, and then shuts down: readiness
+// goes off, the port closes, and requests under way are answered. It listens
+// first unless [Server.Listen] did.
+func (s *Server) Run(ctx context.Context) error {
+	if s.apiListener == nil {
+		if err := s.Listen(ctx); err != nil {
+			return err
+		}
+	}
+	failed := make(chan error, 2)
+	serve := func(server *http.Server, listener net.Listener) {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			failed <- fmt.Errorf("rpc: serve on %s: %w", listener.Addr(), err)
+		}
+	}
+	go serve(s.api, s.apiListener)
+	go serve(s.admin, s.adminListener)
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	return errors.Join(err, s.shutdown(context.WithoutCancel(ctx)))
+}
+
+// shutdown is the reverse of the start. Probes are served to the end: they tell
+// why nothing else is.
+func (s *Server) shutdown(ctx context.Context) error {
+	s.drainOnce.Do(func() { close(s.draining) })
+	if s.cfg.DrainDelay > 0 {
+		time.Sleep(s.cfg.DrainDelay)
+	}
+	grace, cancel := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
+	defer cancel()
+	err := s.api.Shutdown(grace)
+	if err != nil {
+		err = fmt.Errorf("rpc: requests were still running after %s and were cut off: %w", s.cfg.ShutdownTimeout, err)
+		err = errors.Join(err, s.api.Close())
+	}
+	return errors.Join(err, s.admin.Close())
+}
+
+// isOpen tells the procedures that need no token: what is asked before one has
+// a token, and what describes the API.
+func isOpen(procedure string) bool {
+	switch procedure {
+	case healthCheck, healthWatch, healthList,
+		"/" + grpcreflect.ReflectV1ServiceName + "/ServerReflectionInfo",
+		"/" + grpcreflect.ReflectV1AlphaServiceName + "/ServerReflectionInfo":
+		return true
+	}
+	return false
+}
+
+// clinicOf tells the record which clinic a request is about.
+func clinicOf(ctx context.Context, clinic string) ledger.ClinicID {
+	id := ledger.ClinicID(clinic)
+	recordOf(ctx).clinic = id
+	return id
+}

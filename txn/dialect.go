@@ -1,0 +1,240 @@
+package txn
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Everything that only one of the two servers has is in this file.
+
+// ServerKind is one of the two servers that we speak to.
+type ServerKind string
+
+// The servers.
+const (
+	PostgreSQL  ServerKind = "PostgreSQL"
+	CockroachDB ServerKind = "CockroachDB"
+)
+
+// Server is what the database said that it is.
+type Server struct {
+	Kind ServerKind
+	// Version is the server's own sentence about itself.
+	Version string
+}
+
+func detectServer(ctx context.Context, conn *pgx.Conn) (Server, error) {
+	var version string
+	if err := conn.QueryRow(ctx, "SELECT version()").Scan(&version); err != nil {
+		return Server{}, fmt.Errorf("txn: ask the server's version: %w", statementError(err))
+	}
+	kind := PostgreSQL
+	if strings.HasPrefix(version, "CockroachDB") {
+		kind = CockroachDB
+	}
+	return Server{Kind: kind, Version: version}, nil
+}
+
+// session is what a connection is for.
+type session int
+
+const (
+	writeSession session = iota
+	readSession
+)
+
+// sessionSettings returns the statements that a new connection begins with.
+//
+// On PostgreSQL a SERIALIZABLE transaction locks what its plans touch. A plan
+// that scans or hashes a table, or reads it through a bitmap, locks all of it,
+// and every group of commands would then conflict with every other; so hot
+// statements must run as index look-ups. Reading a small table by scanning it
+// would abort writers in the same way.
+func sessionSettings(server ServerKind, kind session, statementTimeout time.Duration) string {
+	// A bare integer is milliseconds on both servers; CockroachDB 21.1 refuses
+	// some of the other spellings.
+	settings := []string{"SET statement_timeout = " + strconv.FormatInt(statementTimeout.Milliseconds(), 10)}
+	if kind == readSession {
+		settings = append(settings, "SET default_transaction_read_only = on")
+	}
+	if server == PostgreSQL {
+		settings = append(settings,
+			"SET default_transaction_isolation = 'serializable'",
+			"SET enable_seqscan = off")
+		if kind == writeSession {
+			settings = append(settings,
+				"SET enable_hashjoin = off",
+				"SET enable_mergejoin = off",
+				"SET enable_bitmapscan = off")
+		}
+	}
+	return strings.Join(settings, "; ")
+}
+
+// What PostgreSQL needs so that the predicate locks of large concurrent groups
+// are not merged into locks on whole tables.
+const (
+	minPredLocksPerTransaction = 2048
+	minPredLocksPerPage        = 256
+)
+
+var predicateLocksRemedy = fmt.Sprintf(
+	"set max_pred_locks_per_transaction = %d and max_pred_locks_per_page = %d in postgresql.conf and restart PostgreSQL",
+	minPredLocksPerTransaction, minPredLocksPerPage)
+
+func predicateLocksTuned(ctx context.Context, conn *pgx.Conn, server Server) (bool, error) {
+	if server.Kind != PostgreSQL {
+		return true, nil
+	}
+	var perTransaction, perPage int
+	err := conn.QueryRow(ctx, `
+		SELECT current_setting('max_pred_locks_per_transaction')::int,
+		       current_setting('max_pred_locks_per_page')::int`).Scan(&perTransaction, &perPage)
+	if err != nil {
+		return false, fmt.Errorf("txn: read the predicate locks' settings: %w", statementError(err))
+	}
+	return perTransaction >= minPredLocksPerTransaction && perPage >= minPredLocksPerPage, nil
+}
+
+// insertSQL returns a statement that inserts many rows from one array for each
+// column, in the columns' order. types are the elements' types. The select list
+// is the one place where both servers type such arrays right.
+func insertSQL(table string, columns, types []string) string {
+	return "INSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") SELECT " + unnestList(types)
+}
+
+// upsertSQL returns a statement that writes many rows from one array for each
+// column, replacing the rows whose key exists. columns must be all columns of
+// the table.
+//
+// CockroachDB reads a whole table for ON CONFLICT DO UPDATE over many rows;
+// its UPSERT of all columns writes without reading. PostgreSQL has only the
+// former, and looks each key up in its index.
+func upsertSQL(server ServerKind, table string, columns, types, key []string) string {
+	if server == CockroachDB {
+		return "UPSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") SELECT " + unnestList(types)
+	}
+	inKey := make(map[string]bool, len(key))
+	for _, column := range key {
+		inKey[column] = true
+	}
+	var sets []string
+	for _, column := range columns {
+		if !inKey[column] {
+			sets = append(sets, column+" = excluded."+column)
+		}
+	}
+	action := "NOTHING"
+	if len(sets) > 0 {
+		action = "UPDATE SET " + strings.Join(sets, ", ")
+	}
+	return insertSQL(table, columns, types) + " ON CONFLICT (" + strings.Join(key, ", ") + ") DO " + action
+}
+
+func unnestList(types []string) string {
+	items := make([]string, len(types))
+	for i, elem := range types {
+		items[i] = fmt.Sprintf("unnest($%d::%s[])", i+1, elem)
+	}
+	return strings.Join(items, ", ")
+}
+
+// selectByKeysSQL returns a statement that reads the rows of a table whose key,
+// or prefix of a key, is in a list given as one array for each of its columns.
+// A key that is listed twice yields its rows twice. suffix is appended, for
+// example " ORDER BY …"; the table is called t in it, and the keys k.
+func selectByKeysSQL(server ServerKind, table string, columns, key, types []string, suffix string) string {
+	selected := make([]string, len(columns))
+	for i, column := range columns {
+		selected[i] = "t." + column
+	}
+	on := make([]string, len(key))
+	for i, column := range key {
+		on[i] = "t." + column + " = k." + column
+	}
+	return "SELECT " + strings.Join(selected, ", ") +
+		" FROM " + keySource(server, key, types) + " " + keyJoin(server) + " " + table + " AS t" +
+		" ON " + strings.Join(on, " AND ") + suffix
+}
+
+// keySource returns a FROM item, called k, with a row for each element of the
+// parameters $1, $2, … .
+//
+// CockroachDB takes an array parameter that is cast inside FROM for a text;
+// only its own spelling of a type annotation (:::) says otherwise.
+func keySource(server ServerKind, key, types []string) string {
+	items := make([]string, len(key))
+	if server == CockroachDB {
+		for i, column := range key {
+			items[i] = fmt.Sprintf("unnest($%d:::%s[]) AS %s", i+1, types[i], column)
+		}
+		return "(SELECT " + strings.Join(items, ", ") + ") AS k"
+	}
+	for i := range key {
+		items[i] = fmt.Sprintf("$%d::%s[]", i+1, types[i])
+	}
+	return "unnest(" + strings.Join(items, ", ") + ") AS k(" + strings.Join(key, ", ") + ")"
+}
+
+// keyJoin returns the join from a list of keys to a table that looks each key
+// up in the table's index. CockroachDB prefers to scan the table unless told.
+func keyJoin(server ServerKind) string {
+	if server == CockroachDB {
+		return "INNER LOOKUP JOIN"
+	}
+	return "JOIN"
+}
+
+// tableAtIndex names a table in a join that looks keys up in one of its
+// indexes. CockroachDB would otherwise guess which; PostgreSQL knows.
+func tableAtIndex(server ServerKind, table, index string) string {
+	if server == CockroachDB {
+		return table + "@" + index
+	}
+	return table
+}
+
+// queueChangedHolds writes holds that exist. CockroachDB reads the whole table
+// to upsert into one with a second index, so there they are deleted by their
+// keys, which the statement spells out, and inserted again.
+func queueChangedHolds(b *pgx.Batch, sql statements, rows *holdRows) {
+	n := len(rows.clinic)
+	if n == 0 {
+		return
+	}
+	if sql.server != CockroachDB {
+		b.Queue(sql.holds, rows.columns()...)
+		return
+	}
+	const most = 128
+	for from := 0; from < n; from += most {
+		to := min(n, from+most)
+		// The number of keys is rounded up to a power of two, by repeating the
+		// last one, so that there are few different statements.
+		size := 1
+		for size < to-from {
+			size *= 2
+		}
+		keys := make([]any, 0, 5*size)
+		for i := range size {
+			at := min(from+i, to-1)
+			keys = append(keys, rows.clinic[at], rows.location[at], rows.medicine[at], rows.hold[at], rows.lot[at])
+		}
+		b.Queue(deleteHoldsSQL(size), keys...)
+	}
+	b.Queue(sql.openHolds, rows.columns()...)
+}
+
+func deleteHoldsSQL(keys int) string {
+	tuples := make([]string, keys)
+	for i := range tuples {
+		p := 5 * i
+		tuples[i] = fmt.Sprintf("($%d,$%d,$%d,$%d,$%d)", p+1, p+2, p+3, p+4, p+5)
+	}
+	return "DELETE FROM holds WHERE (clinic_id, location_id, medicine_id, hold_id, lot_id) IN (" + strings.Join(tuples, ", ") + ")"
+}
