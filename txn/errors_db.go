@@ -125,8 +125,11 @@ func uniqueViolation(err error) (constraint string, ok bool) {
 }
 
 // statementError classifies an error of a statement before COMMIT was sent:
-// nothing was committed.
+// nothing was committed, unless the server itself says that it doesn't know.
 func statementError(err error) error {
+	if isAmbiguous(err) {
+		return ambiguous(err)
+	}
 	if isUnavailable(err) {
 		return unavailable(err)
 	}

@@ -68,7 +68,7 @@ func (db *DB) readTx(ctx context.Context, fn func(pgx.Tx) error) error {
 		if errors.Is(err, ErrAmbiguous) {
 			// Reading twice does no harm. The cause is not wrapped: a read has
 			// no outcome that somebody would have to look up.
-			return fmt.Errorf("%w: %v", errBroken, err)
+			return fmt.Errorf("%w: %s", errBroken, err.Error())
 		}
 		return err
 	}, db.read)
@@ -123,14 +123,32 @@ func (db *DB) withConn(
 		return unavailable(err)
 	}
 	defer conn.Release()
+	late := db.cutAfter(conn, db.cfg.TransactionTimeout)
 	err = fn(bounded, conn)
-	if err == nil || isAmbiguous(err) || ctx.Err() != nil {
-		return err
-	}
-	if contextEnded(bounded, err) {
+	if late() && err != nil && !isAmbiguous(err) && ctx.Err() == nil {
 		return unavailable(fmt.Errorf("no end within %v: %w", db.cfg.TransactionTimeout, err))
 	}
 	return err
+}
+
+// cutAfter breaks a connection after some time, whatever is under way on it: a
+// transaction's statements run under contexts that are not ours to bound. The
+// returned function must be called before the connection is released; it says
+// whether the time had come.
+func (db *DB) cutAfter(conn *pgxpool.Conn, limit time.Duration) (late func() bool) {
+	network := conn.Conn().PgConn().Conn()
+	timer := time.AfterFunc(limit, func() { _ = network.SetDeadline(time.Now()) })
+	return func() bool {
+		if timer.Stop() {
+			return false
+		}
+		// Its deadline has passed or is about to: nobody else can use it.
+		ctx, cancel := context.WithTimeout(context.Background(), cleanUpTimeout)
+		defer cancel()
+		_ = conn.Conn().Close(ctx)
+		db.noteBroken()
+		return true
+	}
 }
 
 // attempt runs fn in one fresh transaction and checks COMMIT's answer.

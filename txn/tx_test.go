@@ -181,7 +181,7 @@ func TestFnsOwnErrorIsReturnedAsItIs(t *testing.T) {
 		}
 		return mine
 	})
-	if err != mine || calls != 1 {
+	if !errors.Is(err, mine) || isUnavailable(err) || isAmbiguous(err) || calls != 1 {
 		t.Errorf("%d calls, error %v", calls, err)
 	}
 	if got := mustGet(t, db, row); got != 0 {
@@ -347,4 +347,28 @@ func TestBusyPoolEndsWithTheCaller(t *testing.T) {
 	}
 	close(release)
 	holder.Wait()
+}
+
+func TestStalledDatabaseIsUnavailable(t *testing.T) {
+	t.Parallel()
+	for name, cfg := range map[string]Config{
+		"statement":   {StatementTimeout: 50 * time.Millisecond},
+		"transaction": {TransactionTimeout: 50 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg.DatabaseURL = testURL(t)
+			// Connect first: that takes time too.
+			db := openTest(t, cfg)
+			for range 2 {
+				err := db.InTx(t.Context(), func(tx pgx.Tx) error {
+					_, err := tx.Exec(t.Context(), "SELECT pg_sleep(10)")
+					return err
+				})
+				if !errors.Is(err, ErrUnavailable) || isAmbiguous(err) {
+					t.Errorf("got %v, want ErrUnavailable", err)
+				}
+			}
+		})
+	}
 }
