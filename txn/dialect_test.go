@@ -3,6 +3,7 @@ package txn
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
@@ -54,6 +55,7 @@ func TestArrayStatementsOnTheServer(t *testing.T) {
 	types := []string{"text", "int8", "int8", "bytea", "timestamptz"}
 	upsert := upsertSQL(kind, "heads", columns, types, columns[:1])
 	read := selectByKeysSQL(kind, "heads", []string{"clinic_id", "sequence"}, columns[:1], types[:1], " ORDER BY t.clinic_id")
+	now := time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)
 	clinics := []string{clinic + "-a", clinic + "-b", clinic + "-c"}
 	for round := range int64(2) {
 		want := map[string]int64{clinics[0]: 1 + round, clinics[2]: 3 + round}
@@ -62,7 +64,7 @@ func TestArrayStatementsOnTheServer(t *testing.T) {
 			clear(got)
 			_, err := tx.Exec(t.Context(), upsert,
 				[]string{clinics[0], clinics[2]}, []int64{0, 0}, []int64{1 + round, 3 + round},
-				[][]byte{{1}, {2}}, []string{"2026-01-02T03:04:05.000006Z", "2026-01-02T03:04:05Z"})
+				[][]byte{{1}, {2}}, []time.Time{now, now})
 			if err != nil {
 				return err
 			}

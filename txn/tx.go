@@ -43,7 +43,8 @@ var errRolledBack = errors.New("txn: the transaction was rolled back because a s
 // times, each time in a fresh transaction or (on CockroachDB) after the same one
 // was rolled back, so it must have no side effects but on the database, must
 // start anew each time, and must neither sleep nor wait for anything else:
-// locks are held. An error of fn ends the transaction and is returned as it is;
+// locks are held. An attempt that takes longer than TransactionTimeout has its
+// connection cut. An error of fn ends the transaction and is returned as it is;
 // errors of the database must be wrapped, never replaced, or they can't be told
 // from fn's own.
 //

@@ -1,0 +1,95 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+
+	"buf.build/go/protovalidate"
+	"connectrpc.com/connect/v2"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/stockledger/stockledger/ledger"
+	stockledgerv1 "github.com/stockledger/stockledger/proto/gen/stockledger/v1"
+)
+
+// maxBatch is the largest number of commands in a batch.
+const maxBatch = 10_000
+
+// rules enforces what the schema says about fields. In a batch each command is
+// judged by itself, so that one mistake costs the others nothing.
+type rules struct {
+	validator protovalidate.Validator
+	envelope  protovalidate.ValidationOption
+}
+
+func newRules() (*rules, error) {
+	var inputs []protoreflect.MessageDescriptor
+	for _, service := range stockledgerServices() {
+		for i := range service.Methods().Len() {
+			inputs = append(inputs, service.Methods().Get(i).Input())
+		}
+	}
+	// Everything is compiled now, so that validating takes no lock.
+	validator, err := protovalidate.New(
+		protovalidate.WithMessageDescriptors(inputs...),
+		protovalidate.WithDisableLazy(),
+		protovalidate.WithFailFast(),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("rpc: compile the schema's rules: %w", err)
+	}
+	return &rules{validator: validator, envelope: protovalidate.WithFilter(protovalidate.FilterFunc(outsideCommands))}, nil
+}
+
+// outsideCommands leaves out what is inside a Command.
+func outsideCommands(_ protoreflect.Message, d protoreflect.Descriptor) bool {
+	return d.FullName() != commandDescriptor.FullName() && d.Parent().FullName() != commandDescriptor.FullName()
+}
+
+// enforce validates each message that a stream receives.
+func (r *rules) enforce(next connect.ServerFunc) connect.ServerFunc {
+	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+		if isOpen(spec.Procedure) {
+			return next(ctx, spec, stream)
+		}
+		return next(ctx, spec, &validatedStream{ServerStream: stream, rules: r})
+	}
+}
+
+type validatedStream struct {
+	connect.ServerStream
+	rules *rules
+}
+
+// Receive reads the next message and refuses it where it breaks a rule.
+func (s *validatedStream) Receive(msg any) error {
+	if err := s.ServerStream.Receive(msg); err != nil {
+		return err
+	}
+	return s.rules.check(msg.(proto.Message))
+}
+
+func (r *rules) check(msg proto.Message) error {
+	var options []protovalidate.ValidationOption
+	if batch, ok := msg.(*stockledgerv1.ExecuteBatchRequest); ok {
+		if n := len(batch.GetCommands()); n > maxBatch {
+			return invalidField("commands", "The batch has %d commands; at most %d are allowed. Split it.", n, maxBatch)
+		}
+		options = append(options, r.envelope)
+	}
+	if err := r.validator.Validate(msg, options...); err != nil {
+		return validationError(err)
+	}
+	return nil
+}
+
+// command judges one command of a batch.
+func (r *rules) command(c *stockledgerv1.Command) *ledger.Rejection {
+	err := r.validator.Validate(c)
+	if err == nil {
+		return nil
+	}
+	f := explain(validationError(err))
+	return &ledger.Rejection{Reason: f.reason, Field: f.field, Message: f.detail}
+}
