@@ -3,6 +3,7 @@ package rpc
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/type/date"
@@ -378,13 +379,14 @@ func bodyName(c *stockledgerv1.Command) string {
 var bodyOneof protoreflect.OneofDescriptor = commandDescriptor.Oneofs().ByName("body")
 
 // inCommand spells a field that a rejection names as a path from the command.
+// The core names fields of a body without it; the schema's rules give paths.
 func inCommand(c *stockledgerv1.Command, r *ledger.Rejection) *ledger.Rejection {
 	switch r.Field {
 	case "", "idempotency_key", "occurred_at", "clinic_id", "body":
 		return r
 	}
 	name := bodyName(c)
-	if name == "" {
+	if name == "" || strings.Contains(r.Field, ".") {
 		return r
 	}
 	qualified := *r

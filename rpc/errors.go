@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/stockledger/stockledger/ledger"
+	stockledgerv1 "github.com/stockledger/stockledger/proto/gen/stockledger/v1"
 	"github.com/stockledger/stockledger/txn"
 )
 
@@ -112,7 +113,8 @@ func Reasons() []ReasonDoc {
 type failure struct {
 	code       connect.Code
 	reason     ledger.Reason
-	message    string
+	message    string // what is wrong
+	remedy     string // what to do
 	field      string
 	metadata   map[string]string
 	violations []*errdetails.BadRequest_FieldViolation
@@ -120,17 +122,16 @@ type failure struct {
 	cause      error // for the log only
 }
 
-// Error returns the message.
-func (f *failure) Error() string { return f.message }
+// Error returns what is wrong and what to do.
+func (f *failure) Error() string { return f.message + " " + f.remedy }
 
 // Unwrap returns the cause, which never reaches the wire.
 func (f *failure) Unwrap() error { return f.cause }
 
-// fail makes a failure of one of this package's own reasons. The reason's
-// remedy follows the message.
+// fail makes a failure of one of this package's own reasons.
 func fail(reason ledger.Reason, format string, args ...any) *failure {
 	doc := ownReasonIndex[reason]
-	return &failure{code: doc.Code, reason: reason, message: fmt.Sprintf(format, args...) + " " + doc.Remedy}
+	return &failure{code: doc.Code, reason: reason, message: fmt.Sprintf(format, args...), remedy: doc.Remedy}
 }
 
 func (f *failure) with(key, value string) *failure {
@@ -197,7 +198,7 @@ func explainRejection(r *ledger.Rejection) *failure {
 	info := r.Reason.Info()
 	f := &failure{
 		code: categoryCodes[info.Category], reason: r.Reason,
-		message: r.Error(), field: r.Field, metadata: maps.Clone(r.Metadata),
+		message: r.Message, remedy: info.Remedy, field: r.Field, metadata: maps.Clone(r.Metadata),
 	}
 	if f.code == 0 {
 		return fail(reasonInternal, "Something went wrong inside the ledger.").because(fmt.Errorf("reason %s has no category", r.Reason))
@@ -287,22 +288,20 @@ func validationError(err error) error {
 	}
 	first := f.violations[0]
 	f.field = first.GetField()
-	f.message = fmt.Sprintf("%s: %s. %s", first.GetField(), strings.TrimSuffix(first.GetDescription(), "."), f.reason.Info().Remedy)
+	f.message = strings.TrimSuffix(first.GetDescription(), ".") + "."
+	if f.field != "" {
+		f.message = f.field + ": " + f.message
+	}
 	return f
 }
 
 // connectError writes the failure in the form that all three protocols carry.
 func (f *failure) connectError() *connect.Error {
-	out := connect.NewError(f.code, f.message).WithCause(f)
-	metadata := f.metadata
-	if f.field != "" && metadata["field"] == "" {
-		metadata = maps.Clone(metadata)
-		if metadata == nil {
-			metadata = make(map[string]string, 1)
-		}
-		metadata["field"] = f.field
+	out := connect.NewError(f.code, f.Error()).WithCause(f)
+	if f.field != "" {
+		f.with("field", f.field)
 	}
-	details := []proto.Message{&errdetails.ErrorInfo{Reason: string(f.reason), Domain: ErrorDomain, Metadata: metadata}}
+	details := []proto.Message{&errdetails.ErrorInfo{Reason: string(f.reason), Domain: ErrorDomain, Metadata: f.metadata}}
 	if len(f.violations) > 0 {
 		details = append(details, &errdetails.BadRequest{FieldViolations: f.violations})
 	}
@@ -316,6 +315,13 @@ func (f *failure) connectError() *connect.Error {
 		out = out.WithDetail(detail)
 	}
 	return out
+}
+
+// rejected writes the failure as a verdict in a batch.
+func (f *failure) rejected() *stockledgerv1.Rejected {
+	return &stockledgerv1.Rejected{
+		Code: f.code.String(), Reason: string(f.reason), Message: f.Error(), Field: f.field, Metadata: f.metadata,
+	}
 }
 
 // finished tells the record how a call ended, and gives the error its form.

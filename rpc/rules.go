@@ -91,5 +91,5 @@ func (r *rules) command(c *stockledgerv1.Command) *ledger.Rejection {
 		return nil
 	}
 	f := explain(validationError(err))
-	return &ledger.Rejection{Reason: f.reason, Field: f.field, Message: f.detail}
+	return &ledger.Rejection{Reason: f.reason, Field: f.field, Message: f.message}
 }

@@ -37,7 +37,9 @@ type Config struct {
 	// AllowedOrigins are the web origins whose pages may call the API from a
 	// browser, or * for all. Default none.
 	AllowedOrigins []string
-	// ReadTimeout bounds the arrival of one request. Default 1 min.
+	// HeaderTimeout bounds the arrival of a request's header. Default 10 s.
+	HeaderTimeout time.Duration
+	// ReadTimeout bounds the arrival of a request's body. Default 1 min.
 	ReadTimeout time.Duration
 	// WriteTimeout bounds the delivery of an answer, or of one part of a
 	// streamed one. Default 1 min.
@@ -59,6 +61,7 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	setDefault(&c.Listen, "127.0.0.1:8080")
 	setDefault(&c.AdminListen, "127.0.0.1:8081")
+	setDefault(&c.HeaderTimeout, 10*time.Second)
 	setDefault(&c.ReadTimeout, time.Minute)
 	setDefault(&c.WriteTimeout, time.Minute)
 	setDefault(&c.IdleTimeout, 2*time.Minute)
@@ -79,7 +82,7 @@ func setDefault[T comparable](field *T, value T) {
 func (c Config) validate() error {
 	var errs []error
 	for name, d := range map[string]time.Duration{
-		"ReadTimeout": c.ReadTimeout, "WriteTimeout": c.WriteTimeout, "IdleTimeout": c.IdleTimeout,
+		"HeaderTimeout": c.HeaderTimeout, "ReadTimeout": c.ReadTimeout, "WriteTimeout": c.WriteTimeout, "IdleTimeout": c.IdleTimeout,
 		"ShutdownTimeout": c.ShutdownTimeout, "DrainDelay": c.DrainDelay,
 	} {
 		if d < 0 {
@@ -108,7 +111,7 @@ type Database interface {
 // [Server.Run] has returned.
 type Deps struct {
 	Executor Executor
-	Queries  *txn.Queries
+	Queries  any
 	Database Database
 	// Issuer's tokens are trusted, and page tokens are sealed with its key.
 	Issuer *Issuer
@@ -165,7 +168,7 @@ func (s *Server) newHTTPServer(handler http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           handler,
 		Protocols:         protocols,
-		ReadHeaderTimeout: 10 * time.Second,
+		ReadHeaderTimeout: s.cfg.HeaderTimeout,
 		IdleTimeout:       s.cfg.IdleTimeout,
 		MaxHeaderBytes:    64 << 10,
 		HTTP2: &http.HTTP2Config{
@@ -197,7 +200,7 @@ func (s *Server) routes() (http.Handler, error) {
 	stockledgerv1connect.RegisterInventoryServiceHandler(server, &inventoryService{commands})
 	queries := &queryHandler{queries: s.deps.Queries, pages: newPageTokens(s.deps.Issuer.secret("page tokens"))}
 	stockledgerv1connect.RegisterCatalogServiceHandler(server, &catalogService{commands, queries})
-	stockledgerv1connect.RegisterQueryServiceHandler(server, &queryService{queries})
+	stockledgerv1connect.RegisterQueryServiceHandler(server, &queryService{queryHandler: queries})
 	registerHealth(server, s.readiness)
 	grpcreflect.Register(server)
 

@@ -136,7 +136,7 @@ func (b *requestBody) Close() error { return nil }
 // a status that plain HTTP clients understand.
 func refuse(w *answerWriter, status int, f *failure) {
 	w.record.code, w.record.reason = f.code, f.reason
-	writeJSON(w, status, map[string]any{"code": f.code.String(), "message": f.message, "details": wireDetails(f)})
+	writeJSON(w, status, map[string]any{"code": f.code.String(), "message": f.Error(), "details": wireDetails(f)})
 }
 
 // wireDetails are a failure's details as Connect's unary protocol spells them.

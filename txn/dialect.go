@@ -238,3 +238,17 @@ func deleteHoldsSQL(keys int) string {
 	}
 	return "DELETE FROM holds WHERE (clinic_id, location_id, medicine_id, hold_id, lot_id) IN (" + strings.Join(tuples, ", ") + ")"
 }
+
+// followerLag is how far behind CockroachDB's followers are served from: reads
+// at an older time need not go to the leaseholder.
+const followerLag = 4800 * time.Millisecond
+
+// followerReadSQL returns the statement that makes a read-only transaction read
+// from a follower, or "" where there is none, or none fresh enough. PostgreSQL's
+// primary satisfies every staleness.
+func followerReadSQL(server ServerKind, maxStaleness time.Duration) string {
+	if server != CockroachDB || maxStaleness < followerLag {
+		return ""
+	}
+	return "SET TRANSACTION AS OF SYSTEM TIME '-4.8s'"
+}

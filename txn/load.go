@@ -51,6 +51,23 @@ func loadStateTx(ctx context.Context, tx pgx.Tx, clinic ledger.ClinicID) (*ledge
 }
 
 func loadStatesTx(ctx context.Context, tx pgx.Tx, clinics []ledger.ClinicID) (map[ledger.ClinicID]*ledger.State, error) {
+	snapshots, err := loadSnapshots(ctx, tx, clinics)
+	if err != nil {
+		return nil, err
+	}
+	states := make(map[ledger.ClinicID]*ledger.State, len(clinics))
+	for clinic, snapshot := range snapshots {
+		state, err := ledger.Restore(clinic, time.LoadLocation, *snapshot)
+		if err != nil {
+			return nil, fmt.Errorf("load clinics: %w", err)
+		}
+		states[clinic] = state
+	}
+	return states, nil
+}
+
+// loadSnapshots reads the documents of many clinics in one round trip.
+func loadSnapshots(ctx context.Context, tx pgx.Tx, clinics []ledger.ClinicID) (map[ledger.ClinicID]*ledger.Snapshot, error) {
 	l := loader{snapshots: make(map[ledger.ClinicID]*ledger.Snapshot, len(clinics))}
 	ids := make([]string, len(clinics))
 	for i, clinic := range clinics {
@@ -72,15 +89,7 @@ func loadStatesTx(ctx context.Context, tx pgx.Tx, clinics []ledger.ClinicID) (ma
 	if err := results.Close(); err != nil {
 		return nil, fmt.Errorf("load clinics: %w", err)
 	}
-	states := make(map[ledger.ClinicID]*ledger.State, len(clinics))
-	for clinic, snapshot := range l.snapshots {
-		state, err := ledger.Restore(clinic, time.LoadLocation, *snapshot)
-		if err != nil {
-			return nil, fmt.Errorf("load clinics: %w", err)
-		}
-		states[clinic] = state
-	}
-	return states, nil
+	return l.snapshots, nil
 }
 
 // loader sorts rows into their clinics' snapshots.

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"text/tabwriter"
+	"time"
+)
+
+// part is one row of the table.
+type part struct {
+	key     string // its figures' names begin with it
+	name    string
+	prepare func() error // done before the clock starts; may be nil
+	load    func(ctx context.Context, round int) (sample, error)
+	agree   func(ctx context.Context, commands int64) error
+	tables  []string // what its commands write
+	samples []sample
+}
+
+// sample is what one run of a part came to.
+type sample struct {
+	commands  int64
+	elapsed   time.Duration
+	latencies []time.Duration // of requests, sorted
+	rows      float64         // a command
+	bytes     float64         // a command, on disk with indexes
+}
+
+func (s sample) perSecond() float64 { return float64(s.commands) / s.elapsed.Seconds() }
+
+// percentile returns the latency that a share of the requests stayed within.
+func (s sample) percentile(share float64) time.Duration {
+	if len(s.latencies) == 0 {
+		return 0
+	}
+	return s.latencies[min(len(s.latencies)-1, int(share*float64(len(s.latencies))))]
+}
+
+func median[T cmp.Ordered](samples []sample, of func(sample) T) T {
+	values := make([]T, len(samples))
+	for i, s := range samples {
+		values[i] = of(s)
+	}
+	slices.Sort(values)
+	return values[len(values)/2]
+}
+
+func (p *part) perSecond() float64 { return median(p.samples, sample.perSecond) }
+
+func (p *part) milliseconds(share float64) float64 {
+	d := median(p.samples, func(s sample) time.Duration { return s.percentile(share) })
+	return float64(d.Microseconds()) / 1000
+}
+
+// drive runs callers until ctx ends. Each call of request does some commands and
+// says how many; a request that the end of ctx cut off does not count.
+func drive(ctx context.Context, callers int, request func(ctx context.Context, caller, n int) (int, error)) (sample, error) {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	var total sample
+	var failed error
+	began := time.Now()
+	for caller := range callers {
+		wg.Go(func() {
+			var mine sample
+			var err error
+			for n := 0; ctx.Err() == nil; n++ {
+				start := time.Now()
+				var commands int
+				// A request that has begun is finished, so that every command
+				// that was carried out is counted.
+				if commands, err = request(context.WithoutCancel(ctx), caller, n); err != nil {
+					break
+				}
+				mine.commands += int64(commands)
+				mine.latencies = append(mine.latencies, time.Since(start))
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			total.commands += mine.commands
+			total.latencies = append(total.latencies, mine.latencies...)
+			failed = errors.Join(failed, err)
+		})
+	}
+	wg.Wait()
+	total.elapsed = time.Since(began)
+	slices.Sort(total.latencies)
+	return total, failed
+}
+
+// report is the table and its figures.
+type report struct {
+	version string
+	parts   []*part
+	rss     float64
+}
+
+func newReport(version string, parts []*part, rss float64) *report {
+	return &report{version: version, parts: parts, rss: rss}
+}
+
+// baseline returns the part that a part's ratio refers to: one transaction a
+// command, spread.
+func (r *report) baseline() float64 { return r.parts[0].perSecond() }
+
+func (r *report) print(w io.Writer) {
+	fmt.Fprintf(w, "%s\nmedians of %d interleaved rounds; durability on; client on the same machine\n\n", r.version, len(r.parts[0].samples))
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "part\tcommands/s\tp50 ms\tp99 ms\t× baseline\trows/cmd\tbytes/cmd\t")
+	for _, p := range r.parts {
+		last := p.samples[len(p.samples)-1]
+		fmt.Fprintf(t, "%s\t%.0f\t%.1f\t%.1f\t%.2f\t%s\t%s\t\n", p.name, p.perSecond(),
+			p.milliseconds(0.50), p.milliseconds(0.99), p.perSecond()/r.baseline(), orDash(last.rows), orDash(last.bytes))
+	}
+	_ = t.Flush()
+	fmt.Fprintf(w, "\npeak memory of the node: %.0f MiB\n", r.rss)
+}
+
+func orDash(f float64) string {
+	if f == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f", f)
+}
+
+// figures returns the same as one object.
+func (r *report) figures() map[string]any {
+	figures := map[string]any{"server_version": r.version, "node_rss_mib": r.rss}
+	for _, p := range r.parts {
+		figures[p.key+"_per_s"] = p.perSecond()
+		figures[p.key+"_p50_ms"] = p.milliseconds(0.50)
+		figures[p.key+"_p99_ms"] = p.milliseconds(0.99)
+		figures[p.key+"_ratio"] = p.perSecond() / r.baseline()
+		if p.key == "unary_spread" {
+			figures["unary_p50_ms"] = p.milliseconds(0.50)
+			figures["unary_p99_ms"] = p.milliseconds(0.99)
+		}
+		if last := p.samples[len(p.samples)-1]; last.rows > 0 {
+			figures[p.key+"_rows_per_command"] = last.rows
+			figures[p.key+"_bytes_per_command"] = last.bytes
+		}
+	}
+	return figures
+}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// node is a server process of its own, so that its memory is its own too.
+type node struct {
+	cmd     *exec.Cmd
+	address string
+	token   string
+	log     *bytes.Buffer
+	exited  chan error
+}
+
+const nodeStartTimeout = 30 * time.Second
+
+func startNode(ctx context.Context, binary, databaseURL, keyFile string) (*node, error) {
+	address, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	admin, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	token, err := exec.CommandContext(ctx, binary, "token", "--issuer-key", keyFile, "--role", "admin", "--clinic", "*", "--subject", "bench", "--ttl", "24h").Output()
+	if err != nil {
+		return nil, fmt.Errorf("make a token with %s: %w", binary, err)
+	}
+	n := &node{address: address, token: strings.TrimSpace(string(token)), log: &bytes.Buffer{}, exited: make(chan error, 1)}
+	// Not tied to ctx: an interrupt must not kill it before it is stopped.
+	n.cmd = exec.Command(binary, "serve", "--database-url", databaseURL, "--listen", address, "--admin-listen", admin,
+		"--issuer-key", keyFile, "--log-level", "warn")
+	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
+	if err := n.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start the node: %w", err)
+	}
+	go func() { n.exited <- n.cmd.Wait() }()
+	if err := n.await(ctx, "http://"+admin+"/readyz"); err != nil {
+		return nil, errors.Join(err, n.stop())
+	}
+	return n, nil
+}
+
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String(), nil
+}
+
+func (n *node) await(ctx context.Context, ready string) error {
+	ctx, cancel := context.WithTimeout(ctx, nodeStartTimeout)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, ready, nil)
+		if err != nil {
+			return err
+		}
+		if res, err := http.DefaultClient.Do(req); err == nil {
+			_ = res.Body.Close()
+			if res.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case err := <-n.exited:
+			n.exited <- err
+			return fmt.Errorf("the node ended (%w): %s", err, n.log)
+		case <-ctx.Done():
+			return fmt.Errorf("the node did not become ready: %w: %s", ctx.Err(), n.log)
+		case <-tick.C:
+		}
+	}
+}
+
+func (n *node) stop() error {
+	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	return <-n.exited
+}
+
+// peakMiB is the largest resident memory that the process ever had, or 0 where
+// the system does not tell.
+func (n *node) peakMiB() float64 {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kib, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 64)
+			if err == nil {
+				return kib / 1024
+			}
+		}
+	}
+	return 0
+}

@@ -1,0 +1,212 @@
+package txn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/stockledger/stockledger/ledger"
+)
+
+// Consistency says which copy of the data a query may read.
+type Consistency int
+
+// The consistencies.
+const (
+	// Strong reads the primary.
+	Strong Consistency = iota
+	// Bounded may read a follower that is at most ReadOptions.MaxStaleness
+	// behind. PostgreSQL's primary serves it too.
+	Bounded
+	// Cached may read a cache. There is none yet, so it is served like Strong,
+	// which satisfies it.
+	Cached
+)
+
+// ReadOptions say how fresh an answer must be.
+type ReadOptions struct {
+	Consistency  Consistency
+	MaxStaleness time.Duration
+	// MinSequence is a command that the answer must include; 0 for none.
+	MinSequence ledger.Sequence
+}
+
+// AsOf says which state an answer shows.
+type AsOf struct {
+	Epoch    int64
+	Sequence ledger.Sequence
+	Time     ledger.Instant
+}
+
+// SequenceNotReachedError means that a read asked for a command that the clinic
+// has not recorded.
+type SequenceNotReachedError struct{ Want, Have ledger.Sequence }
+
+// Error says what was asked for and what there is.
+func (e *SequenceNotReachedError) Error() string {
+	return fmt.Sprintf("sequence %d was asked for, and the clinic's last is %d", e.Want, e.Have)
+}
+
+// Queries read the projections. They never write, and use connections that
+// cannot.
+type Queries struct {
+	db *DB
+	// Clock tells what day it is, for expiry. Default time.Now.
+	Clock func() time.Time
+}
+
+// NewQueries returns the queries on a database.
+func NewQueries(db *DB) *Queries { return &Queries{db: db, Clock: time.Now} }
+
+// view is one clinic at one moment.
+type view struct {
+	tx     pgx.Tx
+	server ServerKind
+	id     ledger.ClinicID
+	clinic ledger.Clinic
+	asOf   AsOf
+	today  ledger.Date
+	now    ledger.Instant
+}
+
+const selectView = `SELECT h.epoch, h.sequence, h.recorded_at, c.name, c.time_zone, c.backdating_days, c.active, c.last_sequence
+	FROM heads AS h JOIN clinics AS c ON c.clinic_id = h.clinic_id WHERE h.clinic_id = $1`
+
+// errBehind means that a follower does not show what was asked for.
+var errBehind = errors.New("the follower is behind")
+
+// read runs fn on one snapshot of a clinic, as fresh as the options ask.
+func (q *Queries) read(ctx context.Context, clinic ledger.ClinicID, o ReadOptions, fn func(*view) error) (AsOf, error) {
+	if o.Consistency == Bounded {
+		if follower := followerReadSQL(q.db.server.Kind, o.MaxStaleness); follower != "" {
+			asOf, err := q.readAs(ctx, clinic, o, follower, fn)
+			if err == nil || ctx.Err() != nil {
+				return asOf, err
+			}
+			// Whatever the follower lacks, the primary has the last word.
+		}
+	}
+	return q.readAs(ctx, clinic, o, "", fn)
+}
+
+func (q *Queries) readAs(ctx context.Context, clinic ledger.ClinicID, o ReadOptions, follower string, fn func(*view) error) (AsOf, error) {
+	var asOf AsOf
+	err := q.db.readTx(ctx, func(tx pgx.Tx) error {
+		if follower != "" {
+			if _, err := tx.Exec(ctx, follower); err != nil {
+				return err
+			}
+		}
+		v, err := q.open(ctx, tx, clinic)
+		if err != nil {
+			return err
+		}
+		asOf = v.asOf
+		if v.asOf.Sequence < o.MinSequence {
+			if follower != "" {
+				return errBehind
+			}
+			return &SequenceNotReachedError{Want: o.MinSequence, Have: v.asOf.Sequence}
+		}
+		return fn(v)
+	})
+	return asOf, err
+}
+
+func (q *Queries) open(ctx context.Context, tx pgx.Tx, clinic ledger.ClinicID) (*view, error) {
+	v := &view{tx: tx, server: q.db.server.Kind, id: clinic}
+	var at time.Time
+	c := &v.clinic
+	err := tx.QueryRow(ctx, selectView, clinic).Scan(&v.asOf.Epoch, &v.asOf.Sequence, &at,
+		&c.Name, &c.TimeZone, &c.BackdatingDays, &c.Active, &c.LastSequence)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, clinicNotFound(clinic)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read clinic %s: %w", clinic, err)
+	}
+	v.asOf.Time = ledger.InstantOf(at)
+	zone, err := time.LoadLocation(c.TimeZone)
+	if err != nil {
+		zone = time.UTC
+	}
+	now := q.Clock()
+	v.today, v.now = ledger.DateOf(now.In(zone)), ledger.InstantOf(now)
+	return v, nil
+}
+
+// selection builds a SELECT whose conditions depend on what was asked for.
+type selection struct {
+	sql  strings.Builder
+	args []any
+}
+
+func selectFrom(sql string) *selection {
+	s := &selection{}
+	s.sql.WriteString(sql)
+	return s
+}
+
+// add appends a piece of SQL in which each ? is the next argument.
+func (s *selection) add(sql string, args ...any) *selection {
+	for _, arg := range args {
+		before, after, _ := strings.Cut(sql, "?")
+		s.args = append(s.args, arg)
+		s.sql.WriteString(before)
+		s.sql.WriteString("$")
+		s.sql.WriteString(strconv.Itoa(len(s.args)))
+		sql = after
+	}
+	s.sql.WriteString(sql)
+	return s
+}
+
+// addIf appends a piece where a condition holds.
+func (s *selection) addIf(condition bool, sql string, args ...any) *selection {
+	if condition {
+		s.add(sql, args...)
+	}
+	return s
+}
+
+// collect runs a selection and reads each row.
+func collect[T any](ctx context.Context, tx pgx.Tx, s *selection, scan func(pgx.Rows, *T) error) ([]T, error) {
+	rows, err := tx.Query(ctx, s.sql.String(), s.args...)
+	if err != nil {
+		return nil, fmt.Errorf("query: %w", err)
+	}
+	defer rows.Close()
+	var all []T
+	for rows.Next() {
+		var row T
+		if err := scan(rows, &row); err != nil {
+			return nil, fmt.Errorf("query: %w", err)
+		}
+		all = append(all, row)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("query: %w", err)
+	}
+	return all, nil
+}
+
+// page cuts the row off that was read only to know whether there are more.
+func page[T any](rows []T, limit int) ([]T, bool) {
+	if len(rows) > limit {
+		return rows[:limit], true
+	}
+	return rows, false
+}
+
+func texts[T ~string](values []T) []string {
+	list := make([]string, len(values))
+	for i, value := range values {
+		list[i] = string(value)
+	}
+	return list
+}
