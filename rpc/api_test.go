@@ -316,7 +316,7 @@ func TestGrpcurlReserves(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if !bytes.Contains(out, []byte(`"holdId": "hold_`)) {
+	if !bytes.Contains(bytes.ReplaceAll(out, []byte(" "), nil), []byte(`"holdId":"hold_`)) {
 		t.Errorf("got %s", out)
 	}
 }

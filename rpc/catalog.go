@@ -8,7 +8,7 @@ import (
 	"github.com/stockledger/stockledger/proto/gen/stockledger/v1/stockledgerv1connect"
 )
 
-// catalogService serves the commands on documents; queries.go has its queries.
+// catalogService serves the commands on documents; catalog_query.go has its queries.
 type catalogService struct {
 	*commandHandler
 	*queryHandler

@@ -161,11 +161,15 @@ func explain(err error) *failure {
 	var f *failure
 	var rejection *ledger.Rejection
 	var received *connect.Error
+	var notReached *txn.SequenceNotReachedError
 	switch {
 	case errors.As(err, &f):
 		return f
 	case errors.As(err, &rejection):
 		return explainRejection(rejection)
+	case errors.As(err, &notReached):
+		return fail(reasonSequenceNotReached, "Sequence %d was asked for, and the clinic's last is %d.", notReached.Want, notReached.Have).
+			with("min_sequence", decimal(notReached.Want)).with("sequence", decimal(notReached.Have))
 	case errors.Is(err, txn.ErrBusy):
 		f = fail(reasonBusy, "Too many commands wait for this clinic.").because(err)
 		f.details = []proto.Message{&errdetails.RetryInfo{RetryDelay: durationpb.New(busyPause)}}

@@ -82,8 +82,8 @@ func openNode(tb testing.TB, cfg Config, deps Deps) *node {
 	if deps.Database == nil {
 		deps.Database = db
 	}
-	if false {
-		deps.Queries = nil
+	if deps.Queries == nil {
+		deps.Queries = txn.NewQueries(db)
 	}
 	if deps.Issuer == nil {
 		deps.Issuer = newTestIssuer(tb)

@@ -266,8 +266,7 @@ func (s *checkedStream) Receive(msg any) error {
 	return nil
 }
 
-// check judges a request. It completes a list of locations that was left
-// empty with the principal's own, where those are limited.
+// check judges a request.
 func (plan *accessPlan) check(ctx context.Context, p *Principal, msg protoreflect.Message) error {
 	if plan.clinic != nil {
 		if err := checkClinic(ctx, p, msg.Get(plan.clinic).String()); err != nil {
@@ -309,23 +308,19 @@ func checkClinic(ctx context.Context, p *Principal, clinic string) error {
 	return nil
 }
 
+// checkLocations judges the locations that a query names. One that names none
+// is answered for the principal's own: see only.
 func checkLocations(p *Principal, msg protoreflect.Message, field protoreflect.FieldDescriptor) error {
-	if !field.IsList() {
-		location := ledger.LocationID(msg.Get(field).String())
-		if location == "" {
-			return locationRequired(p)
-		}
-		return p.checkLocation(location).orNil()
+	if !msg.Has(field) {
+		return nil
 	}
-	list := msg.Mutable(field).List()
+	if !field.IsList() {
+		return p.checkLocation(ledger.LocationID(msg.Get(field).String())).orNil()
+	}
+	list := msg.Get(field).List()
 	for i := range list.Len() {
 		if err := p.checkLocation(ledger.LocationID(list.Get(i).String())); err != nil {
 			return err
-		}
-	}
-	if list.Len() == 0 {
-		for _, location := range p.Locations {
-			list.Append(protoreflect.ValueOfString(string(location)))
 		}
 	}
 	return nil

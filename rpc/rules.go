@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"buf.build/go/protovalidate"
 	"connectrpc.com/connect/v2"
@@ -81,7 +82,40 @@ func (r *rules) check(msg proto.Message) error {
 	if err := r.validator.Validate(msg, options...); err != nil {
 		return validationError(err)
 	}
+	switch msg.(type) {
+	case *stockledgerv1.CommandRequest, *stockledgerv1.ExecuteBatchRequest:
+		return nil // the core judges the texts of commands
+	}
+	if path := findNUL(msg.ProtoReflect()); path != "" {
+		return invalidField(path, "%s holds a NUL character, which no text of the ledger does.", path)
+	}
 	return nil
+}
+
+// findNUL returns the path of a text that the databases can't even compare
+// with theirs.
+func findNUL(msg protoreflect.Message) (path string) {
+	msg.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		values := []protoreflect.Value{value}
+		if field.IsList() {
+			values = values[:0]
+			for i := range value.List().Len() {
+				values = append(values, value.List().Get(i))
+			}
+		}
+		for _, v := range values {
+			switch {
+			case field.Kind() == protoreflect.StringKind && strings.ContainsRune(v.String(), 0):
+				path = string(field.Name())
+			case field.Message() != nil && !field.IsMap():
+				if inner := findNUL(v.Message()); inner != "" {
+					path = string(field.Name()) + "." + inner
+				}
+			}
+		}
+		return path == ""
+	})
+	return path
 }
 
 // command judges one command of a batch.

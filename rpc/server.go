@@ -111,7 +111,7 @@ type Database interface {
 // [Server.Run] has returned.
 type Deps struct {
 	Executor Executor
-	Queries  any
+	Queries  *txn.Queries
 	Database Database
 	// Issuer's tokens are trusted, and page tokens are sealed with its key.
 	Issuer *Issuer
@@ -200,7 +200,7 @@ func (s *Server) routes() (http.Handler, error) {
 	stockledgerv1connect.RegisterInventoryServiceHandler(server, &inventoryService{commands})
 	queries := &queryHandler{queries: s.deps.Queries, pages: newPageTokens(s.deps.Issuer.secret("page tokens"))}
 	stockledgerv1connect.RegisterCatalogServiceHandler(server, &catalogService{commands, queries})
-	stockledgerv1connect.RegisterQueryServiceHandler(server, &queryService{queryHandler: queries})
+	stockledgerv1connect.RegisterQueryServiceHandler(server, &queryService{queries})
 	registerHealth(server, s.readiness)
 	grpcreflect.Register(server)
 

@@ -351,7 +351,7 @@ func (r *entryRows) add(clinic ledger.ClinicID, e ledger.Entry) {
 	r.location = append(r.location, string(e.Location))
 	r.medicine = append(r.medicine, string(e.Medicine))
 	r.sequence = append(r.sequence, int64(e.Sequence))
-	r.line = append(r.line, int32(e.Line)) //nolint:gosec // a command has fewer lines than a page of SQL rows
+	r.line = append(r.line, int32(e.Line))
 	r.lot = append(r.lot, string(e.Lot))
 	r.debit = append(r.debit, int16(e.Debit))
 	r.credit = append(r.credit, int16(e.Credit))
@@ -408,7 +408,7 @@ func (r *holdRows) add(clinic ledger.ClinicID, h *ledger.Hold) {
 		r.medicine = append(r.medicine, string(h.Medicine))
 		r.hold = append(r.hold, string(h.ID))
 		r.lot = append(r.lot, string(line.Lot))
-		r.line = append(r.line, int32(i)) //nolint:gosec // a hold has fewer lines than a page of SQL rows
+		r.line = append(r.line, int32(i))
 		r.quantity = append(r.quantity, line.Quantity)
 		r.reserved = append(r.reserved, line.Reserved)
 		r.status = append(r.status, int16(h.Status))

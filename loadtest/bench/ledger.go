@@ -192,7 +192,7 @@ const (
 )
 
 // parts lists what is measured, the baseline first.
-func (b *bench) parts() ([]*part, error) {
+func (b *bench) parts() []*part {
 	hundred, many, hot := b.newSpread("hundred", 100, 50), b.newSpread("many", b.Many, 2), b.newSpread("hot", 1, 1)
 	spreadShelf := func() int64 { return 1 + rand.Int64N(sqlShelves-1) }
 	hotShelf := func() int64 { return 0 }
@@ -212,5 +212,5 @@ func (b *bench) parts() ([]*part, error) {
 			&part{key: "unary_" + over.key, name: "unary, 256 connections, " + over.name, prepare: s.prepare, load: s.load(256, 1), agree: s.agree, tables: ledgerTables},
 		)
 	}
-	return parts, nil
+	return parts
 }

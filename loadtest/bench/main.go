@@ -48,8 +48,7 @@ func main() {
 	defer stop()
 	if err := run(ctx, o, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		stop()
-		os.Exit(1)
+		os.Exit(1) //nolint:gocritic // an interrupt need not be waited for any more
 	}
 }
 
@@ -136,10 +135,7 @@ func (b *bench) measure() error {
 	if b.sql, err = newBaseline(b.ctx, b.pool, b.run); err != nil {
 		return err
 	}
-	parts, err := b.parts()
-	if err != nil {
-		return err
-	}
+	parts := b.parts()
 	for round := range b.Rounds {
 		for _, p := range parts {
 			if err := b.runPart(p, round); err != nil {

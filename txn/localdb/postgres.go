@@ -67,7 +67,7 @@ func findPostgres(ctx context.Context, dir string) (install, error) {
 	}
 	content, err := os.ReadFile(filepath.Join(postgresLink(dir), "PG_VERSION"))
 	if err != nil {
-		return installs[0], nil
+		return installs[0], nil //nolint:nilerr // there is no data yet: the newest will make it
 	}
 	made := strings.TrimSpace(string(content))
 	for _, found := range installs {
@@ -82,8 +82,8 @@ func findPostgres(ctx context.Context, dir string) (install, error) {
 func postgresInstalls(ctx context.Context) []install {
 	var bins []string
 	if postgres, err := exec.LookPath("postgres"); err == nil {
-		if real, err := filepath.EvalSymlinks(postgres); err == nil {
-			bins = append(bins, filepath.Dir(real))
+		if resolved, err := filepath.EvalSymlinks(postgres); err == nil {
+			bins = append(bins, filepath.Dir(resolved))
 		}
 	}
 	inPath := len(bins)

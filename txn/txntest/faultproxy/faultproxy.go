@@ -226,7 +226,8 @@ func readMessage(in *bufio.Reader, untyped bool) (kind byte, message []byte, err
 		kind = start[0]
 	}
 	length := int(binary.BigEndian.Uint32(start[header-4:]))
-	message = append(start, make([]byte, max(0, length-4))...)
+	message = make([]byte, header+max(0, length-4))
+	copy(message, start)
 	_, err = io.ReadFull(in, message[header:])
 	return kind, message, err
 }

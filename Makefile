@@ -1,0 +1,73 @@
+# stockledger: `make` lists what there is.
+
+SHELL       := /bin/bash
+BIN         := bin/stockledger
+TOOLS       := bin/tools
+GO_FILES     = $(shell git ls-files '*.go' | grep -v '^proto/gen/')
+FUZZ_SECONDS ?= 5
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test bench lint generate fmt fuzz clean-data check-generated check-format race-ready
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+run: build ## Start a database, load demo clinics and serve: everything on this machine
+	@$(BIN) dev
+
+build: ## Build bin/stockledger
+	@go build -o $(BIN) ./cmd/stockledger
+
+test: check-generated check-format lint race-ready ## Run everything that CI runs
+	go test $$(command -v "$$(go env CC)" >/dev/null && echo -race) -timeout 15m ./...
+	$(MAKE) fuzz
+
+fuzz: ## Fuzz the stored event format for FUZZ_SECONDS
+	go test -run '^$$' -fuzz FuzzDecodeEvent -fuzztime $(FUZZ_SECONDS)s ./ledger
+
+bench: build ## Measure against hand-written SQL (BENCH_SECONDS, BENCH_ROUNDS, BENCH_JSON=FILE)
+	@go run ./loadtest/bench
+
+lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## Vet and lint code and API
+	go vet ./...
+	$(TOOLS)/golangci-lint run
+	$(TOOLS)/buf lint
+	@./proto/breaking.sh $(TOOLS)/buf
+
+generate: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-connect-go ## Generate code from proto/ and docs/errors.md
+	PATH="$(CURDIR)/$(TOOLS):$$PATH" $(TOOLS)/buf generate
+	go run ./rpc/gendocs
+
+fmt: ## Format all code
+	gofmt -w $(GO_FILES)
+
+clean-data: build ## Delete what make run keeps, to start over
+	@$(BIN) dev --clean-data
+
+# Generated files are committed; this fails where they are not what generating
+# them now gives.
+check-generated: generate
+	@changed="$$(git status --porcelain -- proto/gen docs/errors.md)"; \
+	if [ -n "$$changed" ]; then echo "not what 'make generate' gives; run it and commit:"; echo "$$changed"; git --no-pager diff -- proto/gen docs/errors.md | head -50; exit 1; fi
+
+check-format:
+	@unformatted="$$(gofmt -l $(GO_FILES))"; \
+	if [ -n "$$unformatted" ]; then echo "run 'make fmt':"; echo "$$unformatted"; exit 1; fi
+
+# The race detector needs a C compiler. Where there is none, root on Debian gets
+# one; anybody else is told that races go undetected.
+race-ready:
+	@command -v "$$(go env CC)" >/dev/null || \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -q && apt-get install -y -q --no-install-recommends gcc libc6-dev; \
+	else echo "WARNING: no C compiler, so the tests run WITHOUT the race detector; install gcc to have it"; fi
+
+# Tools are pinned in tools.mod and built once.
+$(TOOLS)/buf: tools.mod
+	go build -modfile=tools.mod -o $@ github.com/bufbuild/buf/cmd/buf
+$(TOOLS)/protoc-gen-go: tools.mod
+	go build -modfile=tools.mod -o $@ google.golang.org/protobuf/cmd/protoc-gen-go
+$(TOOLS)/protoc-gen-connect-go: tools.mod
+	go build -modfile=tools.mod -o $@ connectrpc.com/connect/v2/cmd/protoc-gen-connect-go
+$(TOOLS)/golangci-lint: tools.mod
+	go build -modfile=tools.mod -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint

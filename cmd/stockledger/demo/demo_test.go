@@ -1,0 +1,82 @@
+package demo
+
+import (
+	"reflect"
+	"regexp"
+	"testing"
+	"time"
+)
+
+var (
+	atcPattern = regexp.MustCompile(`^[A-Z]\d\d[A-Z]{2}\d\d$`)
+	idPattern  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]{0,63}$`)
+)
+
+func TestMedicinesAreWhole(t *testing.T) {
+	medicines, err := Medicines()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(medicines) < 150 {
+		t.Errorf("there are %d medicines, want at least 150", len(medicines))
+	}
+	ids, names := make(map[string]bool), make(map[string]bool)
+	for _, m := range medicines {
+		name := m.Name + "|" + m.Strength + "|" + m.Form
+		if ids[m.ID] || names[name] {
+			t.Errorf("%s (%s) is there twice", m.ID, name)
+		}
+		ids[m.ID], names[name] = true, true
+		if !idPattern.MatchString(m.ID) {
+			t.Errorf("%q is not an id", m.ID)
+		}
+		if !atcPattern.MatchString(m.ATCCode) {
+			t.Errorf("%s: %q is not an ATC code", m.ID, m.ATCCode)
+		}
+		if m.Name == "" || m.Strength == "" || m.Form == "" || m.BaseUnit == "" || m.Category == "" {
+			t.Errorf("%+v has a blank", m)
+		}
+	}
+	if !ids[ShownMedicine] {
+		t.Errorf("%s, which examples show, is missing", ShownMedicine)
+	}
+}
+
+func TestLotsAreTheSameEveryTime(t *testing.T) {
+	medicines, err := Medicines()
+	if err != nil {
+		t.Fatal(err)
+	}
+	today := time.Date(2027, 3, 1, 0, 0, 0, 0, time.UTC)
+	for _, c := range Clinics() {
+		lots := Lots(c, medicines, today)
+		if !reflect.DeepEqual(lots, Lots(c, medicines, today)) {
+			t.Errorf("%s: lots differ from call to call", c.ID)
+		}
+		if len(lots) < 80 {
+			t.Errorf("%s has %d lots", c.ID, len(lots))
+		}
+		ids := make(map[string]bool)
+		var shown int64
+		for _, l := range lots {
+			if ids[l.ID] || !idPattern.MatchString(l.ID) {
+				t.Errorf("%s: lot id %q is bad or there twice", c.ID, l.ID)
+			}
+			ids[l.ID] = true
+			if !l.Expiry.After(today) {
+				t.Errorf("%s: lot %s has expired", c.ID, l.ID)
+			}
+			for _, s := range l.Stock {
+				if s.Quantity <= 0 {
+					t.Errorf("%s: lot %s has %d units", c.ID, l.ID, s.Quantity)
+				}
+				if l.MedicineID == ShownMedicine && s.LocationID == ShownLocation {
+					shown += s.Quantity
+				}
+			}
+		}
+		if shown < 500 {
+			t.Errorf("%s shows %d units", c.ID, shown)
+		}
+	}
+}

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/stockledger/stockledger/cmd/stockledger/demo"
+	"github.com/stockledger/stockledger/ledger"
+	"github.com/stockledger/stockledger/rpc"
+	"github.com/stockledger/stockledger/txn"
+	"github.com/stockledger/stockledger/txn/localdb"
+)
+
+// devCmd runs everything on one machine.
+type devCmd struct {
+	DataDir     string `type:"path" env:"STOCKLEDGER_DATA_DIR" placeholder:"DIR" help:"Where the database, the key and the token are kept. Default: .stockledger in the current folder."`
+	Listen      string `default:"127.0.0.1:8080" env:"STOCKLEDGER_LISTEN" placeholder:"ADDRESS" help:"Address of the API; another port is taken where this one is in use."`
+	AdminListen string `default:"127.0.0.1:8081" env:"STOCKLEDGER_ADMIN_LISTEN" placeholder:"ADDRESS" help:"Address of probes and metrics; another port is taken where this one is in use."`
+	CleanData   bool   `help:"Delete the data folder and exit."`
+}
+
+// Help says where the database comes from.
+func (devCmd) Help() string {
+	return `Finds or starts a database, brings its schema up to date, loads three demo clinics, starts a node, and prints addresses, a token and three commands to try. Ctrl-C stops all that it started. The next start comes back with the data.
+
+The database is the one that STOCKLEDGER_DATABASE_URL names; else a cockroach binary (COCKROACH_BINARY, or in PATH); else PostgreSQL's server binaries, run as a child process in the data folder; on Debian, root has PostgreSQL installed first.`
+}
+
+// markerFile tells a data folder of ours from one that only has the same name.
+const markerFile = "stockledger-data"
+
+const devTokenTTL = 30 * 24 * time.Hour
+
+// Run serves until interrupted.
+func (c *devCmd) Run(ctx context.Context, log *slog.Logger) error {
+	dir := c.dataDir()
+	if c.CleanData {
+		return cleanData(dir, os.Stdout)
+	}
+	if err := claimDir(dir); err != nil {
+		return err
+	}
+	fmt.Fprintln(os.Stderr, "starting a database …")
+	database, err := localdb.Start(ctx, localdb.Options{DataDir: filepath.Join(dir, "database"), Log: log})
+	if err != nil {
+		return err
+	}
+	err = c.serve(ctx, log, dir, database)
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	if err := errors.Join(err, database.Stop(stop)); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+func (c *devCmd) dataDir() string {
+	if c.DataDir != "" {
+		return c.DataDir
+	}
+	return ".stockledger"
+}
+
+func claimDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the database's user must be able to pass through
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, markerFile), []byte("This folder belongs to stockledger dev.\n"), 0o600)
+}
+
+// cleanData deletes a data folder, and nothing else by mistake.
+func cleanData(dir string, out io.Writer) error {
+	if _, err := os.Stat(filepath.Join(dir, markerFile)); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			fmt.Fprintf(out, "there is no data in %s\n", dir)
+			return nil
+		}
+		return fmt.Errorf("%s was not made by stockledger dev, so it is left alone", dir)
+	} else if err != nil {
+		return err
+	}
+	if err := localdb.Remove(filepath.Join(dir, "database")); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "deleted %s\n", dir)
+	return nil
+}
+
+func (c *devCmd) serve(ctx context.Context, log *slog.Logger, dir string, database *localdb.Server) error {
+	fmt.Fprintf(os.Stderr, "database: %s\n", database.Description)
+	if err := txn.Migrate(ctx, database.URL); err != nil {
+		return err
+	}
+	flags := nodeFlags{
+		Listen: freeOr(c.Listen), AdminListen: freeOr(c.AdminListen), IssuerKey: filepath.Join(dir, "issuer.key"), GracePeriod: 10 * time.Second,
+	}
+	n, err := openNode(ctx, database.URL, flags, log)
+	if err != nil {
+		return err
+	}
+	// Nothing is printed to try before it works.
+	if err := loadDemo(ctx, n.executor, time.Now(), os.Stderr); err != nil {
+		n.db.Close()
+		return err
+	}
+	token, err := filepath.Abs(filepath.Join(dir, "token"))
+	if err == nil {
+		err = writeDevToken(n.issuer, token)
+	}
+	if err != nil {
+		n.db.Close()
+		return err
+	}
+	return n.run(ctx, func() { printWelcome(os.Stdout, n, token, dir) })
+}
+
+// freeOr returns the address if nobody listens on it, else one with a free port.
+func freeOr(address string) string {
+	l, err := net.Listen("tcp", address)
+	if err == nil {
+		_ = l.Close()
+		return address
+	}
+	host, _, splitErr := net.SplitHostPort(address)
+	if splitErr != nil {
+		return address
+	}
+	fmt.Fprintf(os.Stderr, "%s is in use; taking a free port\n", address)
+	return net.JoinHostPort(host, "0")
+}
+
+// writeDevToken leaves a token for everything in a file, for shells.
+func writeDevToken(issuer *rpc.Issuer, path string) error {
+	token, err := issuer.Issue(rpc.Principal{Subject: "dev", Roles: []rpc.Role{rpc.RoleAdmin}, Clinics: []ledger.ClinicID{rpc.AllClinics}}, devTokenTTL)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(token+"\n"), 0o600)
+}
+
+// printWelcome prints what to try. The commands can be pasted again and again:
+// their keys hold the time.
+func printWelcome(out io.Writer, n *node, token, dir string) {
+	api := "http://" + n.server.Addr()
+	clinic := demo.Clinics()[0]
+	fmt.Fprintf(out, `
+stockledger is ready.
+
+  API      %[1]s   (Connect, gRPC, gRPC-Web and JSON)
+  admin    http://%[2]s   (/livez, /readyz, /metrics)
+  clinics  hillside, riverside, st-anne
+  data     %[3]s
+  token    %[4]s   (does everything, for 30 days)
+
+Paste these in another terminal, as often as you like:
+
+1. What does the dispensary hold?
+
+  curl -s %[1]s/stockledger.v1.QueryService/GetStock -H "Authorization: Bearer $(cat %[4]s)" -H 'Content-Type: application/json' -d '{"clinicId":"%[5]s","locationId":"%[6]s","medicineId":"%[7]s"}'
+
+2. Reserve 20 of it until tonight:
+
+  curl -s %[1]s/stockledger.v1.InventoryService/ReserveStock -H "Authorization: Bearer $(cat %[4]s)" -H 'Content-Type: application/json' -d '{"clinicId":"%[5]s","command":{"idempotencyKey":"try-reserve-'$(date +%%s%%N)'","reserveStock":{"locationId":"%[6]s","medicineId":"%[7]s","quantity":"20","reasonCode":"ward-round","deadline":"'$(date -u +%%Y-%%m-%%d)'T23:59:59Z"}}}'
+
+3. Issue 5 of it to a ward:
+
+  curl -s %[1]s/stockledger.v1.InventoryService/IssueStock -H "Authorization: Bearer $(cat %[4]s)" -H 'Content-Type: application/json' -d '{"clinicId":"%[5]s","command":{"idempotencyKey":"try-issue-'$(date +%%s%%N)'","issueStock":{"locationId":"%[6]s","medicineId":"%[7]s","quantity":"5","recipient":"maternity"}}}'
+
+Ctrl-C stops everything. "make clean-data" starts over.
+
+`, api, n.server.AdminAddr(), dir, token, clinic.ID, demo.ShownLocation, demo.ShownMedicine)
+}

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"google.golang.org/genproto/googleapis/type/date"
+
+	"github.com/stockledger/stockledger/ledger"
+	pb "github.com/stockledger/stockledger/proto/gen/stockledger/v1"
+)
+
+// importStockCmd imports lots with their quantities.
+type importStockCmd struct {
+	importFlags
+	CreateLocations bool `env:"STOCKLEDGER_CREATE_LOCATIONS" help:"Create locations that the clinic does not have, as stores."`
+}
+
+// Help describes the file.
+func (importStockCmd) Help() string {
+	return `Columns: location (id or name), medicine (id or name), lot_number, expiry (2027-03-31) and quantity (base units) are required; manufacturer (default "unknown"), gtin, supplier and reference are not. Lots that the clinic does not know are registered.
+
+` + importHelp
+}
+
+var stockColumns = []column{
+	{name: "location", aliases: []string{"location_id"}, required: true},
+	{name: "medicine", aliases: []string{"medicine_id", "name"}, required: true},
+	{name: "lot_number", aliases: []string{"lot", "batch"}, required: true},
+	{name: "expiry", aliases: []string{"expiry_date"}, required: true},
+	{name: "quantity", required: true},
+	{name: "manufacturer"},
+	{name: "gtin"},
+	{name: "supplier"},
+	{name: "reference"},
+}
+
+// Run imports the file.
+func (c *importStockCmd) Run(ctx context.Context) error {
+	f, err := readCSV(c.File, stockColumns)
+	if err != nil {
+		return err
+	}
+	im := &stockImporter{importer: c.open(os.Stderr), lots: make(map[string]string)}
+	if err := im.prepare(ctx); err != nil {
+		return err
+	}
+	if err := im.resolveNames(ctx, f, c.CreateLocations); err != nil {
+		return err
+	}
+	im.keys = rowKeys{reference: im.Reference, seen: make(map[string]int)}
+	rows := im.read(f)
+	if err := im.run(ctx, "lots", im.registrations(rows), false); err != nil {
+		return err
+	}
+	if err := im.run(ctx, "stock", im.receipts(rows), true); err != nil {
+		return err
+	}
+	return im.finish(f)
+}
+
+// stockImporter imports in two passes: lots, and then what was received of them.
+type stockImporter struct {
+	*importer
+	keys      rowKeys
+	locations map[string]string // ids by id and by name in lower case
+	medicines map[string]string
+	lots      map[string]string // ids by identity, once registered
+}
+
+// stockRow is a row whose values are understood.
+type stockRow struct {
+	csvRow
+	location, medicine string
+	expiry             *date.Date
+	quantity           int64
+	maker, gtin        string
+	lot                string // identity
+}
+
+func (im *stockImporter) resolveNames(ctx context.Context, f *csvFile, create bool) error {
+	if create {
+		if err := im.createLocations(ctx, f); err != nil {
+			return err
+		}
+	}
+	locations, err := im.client.locations(ctx, im.Clinic)
+	if err != nil {
+		return explain(err)
+	}
+	im.locations = make(map[string]string)
+	for _, l := range locations {
+		im.locations[strings.ToLower(l.GetName())] = l.GetLocationId()
+	}
+	for _, l := range locations {
+		im.locations[l.GetLocationId()] = l.GetLocationId()
+	}
+	medicines, err := im.client.medicines(ctx, im.Clinic)
+	if err != nil {
+		return explain(err)
+	}
+	im.medicines = make(map[string]string)
+	for _, m := range medicines {
+		im.medicines[strings.ToLower(m.GetName())] = m.GetMedicineId()
+	}
+	for _, m := range medicines {
+		im.medicines[m.GetMedicineId()] = m.GetMedicineId()
+	}
+	return nil
+}
+
+// createLocations creates the file's locations; those that exist are as good.
+func (im *stockImporter) createLocations(ctx context.Context, f *csvFile) error {
+	existing, err := im.client.locations(ctx, im.Clinic)
+	if err != nil {
+		return explain(err)
+	}
+	known := make(map[string]bool)
+	for _, l := range existing {
+		known[l.GetLocationId()], known[strings.ToLower(l.GetName())] = true, true
+	}
+	var tasks []task
+	for _, row := range f.rows {
+		name := row.get("location")
+		if name == "" || known[name] || known[strings.ToLower(name)] {
+			continue
+		}
+		known[strings.ToLower(name)] = true
+		tasks = append(tasks, task{row: row, command: &pb.Command{
+			IdempotencyKey: (&rowKeys{seen: make(map[string]int)}).next("location", strings.ToLower(name)),
+			Body:           &pb.Command_CreateLocation{CreateLocation: &pb.CreateLocation{Name: name, Kind: pb.LocationKind_LOCATION_KIND_STORE}},
+		}})
+	}
+	return im.run(ctx, "locations", tasks, false)
+}
+
+// read understands the rows, and refuses those that it can't.
+func (im *stockImporter) read(f *csvFile) []stockRow {
+	var rows []stockRow
+	for _, row := range f.rows {
+		r, err := im.understand(row)
+		if err != nil {
+			im.refused = append(im.refused, refusal{row, err.Error()})
+			continue
+		}
+		rows = append(rows, r)
+	}
+	return rows
+}
+
+func (im *stockImporter) understand(row csvRow) (stockRow, error) {
+	r := stockRow{csvRow: row, maker: row.get("manufacturer"), gtin: row.get("gtin")}
+	var ok bool
+	if r.location, ok = lookUp(im.locations, row.get("location")); !ok {
+		return r, fmt.Errorf("the clinic has no location %q: create it, or import with --create-locations", row.get("location"))
+	}
+	if r.medicine, ok = lookUp(im.medicines, row.get("medicine")); !ok {
+		return r, fmt.Errorf("the clinic has no medicine %q: import it first", row.get("medicine"))
+	}
+	expiry, err := ledger.ParseDate(row.get("expiry"))
+	if err != nil {
+		return r, fmt.Errorf("expiry: %w", err)
+	}
+	day := expiry.Time()
+	r.expiry = &date.Date{Year: int32(day.Year()), Month: int32(day.Month()), Day: int32(day.Day())}
+	if r.quantity, err = strconv.ParseInt(row.get("quantity"), 10, 64); err != nil || r.quantity < 1 || r.quantity > ledger.MaxQuantity {
+		return r, fmt.Errorf("quantity %q is not a whole number of base units from 1 to 2^53", row.get("quantity"))
+	}
+	if r.maker == "" && r.gtin == "" {
+		r.maker = "unknown"
+	}
+	r.lot = strings.Join([]string{r.medicine, strings.ToLower(r.maker), r.gtin, row.get("lot_number")}, "\x00")
+	return r, nil
+}
+
+// lookUp finds an id by id or by name.
+func lookUp(ids map[string]string, name string) (string, bool) {
+	if id, ok := ids[name]; ok {
+		return id, true
+	}
+	id, ok := ids[strings.ToLower(name)]
+	return id, ok
+}
+
+// registrations make the rows' lots known, each once.
+func (im *stockImporter) registrations(rows []stockRow) []task {
+	var tasks []task
+	asked := make(map[string]bool)
+	for _, r := range rows {
+		if asked[r.lot] {
+			continue
+		}
+		asked[r.lot] = true
+		command := &pb.Command{
+			IdempotencyKey: im.keys.next("lot", r.lot, r.get("expiry")),
+			Body: &pb.Command_RegisterLot{RegisterLot: &pb.RegisterLot{
+				MedicineId: r.medicine, Manufacturer: r.maker, Gtin: r.gtin, LotNumber: r.get("lot_number"), Expiry: r.expiry,
+			}},
+		}
+		tasks = append(tasks, task{row: r.csvRow, command: command, settled: func(result *pb.CommandResult) bool {
+			if accepted := result.GetAccepted(); accepted != nil {
+				im.lots[r.lot] = accepted.GetDocument().GetId()
+				return true
+			}
+			id := result.GetRejected().GetMetadata()["lot_id"]
+			if result.GetRejected().GetReason() != "LOT_EXISTS" || id == "" {
+				return false
+			}
+			im.lots[r.lot] = id
+			return true
+		}})
+	}
+	return tasks
+}
+
+// receipts take in the rows whose lots are known.
+func (im *stockImporter) receipts(rows []stockRow) []task {
+	refused := make(map[string]string)
+	for _, r := range im.refused {
+		refused[strconv.Itoa(r.row.line)] = r.reason
+	}
+	var tasks []task
+	for _, r := range rows {
+		lot, ok := im.lots[r.lot]
+		if !ok {
+			if refused[strconv.Itoa(r.line)] == "" {
+				im.refused = append(im.refused, refusal{r.csvRow, "its lot was refused; see the row that names it first"})
+			}
+			continue
+		}
+		tasks = append(tasks, task{row: r.csvRow, command: &pb.Command{
+			IdempotencyKey: im.keys.next("stock", r.location, r.lot, r.get("expiry"), r.get("quantity"), r.get("supplier"), r.get("reference")),
+			Body: &pb.Command_ReceiveStock{ReceiveStock: &pb.ReceiveStock{
+				LocationId: r.location, LotId: lot, Quantity: r.quantity, Supplier: r.get("supplier"), Reference: r.get("reference"),
+			}},
+		}})
+	}
+	return tasks
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/stockledger/stockledger/rpc"
+	"github.com/stockledger/stockledger/txn"
+)
+
+// serveCmd serves the API.
+type serveCmd struct {
+	databaseFlags
+	nodeFlags
+	Migrate        bool          `env:"STOCKLEDGER_MIGRATE" help:"Bring the schema up to date before serving. Safe on many nodes at once."`
+	StartupTimeout time.Duration `default:"60s" env:"STOCKLEDGER_STARTUP_TIMEOUT" help:"How long to wait for the database at the start."`
+}
+
+// nodeFlags say how a node serves.
+type nodeFlags struct {
+	Listen          string        `default:"127.0.0.1:8080" env:"STOCKLEDGER_LISTEN" placeholder:"ADDRESS" help:"Address of the API: Connect, gRPC, gRPC-Web and JSON on one port."`
+	AdminListen     string        `default:"127.0.0.1:8081" env:"STOCKLEDGER_ADMIN_LISTEN" placeholder:"ADDRESS" help:"Address of /livez, /readyz and /metrics. They need no token: keep it private."`
+	IssuerKey       string        `default:"issuer.key" type:"path" env:"STOCKLEDGER_ISSUER_KEY" placeholder:"FILE" help:"Key that signs and checks tokens. Made on first start; give all nodes the same file."`
+	AllowedOrigins  []string      `env:"STOCKLEDGER_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Web origins whose pages may call the API from a browser."`
+	WriteConns      int           `default:"8" env:"STOCKLEDGER_WRITE_CONNECTIONS" help:"Database connections for commands."`
+	ReadConns       int           `default:"16" env:"STOCKLEDGER_READ_CONNECTIONS" help:"Database connections for queries."`
+	GroupCommands   int           `default:"0" env:"STOCKLEDGER_GROUP_COMMANDS" help:"Most commands in one transaction. 0: 1000 on PostgreSQL, 500 on CockroachDB."`
+	GroupsInFlight  int           `default:"0" env:"STOCKLEDGER_GROUPS_IN_FLIGHT" help:"Most groups of commands executed at a time. 0: 2, or 1 on a PostgreSQL server with few predicate locks."`
+	QueueCommands   int           `default:"0" env:"STOCKLEDGER_QUEUE_COMMANDS" help:"Most commands that may wait for one clinic. 0: 4000."`
+	CachedDocuments int           `default:"0" env:"STOCKLEDGER_CACHED_DOCUMENTS" help:"Most documents of clinics' states kept in memory, of about 300 bytes each. 0: 400000."`
+	DrainDelay      time.Duration `default:"0s" env:"STOCKLEDGER_DRAIN_DELAY" help:"Time between readiness going off and the port closing, for load balancers to notice."`
+	GracePeriod     time.Duration `default:"25s" env:"STOCKLEDGER_GRACE_PERIOD" help:"How long requests under way may take to end at shutdown."`
+	Profiling       bool          `env:"STOCKLEDGER_PROFILING" help:"Serve profiles at /debug/pprof on the admin address."`
+}
+
+// Help shows an example.
+func (serveCmd) Help() string {
+	return `Example:
+
+  stockledger serve --database-url postgresql://ledger@db1:26257,db2:26257/stockledger --listen :8080 --admin-listen :8081 --issuer-key /etc/stockledger/issuer.key
+
+A node keeps no state: run as many as you like against the same database. It stops cleanly on SIGTERM: it answers what it has accepted, and refuses the rest.`
+}
+
+// Run serves until the process is told to stop.
+func (c *serveCmd) Run(ctx context.Context, log *slog.Logger) error {
+	if c.Migrate {
+		if err := awaitDatabase(ctx, log, c.StartupTimeout, func(ctx context.Context) error { return txn.Migrate(ctx, c.DatabaseURL) }); err != nil {
+			return err
+		}
+	}
+	var n *node
+	err := awaitDatabase(ctx, log, c.StartupTimeout, func(ctx context.Context) (err error) {
+		n, err = openNode(ctx, c.DatabaseURL, c.nodeFlags, log)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return n.run(ctx, func() {})
+}
+
+// awaitDatabase tries until the database is there.
+func awaitDatabase(ctx context.Context, log *slog.Logger, patience time.Duration, try func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		err := try(ctx)
+		if err == nil || !errors.Is(err, txn.ErrUnavailable) {
+			return err
+		}
+		log.Warn("the database is not there yet; trying again", "error", err)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// node is a running server with what it stands on, in the order of their start.
+type node struct {
+	log      *slog.Logger
+	db       *txn.DB
+	executor *txn.Executor
+	issuer   *rpc.Issuer
+	server   *rpc.Server
+	grace    time.Duration
+}
+
+// openNode opens the database and builds a server that does not listen yet.
+func openNode(ctx context.Context, databaseURL string, flags nodeFlags, log *slog.Logger) (*node, error) {
+	issuer, err := rpc.OpenIssuer(flags.IssuerKey)
+	if err != nil {
+		return nil, err
+	}
+	db, err := txn.Open(ctx, txn.Config{DatabaseURL: databaseURL, MaxWriteConns: flags.WriteConns, MaxReadConns: flags.ReadConns, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	n := &node{log: log, db: db, issuer: issuer, grace: flags.GracePeriod}
+	if err := n.build(ctx, flags); err != nil {
+		db.Close()
+		return nil, err
+	}
+	return n, nil
+}
+
+func (n *node) build(ctx context.Context, flags nodeFlags) error {
+	current, wanted, err := n.db.SchemaVersion(ctx)
+	if err != nil {
+		return err
+	}
+	if current < wanted {
+		return fmt.Errorf("the database's schema is at version %d and this release needs %d: run \"stockledger migrate up\", or serve with --migrate", current, wanted)
+	}
+	n.executor = txn.NewExecutor(n.db, txn.ExecutorConfig{
+		GroupCommands: flags.GroupCommands, GroupsInFlight: flags.GroupsInFlight, QueueCommands: flags.QueueCommands,
+		CachedDocuments: flags.CachedDocuments, Log: n.log,
+	})
+	n.server, err = rpc.NewServer(rpc.Config{
+		Listen: flags.Listen, AdminListen: flags.AdminListen, AllowedOrigins: flags.AllowedOrigins,
+		DrainDelay: flags.DrainDelay, ShutdownTimeout: flags.GracePeriod, Profiling: flags.Profiling, Log: n.log,
+	}, rpc.Deps{
+		Executor: n.executor, Queries: txn.NewQueries(n.db), Database: n.db, Issuer: n.issuer,
+		Metrics: []func(prometheus.Registerer){n.executor.RegisterMetrics},
+	})
+	return err
+}
+
+// run serves until ctx ends and then stops in the reverse order of the start.
+// It calls listening once the addresses are known.
+func (n *node) run(ctx context.Context, listening func()) error {
+	if err := n.server.Listen(ctx); err != nil {
+		n.db.Close()
+		return err
+	}
+	n.log.Info("serving", "api", n.server.Addr(), "admin", n.server.AdminAddr(), "database", n.db.Server().Kind, "version", version)
+	listening()
+	err := n.server.Run(ctx)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.grace)
+	defer cancel()
+	err = errors.Join(err, n.executor.Close(grace))
+	n.db.Close()
+	n.log.Info("stopped")
+	return err
+}
