@@ -814,8 +814,12 @@ func (v *verifier) checkHead(ctx context.Context) error {
 	case !v.whole:
 		return nil
 	}
+	last := want.Sequence
+	if sequence > last {
+		last++ // the first command that is missing
+	}
 	if sequence != want.Sequence || !slices.Equal(hash, want.Hash[:]) || ledger.InstantOf(at) != want.At {
-		v.found(ruleHead, "head", want.Sequence, "it says sequence %d, hash %x, time %s; the journal ends at sequence %d, hash %s, time %s",
+		v.found(ruleHead, "head", last, "it says sequence %d, hash %x, time %s; the journal ends at sequence %d, hash %s, time %s",
 			sequence, hash, ledger.InstantOf(at), want.Sequence, want.Hash, want.At)
 	}
 	return nil

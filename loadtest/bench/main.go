@@ -29,6 +29,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/stockledger/stockledger/loadtest/node"
 	"github.com/stockledger/stockledger/txn"
 	"github.com/stockledger/stockledger/txn/localdb"
 )
@@ -59,7 +60,7 @@ type bench struct {
 	out     io.Writer
 	pool    *pgxpool.Pool
 	sql     *baseline
-	node    *node
+	node    *node.Node
 	version string // what the database says of itself
 	run     string // makes the ids of this run its own
 }
@@ -83,12 +84,12 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 		return err
 	}
 	defer pool.Close()
-	node, err := startNode(ctx, o.Node, database.URL, filepath.Join(scratch, "issuer.key"))
+	server, err := node.Start(ctx, o.Node, database.URL, filepath.Join(scratch, "issuer.key"))
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, node.stop()) }()
-	b := &bench{options: o, ctx: ctx, out: out, pool: pool, node: node, run: strconv.FormatInt(time.Now().UnixMicro(), 36)}
+	defer func() { err = errors.Join(err, server.Stop()) }()
+	b := &bench{options: o, ctx: ctx, out: out, pool: pool, node: server, run: strconv.FormatInt(time.Now().UnixMicro(), 36)}
 	return b.measure()
 }
 
@@ -143,7 +144,7 @@ func (b *bench) measure() error {
 			}
 		}
 	}
-	report := newReport(b.version, parts, b.node.peakMiB())
+	report := newReport(b.version, parts, b.node.PeakMiB())
 	report.print(b.out)
 	if b.JSON == "" {
 		return nil

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+
+	"github.com/stockledger/stockledger/loadtest/node"
 )
 
 // wire is one keep-alive HTTP/1.1 connection that posts to a node, as curl
@@ -20,12 +22,12 @@ type wire struct {
 	body    []byte
 }
 
-func dial(n *node) (*wire, error) {
-	conn, err := net.Dial("tcp", n.address)
+func dial(n *node.Node) (*wire, error) {
+	conn, err := net.Dial("tcp", n.Address)
 	if err != nil {
 		return nil, err
 	}
-	return &wire{conn: conn, reader: bufio.NewReaderSize(conn, 16<<10), token: n.token, host: n.address}, nil
+	return &wire{conn: conn, reader: bufio.NewReaderSize(conn, 16<<10), token: n.Token, host: n.Address}, nil
 }
 
 const (

@@ -1,4 +1,7 @@
-package main
+// Package node runs the server as a process of its own, for whoever measures or
+// breaks it from outside. It knows the command line and the admin port, and
+// nothing of the API.
+package node
 
 import (
 	"bytes"
@@ -15,18 +18,23 @@ import (
 	"time"
 )
 
-// node is a server process of its own, so that its memory is its own too.
-type node struct {
-	cmd     *exec.Cmd
-	address string
-	token   string
-	log     *bytes.Buffer
-	exited  chan error
+// Node is a running server process.
+type Node struct {
+	// Address is host and port of the API.
+	Address string
+	// Token permits everything.
+	Token string
+
+	cmd    *exec.Cmd
+	log    *bytes.Buffer
+	exited chan error
 }
 
-const nodeStartTimeout = 30 * time.Second
+const startTimeout = 30 * time.Second
 
-func startNode(ctx context.Context, binary, databaseURL, keyFile string) (*node, error) {
+// Start runs a binary's serve command and waits until it is ready. The key file
+// is made where it is missing.
+func Start(ctx context.Context, binary, databaseURL, keyFile string) (*Node, error) {
 	address, err := freeAddress()
 	if err != nil {
 		return nil, err
@@ -35,11 +43,11 @@ func startNode(ctx context.Context, binary, databaseURL, keyFile string) (*node,
 	if err != nil {
 		return nil, err
 	}
-	token, err := exec.CommandContext(ctx, binary, "token", "--issuer-key", keyFile, "--role", "admin", "--clinic", "*", "--subject", "bench", "--ttl", "24h").Output()
+	token, err := exec.CommandContext(ctx, binary, "token", "--issuer-key", keyFile, "--role", "admin", "--clinic", "*", "--subject", "loadtest", "--ttl", "24h").Output()
 	if err != nil {
 		return nil, fmt.Errorf("make a token with %s: %w", binary, err)
 	}
-	n := &node{address: address, token: strings.TrimSpace(string(token)), log: &bytes.Buffer{}, exited: make(chan error, 1)}
+	n := &Node{Address: address, Token: strings.TrimSpace(string(token)), log: &bytes.Buffer{}, exited: make(chan error, 1)}
 	// Not tied to ctx: an interrupt must not kill it before it is stopped.
 	n.cmd = exec.Command(binary, "serve", "--database-url", databaseURL, "--listen", address, "--admin-listen", admin,
 		"--issuer-key", keyFile, "--log-level", "warn")
@@ -49,7 +57,7 @@ func startNode(ctx context.Context, binary, databaseURL, keyFile string) (*node,
 	}
 	go func() { n.exited <- n.cmd.Wait() }()
 	if err := n.await(ctx, "http://"+admin+"/readyz"); err != nil {
-		return nil, errors.Join(err, n.stop())
+		return nil, errors.Join(err, n.Stop())
 	}
 	return n, nil
 }
@@ -63,8 +71,8 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), nil
 }
 
-func (n *node) await(ctx context.Context, ready string) error {
-	ctx, cancel := context.WithTimeout(ctx, nodeStartTimeout)
+func (n *Node) await(ctx context.Context, ready string) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -90,16 +98,26 @@ func (n *node) await(ctx context.Context, ready string) error {
 	}
 }
 
-func (n *node) stop() error {
+// Kill ends the process at once, as a crash would.
+func (n *Node) Kill() error {
+	if err := n.cmd.Process.Kill(); err != nil {
+		return err
+	}
+	<-n.exited
+	return nil
+}
+
+// Stop ends the process in good order.
+func (n *Node) Stop() error {
 	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	return <-n.exited
 }
 
-// peakMiB is the largest resident memory that the process ever had, or 0 where
+// PeakMiB is the largest resident memory that the process ever had, or 0 where
 // the system does not tell.
-func (n *node) peakMiB() float64 {
+func (n *Node) PeakMiB() float64 {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.cmd.Process.Pid))
 	if err != nil {
 		return 0
