@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -35,11 +36,12 @@ import (
 )
 
 type options struct {
-	Seconds float64 `env:"BENCH_SECONDS" default:"4" help:"Length of each part of each round, in seconds."`
-	Rounds  int     `env:"BENCH_ROUNDS" default:"3" help:"Number of interleaved rounds; the medians count."`
-	JSON    string  `env:"BENCH_JSON" help:"Also write the figures to this file, as one JSON object." type:"path"`
-	Node    string  `env:"BENCH_NODE" default:"bin/stockledger" help:"The server's binary." type:"path"`
-	Many    int     `env:"BENCH_MANY_CLINICS" default:"5000" help:"Number of clinics of the widest spread."`
+	Seconds float64  `env:"BENCH_SECONDS" default:"4" help:"Length of each part of each round, in seconds."`
+	Rounds  int      `env:"BENCH_ROUNDS" default:"3" help:"Number of interleaved rounds; the medians count."`
+	JSON    string   `env:"BENCH_JSON" help:"Also write the figures to this file, as one JSON object." type:"path"`
+	Node    string   `env:"BENCH_NODE" default:"bin/stockledger" help:"The server's binary." type:"path"`
+	Parts   []string `env:"BENCH_PARTS" help:"Run only these parts, by the beginnings of their names in the JSON; the baseline always runs."`
+	Many    int      `env:"BENCH_MANY_CLINICS" default:"5000" help:"Number of clinics of the widest spread."`
 }
 
 func main() {
@@ -136,7 +138,7 @@ func (b *bench) measure() error {
 	if b.sql, err = newBaseline(b.ctx, b.pool, b.run); err != nil {
 		return err
 	}
-	parts := b.parts()
+	parts := b.chosen(b.parts())
 	for round := range b.Rounds {
 		for _, p := range parts {
 			if err := b.runPart(p, round); err != nil {
@@ -154,6 +156,20 @@ func (b *bench) measure() error {
 		return err
 	}
 	return os.WriteFile(b.JSON, append(data, '\n'), 0o600)
+}
+
+// chosen returns the parts that were asked for, and the baseline.
+func (b *bench) chosen(parts []*part) []*part {
+	if len(b.Parts) == 0 {
+		return parts
+	}
+	chosen := parts[:1:1]
+	for _, p := range parts[1:] {
+		if slices.ContainsFunc(b.Parts, func(name string) bool { return strings.HasPrefix(p.key, name) }) {
+			chosen = append(chosen, p)
+		}
+	}
+	return chosen
 }
 
 func (b *bench) progress(format string, args ...any) {
