@@ -68,3 +68,22 @@ func LocationOf(e Event) (LocationID, bool) {
 	}
 	return body.movement().shelf.Location, true
 }
+
+// HoldLocation returns the location of the open hold that a command draws on,
+// or false where it names none that is open.
+func HoldLocation(s *State, c Command) (LocationID, bool) {
+	var id HoldID
+	switch body := c.Body.(type) {
+	case *ReleaseStock:
+		id = body.HoldID
+	case *ExpireReservation:
+		id = body.HoldID
+	case *IssueStock:
+		id = body.HoldID
+	}
+	_, hold := s.openHold(id)
+	if hold == nil {
+		return "", false
+	}
+	return hold.shelf.Location, true
+}

@@ -79,7 +79,7 @@ func TestBytesThatAreNoRequest(t *testing.T) {
 		"half of JSON":         {"application/json", []byte(`{"clinicId":`), 400, reasonMalformedRequest, ""},
 		"another shape":        {"application/json", []byte(`[1,2]`), 400, reasonMalformedRequest, ""},
 		"JSON null":            {"application/json", []byte(`null`), 400, "", ""},
-		"misspelt field":       {"application/json", body(`"locationId": "store", "quantitty": 1, ` + rest), 400, reasonMalformedRequest, "quantitty"},
+		"misspelt field":       {"application/json", body(`"locationId": "store", "amount": 1, ` + rest), 400, reasonMalformedRequest, "amount"},
 		"text for a number":    {"application/json", body(`"locationId": "store", "quantity": "many", ` + rest), 400, reasonMalformedRequest, "quantity"},
 		"number too large":     {"application/json", body(`"locationId": "store", "quantity": 9223372036854775808, ` + rest), 400, reasonMalformedRequest, ""},
 		"fraction":             {"application/json", body(`"locationId": "store", "quantity": 1.5, ` + rest), 400, reasonMalformedRequest, ""},

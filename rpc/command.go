@@ -82,21 +82,23 @@ func (h *commandHandler) batch(
 	for first := 0; first < len(commands); first += size {
 		chunk := commands[first:min(first+size, len(commands))]
 		results, failed := h.chunk(ctx, req, chunk)
-		if failed != nil && (first == 0 || ctx.Err() != nil) {
+		switch {
+		case failed == nil:
+		case first == 0 || ctx.Err() != nil:
 			return failed
-		}
-		if failed != nil {
-			rest := commands[first+len(chunk):]
-			results = append(repeat(explain(failed), len(chunk)), repeat(fail(reasonNotAttempted, "The batch ended before this command."), len(rest))...)
+		default:
+			return give(first, endedEarly(failed, len(chunk), len(commands)-first-len(chunk)))
 		}
 		if err := give(first, results); err != nil {
 			return err
 		}
-		if failed != nil {
-			return nil
-		}
 	}
 	return nil
+}
+
+// endedEarly are the verdicts on a chunk that failed and on what follows it.
+func endedEarly(failed error, chunk, rest int) []*stockledgerv1.CommandResult {
+	return append(repeat(explain(failed), chunk), repeat(fail(reasonNotAttempted, "The batch ended before this command."), rest)...)
 }
 
 func repeat(f *failure, n int) []*stockledgerv1.CommandResult {

@@ -303,7 +303,7 @@ func validationError(err error) error {
 func (f *failure) connectError() *connect.Error {
 	out := connect.NewError(f.code, f.Error()).WithCause(f)
 	if f.field != "" {
-		f.with("field", f.field)
+		_ = f.with("field", f.field)
 	}
 	details := []proto.Message{&errdetails.ErrorInfo{Reason: string(f.reason), Domain: ErrorDomain, Metadata: f.metadata}}
 	if len(f.violations) > 0 {
@@ -336,7 +336,7 @@ func finished(record *requestRecord, err error) error {
 	f := explain(err)
 	record.code, record.reason, record.cause = f.code, f.reason, f.cause
 	if f.reason == reasonInternal {
-		f.with("request_id", record.id)
+		_ = f.with("request_id", record.id)
 	}
 	return f.connectError()
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"path/filepath"
 	"sync"
@@ -250,15 +249,4 @@ func (c *clinic) must(tb testing.TB, commands ...*stockledgerv1.Command) []*stoc
 		accepted[i] = result.GetAccepted()
 	}
 	return accepted
-}
-
-// freePort is an address that nobody listens on.
-func freePort(tb testing.TB) string {
-	tb.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String()
 }

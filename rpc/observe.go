@@ -228,9 +228,6 @@ func (s *Server) watch(next connect.ServerFunc) connect.ServerFunc {
 		}
 		defer func() {
 			if cause := recover(); cause != nil {
-				if cause == http.ErrAbortHandler {
-					panic(cause)
-				}
 				s.panicked(record, cause)
 				err = fail(reasonInternal, "Something went wrong inside the ledger.").because(fmt.Errorf("panic: %v", cause))
 			}

@@ -122,7 +122,7 @@ type requestBody struct {
 // Read reads the body.
 func (b *requestBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF && b.deadline { //nolint:errorlint // io.EOF is never wrapped by a Reader
+	if err == io.EOF && b.deadline {
 		b.deadline = false
 		_ = b.control.SetReadDeadline(time.Time{})
 	}

@@ -280,7 +280,7 @@ func TestExecutorRestrictsLocations(t *testing.T) {
 	hold := c.must(reserve(5)).Event.Body.(*ledger.StockReserved)
 	before := c.stored().Head
 	ward := []ledger.LocationID{"ward"}
-	for _, body := range []ledger.CommandBody{reserve(1), &ledger.IssueStock{HoldID: hold.HoldID}, &ledger.ReleaseStock{HoldID: hold.HoldID}} {
+	for _, body := range []ledger.CommandBody{reserve(1), &ledger.IssueStock{HoldID: hold.HoldID}, &ledger.ReleaseStock{HoldID: hold.HoldID}, &ledger.ReleaseStock{HoldID: hold.HoldID, Quantity: 99}, &ledger.ExpireReservation{HoldID: hold.HoldID}} {
 		v := c.submit(Submission{Commands: c.commands(body), Locations: ward})[0]
 		c.rejected(v, ledger.ReasonLocationForbidden)
 	}

@@ -3,6 +3,7 @@ package txn
 import (
 	"container/list"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/stockledger/stockledger/ledger"
@@ -226,6 +227,12 @@ func (p *plan) decide(s *submission, c ledger.Command, at ledger.Instant) (ledge
 		return ledger.Record{}, keyReused(c.IdempotencyKey), nil
 	}
 	state := p.home.state
+	if location, ok := ledger.HoldLocation(state, c); ok {
+		// A rejection would tell about a hold that the caller may not see.
+		if forbidden := s.forbids(location); forbidden != nil {
+			return ledger.Record{}, forbidden, nil
+		}
+	}
 	event, rejection := ledger.Decide(state, c, at)
 	if rejection != nil && rejection.Reason == ledger.ReasonInsufficientStock {
 		for _, expiry := range ledger.ExpiriesFor(state, c, at) {
@@ -240,7 +247,7 @@ func (p *plan) decide(s *submission, c ledger.Command, at ledger.Instant) (ledge
 		event, rejection = ledger.Decide(state, c, at)
 	}
 	if rejection == nil {
-		rejection = s.forbids(event)
+		rejection = s.forbidsEvent(event)
 	}
 	if rejection != nil {
 		return ledger.Record{}, rejection, nil
@@ -339,7 +346,7 @@ func replay(s *submission, c ledger.Command, record ledger.Record) Verdict {
 	if record.Event.RequestHash != c.RequestHash() {
 		return Verdict{Err: keyReused(c.IdempotencyKey)}
 	}
-	if forbidden := s.forbids(record.Event); forbidden != nil {
+	if forbidden := s.forbidsEvent(record.Event); forbidden != nil {
 		return Verdict{Err: forbidden}
 	}
 	return Verdict{Record: record, Replayed: true}
@@ -353,19 +360,19 @@ func keyReused(key string) *ledger.Rejection {
 	}
 }
 
-// forbids refuses an event that moves stock where the caller may not.
-func (s *submission) forbids(event ledger.Event) *ledger.Rejection {
-	if len(s.Locations) == 0 {
-		return nil
-	}
+// forbidsEvent refuses an event that moves stock where the caller may not.
+func (s *submission) forbidsEvent(event ledger.Event) *ledger.Rejection {
 	location, moves := ledger.LocationOf(event)
 	if !moves {
 		return nil
 	}
-	for _, allowed := range s.Locations {
-		if allowed == location {
-			return nil
-		}
+	return s.forbids(location)
+}
+
+// forbids refuses a location that the caller may not touch.
+func (s *submission) forbids(location ledger.LocationID) *ledger.Rejection {
+	if len(s.Locations) == 0 || slices.Contains(s.Locations, location) {
+		return nil
 	}
 	return &ledger.Rejection{
 		Reason: ledger.ReasonLocationForbidden, Field: "location_id",

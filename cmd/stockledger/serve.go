@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,7 +34,7 @@ type nodeFlags struct {
 	GroupCommands   int           `default:"0" env:"STOCKLEDGER_GROUP_COMMANDS" help:"Most commands in one transaction. 0: 1000 on PostgreSQL, 500 on CockroachDB."`
 	GroupsInFlight  int           `default:"0" env:"STOCKLEDGER_GROUPS_IN_FLIGHT" help:"Most groups of commands executed at a time. 0: 2, or 1 on a PostgreSQL server with few predicate locks."`
 	QueueCommands   int           `default:"0" env:"STOCKLEDGER_QUEUE_COMMANDS" help:"Most commands that may wait for one clinic. 0: 4000."`
-	CachedDocuments int           `default:"0" env:"STOCKLEDGER_CACHED_DOCUMENTS" help:"Most documents of clinics' states kept in memory, of about 300 bytes each. 0: 400000."`
+	CachedDocuments int           `default:"400000" env:"STOCKLEDGER_CACHED_DOCUMENTS" help:"Most documents of clinics' states kept in memory. The node's memory limit is 256 MiB and 400 bytes for each, unless GOMEMLIMIT says otherwise."`
 	DrainDelay      time.Duration `default:"0s" env:"STOCKLEDGER_DRAIN_DELAY" help:"Time between readiness going off and the port closing, for load balancers to notice."`
 	GracePeriod     time.Duration `default:"25s" env:"STOCKLEDGER_GRACE_PERIOD" help:"How long requests under way may take to end at shutdown."`
 	Profiling       bool          `env:"STOCKLEDGER_PROFILING" help:"Serve profiles at /debug/pprof on the admin address."`
@@ -95,6 +97,24 @@ type node struct {
 	grace    time.Duration
 }
 
+// What a node needs beside its cached documents, and what one of those takes.
+const (
+	baseMemory     = 256 << 20
+	documentMemory = 400
+)
+
+// tuneMemory lets the heap grow to what the node was given before it is
+// collected: requests leave much short-lived garbage, and collecting it early
+// costs latency. GOGC and GOMEMLIMIT, where they are set, have the last word.
+func tuneMemory(cachedDocuments int) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(baseMemory + documentMemory*int64(cachedDocuments))
+	}
+}
+
 // openNode opens the database and builds a server that does not listen yet.
 func openNode(ctx context.Context, databaseURL string, flags nodeFlags, log *slog.Logger) (*node, error) {
 	issuer, err := rpc.OpenIssuer(flags.IssuerKey)
@@ -121,6 +141,7 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 	if current < wanted {
 		return fmt.Errorf("the database's schema is at version %d and this release needs %d: run \"stockledger migrate up\", or serve with --migrate", current, wanted)
 	}
+	tuneMemory(flags.CachedDocuments)
 	n.executor = txn.NewExecutor(n.db, txn.ExecutorConfig{
 		GroupCommands: flags.GroupCommands, GroupsInFlight: flags.GroupsInFlight, QueueCommands: flags.QueueCommands,
 		CachedDocuments: flags.CachedDocuments, Log: n.log,

@@ -457,61 +457,6 @@ func (x *LotQuantity) GetBalances() *Balances {
 	return nil
 }
 
-// FieldViolation is an error's detail: a field whose value is refused.
-type FieldViolation struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The field's path, for example command.reserve_stock.quantity.
-	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
-	// What is wrong with its value.
-	Description   string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *FieldViolation) Reset() {
-	*x = FieldViolation{}
-	mi := &file_stockledger_v1_common_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *FieldViolation) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*FieldViolation) ProtoMessage() {}
-
-func (x *FieldViolation) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_common_proto_msgTypes[4]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use FieldViolation.ProtoReflect.Descriptor instead.
-func (*FieldViolation) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_common_proto_rawDescGZIP(), []int{4}
-}
-
-func (x *FieldViolation) GetField() string {
-	if x != nil {
-		return x.Field
-	}
-	return ""
-}
-
-func (x *FieldViolation) GetDescription() string {
-	if x != nil {
-		return x.Description
-	}
-	return ""
-}
-
 // StockShortage is the detail of INSUFFICIENT_STOCK: which account is short,
 // and by how much.
 type StockShortage struct {
@@ -534,7 +479,7 @@ type StockShortage struct {
 
 func (x *StockShortage) Reset() {
 	*x = StockShortage{}
-	mi := &file_stockledger_v1_common_proto_msgTypes[5]
+	mi := &file_stockledger_v1_common_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -546,7 +491,7 @@ func (x *StockShortage) String() string {
 func (*StockShortage) ProtoMessage() {}
 
 func (x *StockShortage) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_common_proto_msgTypes[5]
+	mi := &file_stockledger_v1_common_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -559,7 +504,7 @@ func (x *StockShortage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StockShortage.ProtoReflect.Descriptor instead.
 func (*StockShortage) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_common_proto_rawDescGZIP(), []int{5}
+	return file_stockledger_v1_common_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *StockShortage) GetLocationId() string {
@@ -617,7 +562,7 @@ type Page struct {
 
 func (x *Page) Reset() {
 	*x = Page{}
-	mi := &file_stockledger_v1_common_proto_msgTypes[6]
+	mi := &file_stockledger_v1_common_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -629,7 +574,7 @@ func (x *Page) String() string {
 func (*Page) ProtoMessage() {}
 
 func (x *Page) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_common_proto_msgTypes[6]
+	mi := &file_stockledger_v1_common_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -642,7 +587,7 @@ func (x *Page) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Page.ProtoReflect.Descriptor instead.
 func (*Page) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_common_proto_rawDescGZIP(), []int{6}
+	return file_stockledger_v1_common_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Page) GetPageSize() int32 {
@@ -676,7 +621,7 @@ type LotFacts struct {
 
 func (x *LotFacts) Reset() {
 	*x = LotFacts{}
-	mi := &file_stockledger_v1_common_proto_msgTypes[7]
+	mi := &file_stockledger_v1_common_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -688,7 +633,7 @@ func (x *LotFacts) String() string {
 func (*LotFacts) ProtoMessage() {}
 
 func (x *LotFacts) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_common_proto_msgTypes[7]
+	mi := &file_stockledger_v1_common_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -701,7 +646,7 @@ func (x *LotFacts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LotFacts.ProtoReflect.Descriptor instead.
 func (*LotFacts) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_common_proto_rawDescGZIP(), []int{7}
+	return file_stockledger_v1_common_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LotFacts) GetLotNumber() string {
@@ -756,10 +701,7 @@ const file_stockledger_v1_common_proto_rawDesc = "" +
 	"\vLotQuantity\x12\x15\n" +
 	"\x06lot_id\x18\x01 \x01(\tR\x05lotId\x12\x1a\n" +
 	"\bquantity\x18\x02 \x01(\x03R\bquantity\x124\n" +
-	"\bbalances\x18\x03 \x01(\v2\x18.stockledger.v1.BalancesR\bbalances\"H\n" +
-	"\x0eFieldViolation\x12\x14\n" +
-	"\x05field\x18\x01 \x01(\tR\x05field\x12 \n" +
-	"\vdescription\x18\x02 \x01(\tR\vdescription\"\xc0\x01\n" +
+	"\bbalances\x18\x03 \x01(\v2\x18.stockledger.v1.BalancesR\bbalances\"\xc0\x01\n" +
 	"\rStockShortage\x12\x1f\n" +
 	"\vlocation_id\x18\x01 \x01(\tR\n" +
 	"locationId\x12\x1f\n" +
@@ -814,7 +756,7 @@ func file_stockledger_v1_common_proto_rawDescGZIP() []byte {
 }
 
 var file_stockledger_v1_common_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_stockledger_v1_common_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_stockledger_v1_common_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_stockledger_v1_common_proto_goTypes = []any{
 	(Bucket)(0),                   // 0: stockledger.v1.Bucket
 	(Consistency)(0),              // 1: stockledger.v1.Consistency
@@ -822,20 +764,19 @@ var file_stockledger_v1_common_proto_goTypes = []any{
 	(*ReadOptions)(nil),           // 3: stockledger.v1.ReadOptions
 	(*AsOf)(nil),                  // 4: stockledger.v1.AsOf
 	(*LotQuantity)(nil),           // 5: stockledger.v1.LotQuantity
-	(*FieldViolation)(nil),        // 6: stockledger.v1.FieldViolation
-	(*StockShortage)(nil),         // 7: stockledger.v1.StockShortage
-	(*Page)(nil),                  // 8: stockledger.v1.Page
-	(*LotFacts)(nil),              // 9: stockledger.v1.LotFacts
-	(*durationpb.Duration)(nil),   // 10: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
-	(*date.Date)(nil),             // 12: google.type.Date
+	(*StockShortage)(nil),         // 6: stockledger.v1.StockShortage
+	(*Page)(nil),                  // 7: stockledger.v1.Page
+	(*LotFacts)(nil),              // 8: stockledger.v1.LotFacts
+	(*durationpb.Duration)(nil),   // 9: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*date.Date)(nil),             // 11: google.type.Date
 }
 var file_stockledger_v1_common_proto_depIdxs = []int32{
 	1,  // 0: stockledger.v1.ReadOptions.consistency:type_name -> stockledger.v1.Consistency
-	10, // 1: stockledger.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
-	11, // 2: stockledger.v1.AsOf.time:type_name -> google.protobuf.Timestamp
+	9,  // 1: stockledger.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
+	10, // 2: stockledger.v1.AsOf.time:type_name -> google.protobuf.Timestamp
 	2,  // 3: stockledger.v1.LotQuantity.balances:type_name -> stockledger.v1.Balances
-	12, // 4: stockledger.v1.LotFacts.expiry:type_name -> google.type.Date
+	11, // 4: stockledger.v1.LotFacts.expiry:type_name -> google.type.Date
 	5,  // [5:5] is the sub-list for method output_type
 	5,  // [5:5] is the sub-list for method input_type
 	5,  // [5:5] is the sub-list for extension type_name
@@ -854,7 +795,7 @@ func file_stockledger_v1_common_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stockledger_v1_common_proto_rawDesc), len(file_stockledger_v1_common_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   8,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
