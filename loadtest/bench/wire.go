@@ -30,16 +30,11 @@ func dial(n *node.Node) (*wire, error) {
 	return &wire{conn: conn, reader: bufio.NewReaderSize(conn, 16<<10), token: n.Token, host: n.Address}, nil
 }
 
-const (
-	inJSON  = "application/json"
-	inProto = "application/proto"
-)
-
 // post sends a body and returns the answer's, which lives until the next call.
-func (w *wire) post(method, contentType string, body []byte) ([]byte, error) {
+func (w *wire) post(method string, body []byte) ([]byte, error) {
 	w.request = fmt.Appendf(w.request[:0],
-		"POST /stockledger.v1.%s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n",
-		method, w.host, w.token, contentType, len(body))
+		"POST /stockledger.v1.%s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/proto\r\nContent-Length: %d\r\n\r\n",
+		method, w.host, w.token, len(body))
 	w.request = append(w.request, body...)
 	if _, err := w.conn.Write(w.request); err != nil {
 		return nil, err
