@@ -3,7 +3,7 @@
 SHELL       := /bin/bash
 BIN         := bin/stockledger
 TOOLS       := bin/tools
-GO_FILES     = $(shell git ls-files '*.go' | grep -v '^proto/gen/')
+GO_FILES     = $(shell find . -path './.*' -prune -o -path ./proto/gen -prune -o -name '*.go' -print)
 FUZZ_SECONDS ?= 5
 
 .DEFAULT_GOAL := help
@@ -47,11 +47,11 @@ clean-data: build ## Delete what make run keeps, to start over
 # Generated files are committed; this fails where they are not what generating
 # them now gives.
 check-generated: generate
-	@changed="$$(git status --porcelain -- proto/gen docs/errors.md)"; \
+	@changed="$$(git status --porcelain -- proto/gen docs/errors.md)" || exit 1; \
 	if [ -n "$$changed" ]; then echo "not what 'make generate' gives; run it and commit:"; echo "$$changed"; git --no-pager diff -- proto/gen docs/errors.md | head -50; exit 1; fi
 
 check-format:
-	@unformatted="$$(gofmt -l $(GO_FILES))"; \
+	@unformatted="$$(gofmt -l $(GO_FILES))" || exit 1; \
 	if [ -n "$$unformatted" ]; then echo "run 'make fmt':"; echo "$$unformatted"; exit 1; fi
 
 # The race detector needs a C compiler. Where there is none, root on Debian gets

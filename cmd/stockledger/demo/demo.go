@@ -175,9 +175,14 @@ func makeLot(c Clinic, m Medicine, n uint32, today time.Time) Lot {
 	return lot
 }
 
-// expiry spreads lots over the next three years; a few end within weeks.
+// expiry spreads lots over the next three years; a few end within weeks, and the
+// very first within days. None has ended today, since an expired lot cannot be
+// received: a demo that is kept for some days comes to hold some.
 func expiry(today time.Time, percent uint32) time.Time {
-	if percent < 5 {
+	switch {
+	case percent == 0:
+		return today.AddDate(0, 0, 2)
+	case percent < 5:
 		return today.AddDate(0, 0, 14+int(percent)*7)
 	}
 	return today.AddDate(0, 6+int(percent)*30/100, int(percent)%28)

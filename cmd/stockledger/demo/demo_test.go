@@ -8,7 +8,9 @@ import (
 )
 
 var (
-	atcPattern = regexp.MustCompile(`^[A-Z]\d\d[A-Z]{2}\d\d$`)
+	// A few mixtures, oral rehydration salts among them, have a code of the
+	// fourth level only.
+	atcPattern = regexp.MustCompile(`^[A-Z]\d\d[A-Z]{2}(\d\d)?$`)
 	idPattern  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.-]{0,63}$`)
 )
 
@@ -39,6 +41,32 @@ func TestMedicinesAreWhole(t *testing.T) {
 	}
 	if !ids[ShownMedicine] {
 		t.Errorf("%s, which examples show, is missing", ShownMedicine)
+	}
+}
+
+func TestSomeLotsEndSoonAndMostDoNot(t *testing.T) {
+	medicines, err := Medicines()
+	if err != nil {
+		t.Fatal(err)
+	}
+	today := time.Date(2027, 3, 1, 0, 0, 0, 0, time.UTC)
+	for _, c := range Clinics() {
+		var days, weeks, all int
+		for _, l := range Lots(c, medicines, today) {
+			all++
+			if l.Expiry.Before(today.AddDate(0, 0, 7)) {
+				days++
+			}
+			if l.Expiry.Before(today.AddDate(0, 3, 0)) {
+				weeks++
+			}
+			if l.MedicineID == ShownMedicine && l.Expiry.Before(today.AddDate(0, 6, 0)) {
+				t.Errorf("%s: lot %s, which examples reserve, ends on %s", c.ID, l.ID, l.Expiry)
+			}
+		}
+		if days == 0 || weeks <= days || weeks > all/5 {
+			t.Errorf("%s: of %d lots %d end within days and %d within weeks", c.ID, all, days, weeks)
+		}
 	}
 }
 
