@@ -124,9 +124,9 @@ func (c *testClinic) rejected(v Verdict, want ledger.Reason) *ledger.Rejection {
 // verify replays the clinic's journal against everything that is stored.
 func (c *testClinic) verify() {
 	c.tb.Helper()
-	_, err := Verify(context.Background(), c.e.db, []ledger.ClinicID{c.id}, func(v Violation) {
+	_, err := Verify(context.Background(), c.e.db, VerifyOptions{Clinics: []ledger.ClinicID{c.id}, Report: func(v Violation) {
 		c.tb.Errorf("violation: %+v", v)
-	})
+	}})
 	if err != nil {
 		c.tb.Fatalf("verify: %v", err)
 	}

@@ -100,16 +100,11 @@ const (
 	verifyTimeout = time.Hour
 )
 
-// Verify is [VerifyWith] without progress.
-func Verify(ctx context.Context, db *DB, clinics []ledger.ClinicID, report func(Violation)) (VerifySummary, error) {
-	return VerifyWith(ctx, db, VerifyOptions{Clinics: clinics, Report: report})
-}
-
-// VerifyWith replays the journals of clinics and compares everything stored
+// Verify replays the journals of clinics and compares everything stored
 // with what they say: every invariant of the design that a database can show.
 // Each clinic is read at one moment, so load does not disturb it. Memory grows
 // with a clinic's state, and hardly with its journal.
-func VerifyWith(ctx context.Context, db *DB, options VerifyOptions) (VerifySummary, error) {
+func Verify(ctx context.Context, db *DB, options VerifyOptions) (VerifySummary, error) {
 	var total VerifySummary
 	db = db.patient(verifyTimeout)
 	clinics := options.Clinics

@@ -42,13 +42,13 @@ func verifiable(tb testing.TB, e *Executor) (c *testClinic, open, closed ledger.
 func violations(tb testing.TB, db *DB, clinic ledger.ClinicID) []string {
 	tb.Helper()
 	var got []string
-	summary, err := Verify(context.Background(), db, []ledger.ClinicID{clinic}, func(v Violation) {
+	summary, err := Verify(context.Background(), db, VerifyOptions{Clinics: []ledger.ClinicID{clinic}, Report: func(v Violation) {
 		if v.Clinic != clinic {
 			tb.Errorf("a violation of clinic %s is reported for %s", clinic, v.Clinic)
 		}
 		tb.Logf("%s", v)
 		got = append(got, fmt.Sprintf("%d %s: %s", v.Sequence, v.Account, v.Invariant))
-	})
+	}})
 	if err != nil {
 		tb.Fatalf("verify: %v", err)
 	}
@@ -74,7 +74,7 @@ func TestVerifyCleanClinic(t *testing.T) {
 	t.Parallel()
 	c, _, _ := verifiable(t, testExecutor(t, ExecutorConfig{}))
 	var progress []VerifyProgress
-	summary, err := VerifyWith(t.Context(), c.e.db, VerifyOptions{
+	summary, err := Verify(t.Context(), c.e.db, VerifyOptions{
 		Clinics:  []ledger.ClinicID{c.id},
 		Report:   func(v Violation) { t.Errorf("violation: %s", v) },
 		Progress: func(p VerifyProgress) { progress = append(progress, p) },
@@ -487,7 +487,7 @@ func TestVerifyReadsManyChunks(t *testing.T) {
 		t.Fatal(err)
 	}
 	reported := 0
-	summary, err := Verify(t.Context(), c.e.db, []ledger.ClinicID{c.id}, func(Violation) { reported++ })
+	summary, err := Verify(t.Context(), c.e.db, VerifyOptions{Clinics: []ledger.ClinicID{c.id}, Report: func(Violation) { reported++ }})
 	if err != nil || reported != maxViolationsPerClinic || summary.Violations < 4501 {
 		t.Errorf("without entries %d violations are reported of %d: %v", reported, summary.Violations, err)
 	}
@@ -528,7 +528,7 @@ func TestVerifyUnderLoad(t *testing.T) {
 	var last VerifySummary
 	grew := 0
 	for grew < 10 && !t.Failed() {
-		summary, err := Verify(t.Context(), c.e.db, []ledger.ClinicID{c.id}, func(v Violation) { t.Errorf("violation: %s", v) })
+		summary, err := Verify(t.Context(), c.e.db, VerifyOptions{Clinics: []ledger.ClinicID{c.id}, Report: func(v Violation) { t.Errorf("violation: %s", v) }})
 		if err != nil {
 			t.Errorf("verify: %v", err)
 			break

@@ -65,16 +65,22 @@ Exit codes: 0 everything agrees; 1 violations were found, each printed with its 
 
 // Run verifies, and ends with code 1 where something contradicts.
 func (c *verifyCmd) Run(ctx context.Context, log *slog.Logger) error {
-	db, err := txn.Open(ctx, txn.Config{DatabaseURL: c.DatabaseURL, StatementTimeout: 10 * time.Minute, TransactionTimeout: 12 * time.Hour, Log: log})
+	db, err := txn.Open(ctx, txn.Config{DatabaseURL: c.DatabaseURL, StatementTimeout: 10 * time.Minute, Log: log})
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	clinics := make([]ledger.ClinicID, len(c.Clinic))
-	for i, id := range c.Clinic {
-		clinics[i] = ledger.ClinicID(id)
+	clinics, err := c.known(ctx, db)
+	if err != nil {
+		return err
 	}
-	summary, err := txn.Verify(ctx, db, clinics, func(v txn.Violation) { fmt.Println(v) })
+	bar := newProgress(os.Stderr, "commands", 0)
+	summary, err := txn.Verify(ctx, db, txn.VerifyOptions{
+		Clinics:  clinics,
+		Report:   func(v txn.Violation) { fmt.Println(v) },
+		Progress: func(p txn.VerifyProgress) { bar.set(int(p.Commands), int(p.CommandsTotal)) },
+	})
+	bar.finish()
 	if err != nil {
 		return err
 	}
@@ -83,6 +89,19 @@ func (c *verifyCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return exitError(1)
 	}
 	return nil
+}
+
+// known refuses clinics that do not exist: a misspelt one would verify clean.
+func (c *verifyCmd) known(ctx context.Context, db *txn.DB) ([]ledger.ClinicID, error) {
+	directory := txn.NewDirectory(db)
+	clinics := make([]ledger.ClinicID, len(c.Clinic))
+	for i, id := range c.Clinic {
+		clinics[i] = ledger.ClinicID(id)
+		if _, err := directory.Shard(ctx, clinics[i]); err != nil {
+			return nil, err
+		}
+	}
+	return clinics, nil
 }
 
 // tokenCmd prints a token.

@@ -68,10 +68,10 @@ func readCSV(path string, columns []column) (*csvFile, error) {
 		if errors.Is(err, io.EOF) {
 			return f, nil
 		}
-		line, _ := reader.FieldPos(0)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
+		line, _ := reader.FieldPos(0)
 		f.add(csvRow{line: line, record: record, values: make(map[string]string, len(names))}, names)
 	}
 }

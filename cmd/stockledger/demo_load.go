@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -42,25 +44,29 @@ func loadDemo(ctx context.Context, executor *txn.Executor, today time.Time, out 
 
 func demoCommands(c demo.Clinic, medicines []demo.Medicine, today time.Time) []ledger.Command {
 	var commands []ledger.Command
-	give := func(key string, body ledger.CommandBody) {
+	// Keys come from what a command is about, so that a later release may add
+	// to the demo without giving the rest again.
+	give := func(about string, body ledger.CommandBody) {
+		sum := sha256.Sum256([]byte(about))
+		key := "demo:" + hex.EncodeToString(sum[:16])
 		commands = append(commands, ledger.Command{Clinic: ledger.ClinicID(c.ID), IdempotencyKey: key, Actor: demoActor, Body: body})
 	}
-	give("demo:clinic", &ledger.CreateClinic{Name: c.Name, TimeZone: c.TimeZone, BackdatingDays: 7})
+	give("clinic", &ledger.CreateClinic{Name: c.Name, TimeZone: c.TimeZone, BackdatingDays: 7})
 	for _, l := range c.Locations {
-		give("demo:location:"+l.ID, &ledger.CreateLocation{LocationID: ledger.LocationID(l.ID), Name: l.Name, LocationKind: demoKinds[l.Kind]})
+		give("location "+l.ID, &ledger.CreateLocation{LocationID: ledger.LocationID(l.ID), Name: l.Name, LocationKind: demoKinds[l.Kind]})
 	}
-	for i, m := range medicines {
-		give(fmt.Sprintf("demo:medicine:%d", i), &ledger.AddMedicine{
+	for _, m := range medicines {
+		give("medicine "+m.ID, &ledger.AddMedicine{
 			MedicineID: ledger.MedicineID(m.ID), Name: m.Name, BaseUnit: m.BaseUnit, Strength: m.Strength, Form: m.Form, ATCCode: m.ATCCode, Category: m.Category,
 		})
 	}
-	for i, lot := range demo.Lots(c, medicines, today) {
-		give(fmt.Sprintf("demo:lot:%d", i), &ledger.RegisterLot{
+	for _, lot := range demo.Lots(c, medicines, today) {
+		give("lot "+lot.ID, &ledger.RegisterLot{
 			LotID: ledger.LotID(lot.ID), MedicineID: ledger.MedicineID(lot.MedicineID), Manufacturer: lot.Manufacturer,
 			LotNumber: lot.LotNumber, Expiry: ledger.DateOf(lot.Expiry),
 		})
 		for _, stock := range lot.Stock {
-			give(fmt.Sprintf("demo:stock:%d:%s", i, stock.LocationID), &ledger.ReceiveStock{
+			give("stock "+lot.ID+" "+stock.LocationID, &ledger.ReceiveStock{
 				LocationID: ledger.LocationID(stock.LocationID), LotID: ledger.LotID(lot.ID), Quantity: stock.Quantity,
 				Supplier: "National Medical Stores", Reference: "opening-stock",
 			})

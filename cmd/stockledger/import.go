@@ -196,10 +196,14 @@ func newProgress(out io.Writer, what string, total int) *progress {
 	return p
 }
 
-func (p *progress) add(n int) {
-	p.done += n
+func (p *progress) add(n int) { p.set(p.done+n, p.total) }
+
+// set says how much is done, and of how much, which may become known late.
+func (p *progress) set(done, total int) {
+	p.done, p.total = done, total
 	if p.bar != nil {
-		_ = p.bar.Add(n)
+		p.bar.ChangeMax(total)
+		_ = p.bar.Set(done)
 		return
 	}
 	if time.Since(p.told) >= progressInterval {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"os"
 
 	pb "github.com/stockledger/stockledger/proto/gen/stockledger/v1"
@@ -28,12 +29,14 @@ var medicineColumns = []column{
 }
 
 // Run imports the file.
-func (c *importMedicinesCmd) Run(ctx context.Context) error {
+func (c *importMedicinesCmd) Run(ctx context.Context) error { return c.importTo(ctx, os.Stderr) }
+
+func (c *importMedicinesCmd) importTo(ctx context.Context, out io.Writer) error {
 	f, err := readCSV(c.File, medicineColumns)
 	if err != nil {
 		return err
 	}
-	im := c.open(os.Stderr)
+	im := c.open(out)
 	if err := im.prepare(ctx); err != nil {
 		return err
 	}

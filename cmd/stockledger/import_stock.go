@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/genproto/googleapis/type/date"
 
@@ -39,12 +41,14 @@ var stockColumns = []column{
 }
 
 // Run imports the file.
-func (c *importStockCmd) Run(ctx context.Context) error {
+func (c *importStockCmd) Run(ctx context.Context) error { return c.importTo(ctx, os.Stderr) }
+
+func (c *importStockCmd) importTo(ctx context.Context, out io.Writer) error {
 	f, err := readCSV(c.File, stockColumns)
 	if err != nil {
 		return err
 	}
-	im := &stockImporter{importer: c.open(os.Stderr), lots: make(map[string]string)}
+	im := &stockImporter{importer: c.open(out), lots: make(map[string]string)}
 	if err := im.prepare(ctx); err != nil {
 		return err
 	}
@@ -66,8 +70,8 @@ func (c *importStockCmd) Run(ctx context.Context) error {
 type stockImporter struct {
 	*importer
 	keys      rowKeys
-	locations map[string]string // ids by id and by name in lower case
-	medicines map[string]string
+	locations names
+	medicines names
 	lots      map[string]string // ids by identity, once registered
 }
 
@@ -91,23 +95,17 @@ func (im *stockImporter) resolveNames(ctx context.Context, f *csvFile, create bo
 	if err != nil {
 		return explain(err)
 	}
-	im.locations = make(map[string]string)
+	im.locations = make(names)
 	for _, l := range locations {
-		im.locations[strings.ToLower(l.GetName())] = l.GetLocationId()
-	}
-	for _, l := range locations {
-		im.locations[l.GetLocationId()] = l.GetLocationId()
+		im.locations.add(l.GetLocationId(), l.GetName())
 	}
 	medicines, err := im.client.medicines(ctx, im.Clinic)
 	if err != nil {
 		return explain(err)
 	}
-	im.medicines = make(map[string]string)
+	im.medicines = make(names)
 	for _, m := range medicines {
-		im.medicines[strings.ToLower(m.GetName())] = m.GetMedicineId()
-	}
-	for _, m := range medicines {
-		im.medicines[m.GetMedicineId()] = m.GetMedicineId()
+		im.medicines.add(m.GetMedicineId(), m.GetName())
 	}
 	return nil
 }
@@ -153,16 +151,21 @@ func (im *stockImporter) read(f *csvFile) []stockRow {
 
 func (im *stockImporter) understand(row csvRow) (stockRow, error) {
 	r := stockRow{csvRow: row, maker: row.get("manufacturer"), gtin: row.get("gtin")}
-	var ok bool
-	if r.location, ok = lookUp(im.locations, row.get("location")); !ok {
-		return r, fmt.Errorf("the clinic has no location %q: create it, or import with --create-locations", row.get("location"))
+	var err error
+	if r.location, err = im.locations.find("location", row.get("location")); err != nil {
+		return r, fmt.Errorf("%w: create it, or import with --create-locations", err)
 	}
-	if r.medicine, ok = lookUp(im.medicines, row.get("medicine")); !ok {
-		return r, fmt.Errorf("the clinic has no medicine %q: import it first", row.get("medicine"))
+	if r.medicine, err = im.medicines.find("medicine", row.get("medicine")); err != nil {
+		return r, fmt.Errorf("%w: import it first", err)
 	}
 	expiry, err := ledger.ParseDate(row.get("expiry"))
 	if err != nil {
 		return r, fmt.Errorf("expiry: %w", err)
+	}
+	if gone := ledger.DateOf(time.Now().UTC()) - expiry; gone > 1 {
+		// Refused before its lot is registered with a wrong expiry. Whether a
+		// lot ends today is the clinic's to say.
+		return r, fmt.Errorf("the lot expired on %s, %d days ago: it can't be received", expiry, gone)
 	}
 	day := expiry.Time()
 	r.expiry = &date.Date{Year: int32(day.Year()), Month: int32(day.Month()), Day: int32(day.Day())}
@@ -176,13 +179,27 @@ func (im *stockImporter) understand(row csvRow) (stockRow, error) {
 	return r, nil
 }
 
-// lookUp finds an id by id or by name.
-func lookUp(ids map[string]string, name string) (string, bool) {
-	if id, ok := ids[name]; ok {
-		return id, true
+// names finds ids by id, or by name without regard to case.
+type names map[string][]string
+
+func (n names) add(id, name string) {
+	n["id "+id] = []string{id}
+	key := "name " + strings.ToLower(name)
+	n[key] = append(n[key], id)
+}
+
+func (n names) find(what, name string) (string, error) {
+	if ids := n["id "+name]; len(ids) == 1 {
+		return ids[0], nil
 	}
-	id, ok := ids[strings.ToLower(name)]
-	return id, ok
+	switch ids := n["name "+strings.ToLower(name)]; len(ids) {
+	case 0:
+		return "", fmt.Errorf("the clinic has no %s %q", what, name)
+	case 1:
+		return ids[0], nil
+	default:
+		return "", fmt.Errorf("%d entries of the clinic are called %q, so name one by its id: %s", len(ids), name, strings.Join(ids, ", "))
+	}
 }
 
 // registrations make the rows' lots known, each once.

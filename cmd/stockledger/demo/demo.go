@@ -71,11 +71,16 @@ type Stock struct {
 	Quantity   int64
 }
 
-// ShownMedicine is stocked at every clinic's dispensary, for examples.
+// What examples show: a medicine that every clinic's dispensary stocks.
 const (
 	ShownMedicine = "amoxicillin-500mg-capsule"
 	ShownLocation = "dispensary"
 )
+
+// everywhere says which medicines every clinic's dispensary stocks two lots of.
+func everywhere(medicine string) bool {
+	return medicine == ShownMedicine || medicine == "paracetamol-500mg-tablet"
+}
 
 // Clinics returns the demo's clinics.
 func Clinics() []Clinic {
@@ -142,7 +147,7 @@ func Lots(c Clinic, medicines []Medicine, today time.Time) []Lot {
 	var lots []Lot
 	for _, m := range medicines {
 		count := 1 + pick(2, c.ID, m.ID, "lots")
-		if m.ID == ShownMedicine {
+		if everywhere(m.ID) {
 			count = 2
 		}
 		for n := range count {
@@ -162,12 +167,12 @@ func makeLot(c Clinic, m Medicine, n uint32, today time.Time) Lot {
 		Expiry: expiry(today, pick(100, c.ID, m.ID, "expiry", fmt.Sprint(n))),
 	}
 	for _, l := range c.Locations {
-		shown := m.ID == ShownMedicine && l.ID == ShownLocation
-		if !shown && pick(100, c.ID, l.ID, m.ID) >= l.share {
+		certain := everywhere(m.ID) && l.ID == ShownLocation
+		if !certain && pick(100, c.ID, l.ID, m.ID) >= l.share {
 			continue
 		}
 		quantity := int64(20+10*pick(60, c.ID, l.ID, m.ID, "quantity", fmt.Sprint(n))) * scale(m.BaseUnit)
-		if shown {
+		if certain {
 			quantity = 1000
 		}
 		lot.Stock = append(lot.Stock, Stock{LocationID: l.ID, Quantity: quantity})

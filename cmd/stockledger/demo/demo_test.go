@@ -3,6 +3,7 @@ package demo
 import (
 	"reflect"
 	"regexp"
+	"slices"
 	"testing"
 	"time"
 )
@@ -41,6 +42,20 @@ func TestMedicinesAreWhole(t *testing.T) {
 	}
 	if !ids[ShownMedicine] {
 		t.Errorf("%s, which examples show, is missing", ShownMedicine)
+	}
+}
+
+func TestClinicsHaveWhatExamplesName(t *testing.T) {
+	kinds := map[string]LocationKind{"main-store": Store, ShownLocation: Dispensary}
+	for _, c := range Clinics() {
+		if _, err := time.LoadLocation(c.TimeZone); err != nil {
+			t.Errorf("%s: %v", c.ID, err)
+		}
+		for id, kind := range kinds {
+			if !slices.ContainsFunc(c.Locations, func(l Location) bool { return l.ID == id && l.Kind == kind }) {
+				t.Errorf("%s has no %s of the kind %s", c.ID, id, kind)
+			}
+		}
 	}
 }
 
@@ -85,7 +100,8 @@ func TestLotsAreTheSameEveryTime(t *testing.T) {
 			t.Errorf("%s has %d lots", c.ID, len(lots))
 		}
 		ids := make(map[string]bool)
-		var shown int64
+		type held struct{ lots, units int64 }
+		dispensed := make(map[string]held)
 		for _, l := range lots {
 			if ids[l.ID] || !idPattern.MatchString(l.ID) {
 				t.Errorf("%s: lot id %q is bad or there twice", c.ID, l.ID)
@@ -98,13 +114,16 @@ func TestLotsAreTheSameEveryTime(t *testing.T) {
 				if s.Quantity <= 0 {
 					t.Errorf("%s: lot %s has %d units", c.ID, l.ID, s.Quantity)
 				}
-				if l.MedicineID == ShownMedicine && s.LocationID == ShownLocation {
-					shown += s.Quantity
+				if s.LocationID == ShownLocation {
+					h := dispensed[l.MedicineID]
+					dispensed[l.MedicineID] = held{h.lots + 1, h.units + s.Quantity}
 				}
 			}
 		}
-		if shown < 500 {
-			t.Errorf("%s shows %d units", c.ID, shown)
+		for _, id := range []string{ShownMedicine, "paracetamol-500mg-tablet"} {
+			if h := dispensed[id]; h.lots < 2 || h.units < 500 {
+				t.Errorf("%s dispenses %s from %d lots with %d units, want at least 2 and 500", c.ID, id, h.lots, h.units)
+			}
 		}
 	}
 }
