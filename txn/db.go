@@ -56,7 +56,7 @@ type Config struct {
 	TransactionTimeout time.Duration
 
 	// MaxAttempts is how often a transaction is tried when the database refuses
-	// it because of another one, or when its connection breaks. Default 5.
+	// it because of another one, or when its connection breaks. Default 10.
 	MaxAttempts int
 
 	// Backoff is the longest pause before the second attempt. It doubles for
@@ -85,7 +85,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.ConnectTimeout, 3*time.Second)
 	setDefault(&c.StatementTimeout, 15*time.Second)
 	setDefault(&c.TransactionTimeout, 30*time.Second)
-	setDefault(&c.MaxAttempts, 5)
+	setDefault(&c.MaxAttempts, 10)
 	setDefault(&c.Backoff, 5*time.Millisecond)
 	setDefault(&c.MaxConnLifetime, 30*time.Minute)
 	setDefault(&c.ApplicationName, "stockledger")

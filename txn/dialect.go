@@ -199,44 +199,48 @@ func tableAtIndex(server ServerKind, table, index string) string {
 	return table
 }
 
-// queueChangedHolds writes holds that exist. CockroachDB reads the whole table
-// to upsert into one with a second index, so there they are deleted by their
-// keys, which the statement spells out, and inserted again.
-func queueChangedHolds(b *pgx.Batch, sql statements, rows *holdRows) {
-	n := len(rows.clinic)
-	if n == 0 {
+// queueChanged writes rows that exist, of a table with a second index.
+// CockroachDB reads such a table whole to upsert many rows into it, so there
+// they are deleted by their keys, which the statement spells out, and inserted
+// again.
+func queueChanged(b *pgx.Batch, server ServerKind, t table, rows int, keyOf func(row int) []any, columns func() []any) {
+	if rows == 0 {
 		return
 	}
-	if sql.server != CockroachDB {
-		b.Queue(sql.holds, rows.columns()...)
+	if server != CockroachDB {
+		b.Queue(t.upsert(server), columns()...)
 		return
 	}
 	const most = 128
-	for from := 0; from < n; from += most {
-		to := min(n, from+most)
+	for from := 0; from < rows; from += most {
+		to := min(rows, from+most)
 		// The number of keys is rounded up to a power of two, by repeating the
 		// last one, so that there are few different statements.
 		size := 1
 		for size < to-from {
 			size *= 2
 		}
-		keys := make([]any, 0, 5*size)
+		var keys []any
 		for i := range size {
-			at := min(from+i, to-1)
-			keys = append(keys, rows.clinic[at], rows.location[at], rows.medicine[at], rows.hold[at], rows.lot[at])
+			keys = append(keys, keyOf(min(from+i, to-1))...)
 		}
-		b.Queue(deleteHoldsSQL(size), keys...)
+		b.Queue(deleteByKeysSQL(t, size), keys...)
 	}
-	b.Queue(sql.openHolds, rows.columns()...)
+	b.Queue(t.insert(), columns()...)
 }
 
-func deleteHoldsSQL(keys int) string {
+func deleteByKeysSQL(t table, keys int) string {
 	tuples := make([]string, keys)
+	n := 0
 	for i := range tuples {
-		p := 5 * i
-		tuples[i] = fmt.Sprintf("($%d,$%d,$%d,$%d,$%d)", p+1, p+2, p+3, p+4, p+5)
+		marks := make([]string, len(t.key))
+		for j := range marks {
+			n++
+			marks[j] = fmt.Sprintf("$%d", n)
+		}
+		tuples[i] = "(" + strings.Join(marks, ", ") + ")"
 	}
-	return "DELETE FROM holds WHERE (clinic_id, location_id, medicine_id, hold_id, lot_id) IN (" + strings.Join(tuples, ", ") + ")"
+	return "DELETE FROM " + t.name + " WHERE (" + strings.Join(t.key, ", ") + ") IN (" + strings.Join(tuples, ", ") + ")"
 }
 
 // followerLag is how far behind CockroachDB's followers are served from: reads

@@ -19,7 +19,7 @@ const OnlyShard ShardID = "shard-1"
 
 const (
 	directorySelect = `SELECT shard_id FROM clinic_directory WHERE clinic_id = $1`
-	directoryInsert = `INSERT INTO clinic_directory (clinic_id, shard_id, created_at) VALUES ($1, $2, now()) ON CONFLICT (clinic_id) DO NOTHING`
+	directoryInsert = `INSERT INTO clinic_directory (clinic_id, shard_id, created_at) VALUES ($1, $2, now())`
 )
 
 // Directory maps each clinic to its shard. What it has found once it keeps: a
@@ -67,16 +67,19 @@ func (d *Directory) check(ctx context.Context, clinic ledger.ClinicID) error {
 // assign gives a clinic a place unless it has one. A place without a clinic
 // does no harm: its journal is empty.
 func (d *Directory) assign(ctx context.Context, clinic ledger.ClinicID) error {
-	if _, ok := d.known.Load(clinic); ok {
-		return nil
+	err := d.check(ctx, clinic)
+	var absent *ledger.Rejection
+	if !errors.As(err, &absent) {
+		return err
 	}
-	err := d.db.InTx(ctx, func(tx pgx.Tx) error {
+	err = d.db.InTx(ctx, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, directoryInsert, clinic, OnlyShard)
 		return err
 	})
-	if err != nil {
+	if _, taken := uniqueViolation(err); err != nil && !taken && !isAmbiguous(err) {
 		return fmt.Errorf("txn: assign clinic %s to a shard: %w", clinic, err)
 	}
+	// Whoever assigned it, and whether or not this attempt did, it is there now.
 	return d.check(ctx, clinic)
 }
 

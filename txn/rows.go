@@ -78,9 +78,9 @@ func (t table) upsert(server ServerKind) string {
 
 // statements are the executor's SQL for one server.
 type statements struct {
-	server                                                      ServerKind
-	heads, journal, entries, stock, openHolds, holds            string
-	clinics, locations, medicines, newLots, lots, headsOf, keys string
+	server                                                ServerKind
+	heads, journal, entries, stock, openHolds             string
+	clinics, locations, medicines, newLots, headsOf, keys string
 }
 
 func newStatements(server ServerKind) statements {
@@ -91,12 +91,10 @@ func newStatements(server ServerKind) statements {
 		entries:   entriesTable.insert(),
 		stock:     stockTable.upsert(server),
 		openHolds: holdsTable.insert(),
-		holds:     holdsTable.upsert(server),
 		clinics:   clinicsTable.upsert(server),
 		locations: locationsTable.upsert(server),
 		medicines: medicinesTable.upsert(server),
 		newLots:   lotsTable.insert(),
-		lots:      lotsTable.upsert(server),
 		headsOf:   selectByKeysSQL(server, "heads", []string{"clinic_id", "epoch", "sequence"}, []string{"clinic_id"}, []string{"text"}, ""),
 		keys: selectByKeysSQL(server, tableAtIndex(server, "journal", "journal_idempotency_key"),
 			[]string{"clinic_id", "event", "hash"}, []string{"clinic_id", "idempotency_key"}, []string{"text", "text"}, ""),
@@ -242,11 +240,11 @@ func (s *rowSet) queue(b *pgx.Batch, sql statements) {
 	queueRows(b, sql.locations, len(s.locations.clinic), s.locations.columns)
 	queueRows(b, sql.medicines, len(s.medicines.clinic), s.medicines.columns)
 	queueRows(b, sql.newLots, len(s.newLots.clinic), s.newLots.columns)
-	queueRows(b, sql.lots, len(s.lots.clinic), s.lots.columns)
+	queueChanged(b, sql.server, lotsTable, len(s.lots.clinic), s.lots.key, s.lots.columns)
 	queueRows(b, sql.entries, len(s.entries.clinic), s.entries.columns)
 	queueRows(b, sql.stock, len(s.stock.clinic), s.stock.columns)
 	queueRows(b, sql.openHolds, len(s.openHolds.clinic), s.openHolds.columns)
-	queueChangedHolds(b, sql, &s.holds)
+	queueChanged(b, sql.server, holdsTable, len(s.holds.clinic), s.holds.key, s.holds.columns)
 	s.queued = b.Len() - before
 }
 
@@ -420,6 +418,10 @@ func (r *holdRows) add(clinic ledger.ClinicID, h *ledger.Hold) {
 	}
 }
 
+func (r *holdRows) key(row int) []any {
+	return []any{r.clinic[row], r.location[row], r.medicine[row], r.hold[row], r.lot[row]}
+}
+
 func (r *holdRows) columns() []any {
 	return []any{
 		r.clinic, r.location, r.medicine, r.hold, r.lot, r.line, r.quantity, r.reserved, r.status, r.reasonCode,
@@ -509,6 +511,8 @@ func (r *lotRows) add(clinic ledger.ClinicID, l *ledger.Lot) {
 	r.registered = append(r.registered, int64(l.RegisteredSequence))
 	r.last = append(r.last, int64(l.LastSequence))
 }
+
+func (r *lotRows) key(row int) []any { return []any{r.clinic[row], r.lot[row]} }
 
 func (r *lotRows) columns() []any {
 	return []any{r.clinic, r.lot, r.medicine, r.manufacturer, r.gtin, r.number, r.expiry, r.active, r.registered, r.last}

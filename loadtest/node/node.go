@@ -27,7 +27,8 @@ type Node struct {
 
 	cmd    *exec.Cmd
 	log    *bytes.Buffer
-	exited chan error
+	exited chan struct{} // closed when the process has ended
+	err    error         // what it ended with
 }
 
 const startTimeout = 30 * time.Second
@@ -47,7 +48,7 @@ func Start(ctx context.Context, binary, databaseURL, keyFile string) (*Node, err
 	if err != nil {
 		return nil, fmt.Errorf("make a token with %s: %w", binary, err)
 	}
-	n := &Node{Address: address, Token: strings.TrimSpace(string(token)), log: &bytes.Buffer{}, exited: make(chan error, 1)}
+	n := &Node{Address: address, Token: strings.TrimSpace(string(token)), log: &bytes.Buffer{}, exited: make(chan struct{})}
 	// Not tied to ctx: an interrupt must not kill it before it is stopped.
 	n.cmd = exec.Command(binary, "serve", "--database-url", databaseURL, "--listen", address, "--admin-listen", admin,
 		"--issuer-key", keyFile, "--log-level", "warn")
@@ -55,7 +56,10 @@ func Start(ctx context.Context, binary, databaseURL, keyFile string) (*Node, err
 	if err := n.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the node: %w", err)
 	}
-	go func() { n.exited <- n.cmd.Wait() }()
+	go func() {
+		n.err = n.cmd.Wait()
+		close(n.exited)
+	}()
 	if err := n.await(ctx, "http://"+admin+"/readyz"); err != nil {
 		return nil, errors.Join(err, n.Stop())
 	}
@@ -88,9 +92,8 @@ func (n *Node) await(ctx context.Context, ready string) error {
 			}
 		}
 		select {
-		case err := <-n.exited:
-			n.exited <- err
-			return fmt.Errorf("the node ended (%w): %s", err, n.log)
+		case <-n.exited:
+			return fmt.Errorf("the node ended (%w): %s", n.err, n.log)
 		case <-ctx.Done():
 			return fmt.Errorf("the node did not become ready: %w: %s", ctx.Err(), n.log)
 		case <-tick.C:
@@ -103,7 +106,7 @@ func (n *Node) Kill() error {
 	if err := n.cmd.Process.Kill(); err != nil {
 		return err
 	}
-	_ = <-n.exited // being killed is the error that it tells
+	<-n.exited
 	return nil
 }
 
@@ -112,7 +115,8 @@ func (n *Node) Stop() error {
 	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	return <-n.exited
+	<-n.exited
+	return n.err
 }
 
 // PeakMiB is the largest resident memory that the process ever had, or 0 where
