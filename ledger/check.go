@@ -412,3 +412,24 @@ func (b *AdjustStock) check() *Rejection {
 		checkCode("reason_code", b.ReasonCode, true),
 	)
 }
+
+func (b *WriteOffStock) check() *Rejection {
+	return first(
+		checkID("location_id", b.LocationID),
+		checkID("lot_id", b.LotID),
+		checkQuantity(b.Quantity, false),
+		checkCode("reason_code", b.ReasonCode, true),
+		checkCode("reference", b.Reference, false),
+	)
+}
+
+func (b *ReturnToSupplier) check() *Rejection {
+	return first(
+		checkID("location_id", b.LocationID),
+		checkID("lot_id", b.LotID),
+		checkQuantity(b.Quantity, false),
+		checkCode("reason_code", b.ReasonCode, true),
+		name("supplier", false)(b.Supplier),
+		checkCode("reference", b.Reference, false),
+	)
+}

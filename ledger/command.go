@@ -33,6 +33,8 @@ const (
 	KindExpireReservation Kind = 23
 	KindIssueStock        Kind = 24
 	KindAdjustStock       Kind = 25
+	KindWriteOffStock     Kind = 26
+	KindReturnToSupplier  Kind = 27
 )
 
 // String returns the command's name in the API.
@@ -68,6 +70,8 @@ var kinds = map[Kind]kindSpec{
 	KindExpireReservation:  {"ExpireReservation", func() EventBody { return new(ReservationExpired) }},
 	KindIssueStock:         {"IssueStock", func() EventBody { return new(StockIssued) }},
 	KindAdjustStock:        {"AdjustStock", func() EventBody { return new(StockAdjusted) }},
+	KindWriteOffStock:      {"WriteOffStock", func() EventBody { return new(StockWrittenOff) }},
+	KindReturnToSupplier:   {"ReturnToSupplier", func() EventBody { return new(StockReturnedToSupplier) }},
 }
 
 // SystemKeyPrefix begins the idempotency keys of the commands that the ledger
@@ -301,6 +305,27 @@ type AdjustStock struct {
 	ReasonCode string
 }
 
+// WriteOffStock takes available units of a lot out as wasted: expired, broken,
+// contaminated. Expired lots are its main business.
+type WriteOffStock struct {
+	LocationID LocationID
+	LotID      LotID
+	Quantity   int64
+	ReasonCode string
+	Reference  string // the certificate of destruction, for example
+}
+
+// ReturnToSupplier gives available units of a lot back to who delivered them,
+// expired or not.
+type ReturnToSupplier struct {
+	LocationID LocationID
+	LotID      LotID
+	Quantity   int64
+	ReasonCode string
+	Supplier   string
+	Reference  string // the return note
+}
+
 // Kind identifies the command.
 func (*CreateClinic) Kind() Kind { return KindCreateClinic }
 
@@ -354,6 +379,12 @@ func (*IssueStock) Kind() Kind { return KindIssueStock }
 
 // Kind identifies the command.
 func (*AdjustStock) Kind() Kind { return KindAdjustStock }
+
+// Kind identifies the command.
+func (*WriteOffStock) Kind() Kind { return KindWriteOffStock }
+
+// Kind identifies the command.
+func (*ReturnToSupplier) Kind() Kind { return KindReturnToSupplier }
 
 func (b *CreateClinic) fields(c *codec) {
 	text(c, &b.Name)
@@ -489,4 +520,21 @@ func (b *AdjustStock) fields(c *codec) {
 	number(c, &b.Direction)
 	number(c, &b.Quantity)
 	text(c, &b.ReasonCode)
+}
+
+func (b *WriteOffStock) fields(c *codec) {
+	text(c, &b.LocationID)
+	text(c, &b.LotID)
+	number(c, &b.Quantity)
+	text(c, &b.ReasonCode)
+	text(c, &b.Reference)
+}
+
+func (b *ReturnToSupplier) fields(c *codec) {
+	text(c, &b.LocationID)
+	text(c, &b.LotID)
+	number(c, &b.Quantity)
+	text(c, &b.ReasonCode)
+	text(c, &b.Supplier)
+	text(c, &b.Reference)
 }

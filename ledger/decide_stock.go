@@ -258,42 +258,44 @@ func (b *IssueStock) decide(s *State, at Instant) (EventBody, *Rejection) {
 }
 
 func (b *AdjustStock) decide(s *State, _ Instant) (EventBody, *Rejection) {
-	if _, r := s.activeLocation(b.LocationID); r != nil {
-		return nil, r
-	}
-	lot, r := s.activeLot(b.LotID)
-	if r != nil {
-		return nil, r
-	}
-	shelf := Shelf{Location: b.LocationID, Medicine: lot.Medicine}
 	from, to := Available, Adjustment
 	if b.Direction == Increase {
 		from, to = Adjustment, Available
 	}
-	line, r := s.line(shelf, lot.ID, from, to, b.Quantity)
-	if r != nil {
-		return nil, r
+	shelf, lines, r := s.moveLot(b.LocationID, b.LotID, from, to, b.Quantity)
+	return &StockAdjusted{Shelf: shelf, Direction: b.Direction, Lines: lines, ReasonCode: b.ReasonCode}, r
+}
+
+func (b *WriteOffStock) decide(s *State, _ Instant) (EventBody, *Rejection) {
+	shelf, lines, r := s.moveLot(b.LocationID, b.LotID, Available, Wasted, b.Quantity)
+	return &StockWrittenOff{Shelf: shelf, Lines: lines, ReasonCode: b.ReasonCode, Reference: b.Reference}, r
+}
+
+func (b *ReturnToSupplier) decide(s *State, _ Instant) (EventBody, *Rejection) {
+	shelf, lines, r := s.moveLot(b.LocationID, b.LotID, Available, Supplier, b.Quantity)
+	return &StockReturnedToSupplier{Shelf: shelf, Lines: lines, ReasonCode: b.ReasonCode, Supplier: b.Supplier, Reference: b.Reference}, r
+}
+
+// moveLot moves units of one named lot, whether or not it has expired.
+func (s *State) moveLot(location LocationID, id LotID, from, to Bucket, quantity int64) (Shelf, []Line, *Rejection) {
+	if _, r := s.activeLocation(location); r != nil {
+		return Shelf{}, nil, r
 	}
-	return &StockAdjusted{Shelf: shelf, Direction: b.Direction, Lines: []Line{line}, ReasonCode: b.ReasonCode}, nil
+	lot, r := s.activeLot(id)
+	if r != nil {
+		return Shelf{}, nil, r
+	}
+	shelf := Shelf{Location: location, Medicine: lot.Medicine}
+	line, r := s.line(shelf, lot.ID, from, to, quantity)
+	return shelf, []Line{line}, r
 }
 
 // ExpiriesFor returns the ExpireReservation commands that make room for a
 // command which was short of stock: holds past their deadline count as reserved
 // until one is posted. It returns none where even all of them would not do.
 func ExpiriesFor(s *State, c Command, at Instant) []Command {
-	var d demand
-	switch body := c.Body.(type) {
-	case *ReserveStock:
-		d = body.demand()
-	case *IssueStock:
-		d = body.demand()
-	case *AdjustStock:
-		lot, ok := s.lots[body.LotID]
-		if !ok || body.Direction != Decrease {
-			return nil
-		}
-		d = demand{shelf: Shelf{body.LocationID, lot.Medicine}, lot: lot.ID, quantity: body.Quantity}
-	default:
+	d, named, ok := s.demanded(c)
+	if !ok {
 		return nil
 	}
 	shelf, ok := s.shelves[d.shelf]
@@ -302,8 +304,8 @@ func ExpiriesFor(s *State, c Command, at Instant) []Command {
 	}
 	at = max(at, s.head.At)
 	today := s.today(at)
-	_, adjusts := c.Body.(*AdjustStock)
-	serves := func(row *stockRow) bool { return d.usable(row, today) || adjusts && row.Lot == d.lot }
+	// A command that names a lot takes it as it is.
+	serves := func(row *stockRow) bool { return named && row.Lot == d.lot || !named && d.usable(row, today) }
 	short := d.quantity
 	for _, row := range shelf.rows {
 		if serves(row) {
@@ -330,4 +332,31 @@ func ExpiriesFor(s *State, c Command, at Instant) []Command {
 		}
 	}
 	return expiries
+}
+
+// demanded returns what a command takes off a shelf, and whether it names the
+// lot and takes it whatever its expiry.
+func (s *State) demanded(c Command) (d demand, named, ok bool) {
+	ofLot := func(location LocationID, id LotID, quantity int64) (demand, bool, bool) {
+		lot, known := s.lots[id]
+		if !known {
+			return demand{}, false, false
+		}
+		return demand{shelf: Shelf{location, lot.Medicine}, lot: id, quantity: quantity}, true, true
+	}
+	switch body := c.Body.(type) {
+	case *ReserveStock:
+		return body.demand(), false, true
+	case *IssueStock:
+		return body.demand(), false, true
+	case *AdjustStock:
+		if body.Direction == Decrease {
+			return ofLot(body.LocationID, body.LotID, body.Quantity)
+		}
+	case *WriteOffStock:
+		return ofLot(body.LocationID, body.LotID, body.Quantity)
+	case *ReturnToSupplier:
+		return ofLot(body.LocationID, body.LotID, body.Quantity)
+	}
+	return demand{}, false, false
 }

@@ -41,6 +41,14 @@ func (b *StockAdjusted) movement() movement {
 	return movement{b.Shelf, Available, Adjustment, b.Lines}
 }
 
+func (b *StockWrittenOff) movement() movement {
+	return movement{b.Shelf, Available, Wasted, b.Lines}
+}
+
+func (b *StockReturnedToSupplier) movement() movement {
+	return movement{b.Shelf, Available, Supplier, b.Lines}
+}
+
 // EntriesOf returns the entries that an event posts, from the event alone. It
 // does not prove that they follow from the journal before it; [Evolve] does.
 func EntriesOf(e Event) []Entry {

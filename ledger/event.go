@@ -191,6 +191,23 @@ type StockAdjusted struct {
 	ReasonCode string
 }
 
+// StockWrittenOff moved available units to wasted.
+type StockWrittenOff struct {
+	Shelf
+	Lines      []Line
+	ReasonCode string
+	Reference  string
+}
+
+// StockReturnedToSupplier moved available units back to the supplier.
+type StockReturnedToSupplier struct {
+	Shelf
+	Lines      []Line
+	ReasonCode string
+	Supplier   string
+	Reference  string
+}
+
 func (*ClinicCreated) kind() Kind       { return KindCreateClinic }
 func (*ClinicUpdated) kind() Kind       { return KindUpdateClinic }
 func (*ClinicDeactivated) kind() Kind   { return KindDeactivateClinic }
@@ -209,6 +226,9 @@ func (*StockReleased) kind() Kind       { return KindReleaseStock }
 func (*ReservationExpired) kind() Kind  { return KindExpireReservation }
 func (*StockIssued) kind() Kind         { return KindIssueStock }
 func (*StockAdjusted) kind() Kind       { return KindAdjustStock }
+func (*StockWrittenOff) kind() Kind     { return KindWriteOffStock }
+
+func (*StockReturnedToSupplier) kind() Kind { return KindReturnToSupplier }
 
 func (b *ClinicCreated) fields(c *codec) {
 	text(c, &b.Name)
@@ -338,6 +358,21 @@ func (b *StockAdjusted) fields(c *codec) {
 	number(c, &b.Direction)
 	c.lines(&b.Lines)
 	text(c, &b.ReasonCode)
+}
+
+func (b *StockWrittenOff) fields(c *codec) {
+	b.Shelf.fields(c)
+	c.lines(&b.Lines)
+	text(c, &b.ReasonCode)
+	text(c, &b.Reference)
+}
+
+func (b *StockReturnedToSupplier) fields(c *codec) {
+	b.Shelf.fields(c)
+	c.lines(&b.Lines)
+	text(c, &b.ReasonCode)
+	text(c, &b.Supplier)
+	text(c, &b.Reference)
 }
 
 func (e *Event) fields(c *codec) {

@@ -220,6 +220,14 @@ func (b *StockAdjusted) evolve(s *State, e *Event) (Effects, error) {
 	return s.post(e, b.movement())
 }
 
+func (b *StockWrittenOff) evolve(s *State, e *Event) (Effects, error) {
+	return s.post(e, b.movement())
+}
+
+func (b *StockReturnedToSupplier) evolve(s *State, e *Event) (Effects, error) {
+	return s.post(e, b.movement())
+}
+
 func (b *StockReserved) evolve(s *State, e *Event) (Effects, error) {
 	effects, err := s.post(e, b.movement())
 	if err != nil {

@@ -71,7 +71,7 @@ func replayGolden(t *testing.T, file string) *State {
 		}
 		kinds[record.Event.Kind()] = true
 	}
-	if len(kinds) < 17 {
+	if len(kinds) < 19 {
 		t.Errorf("%s has only %d kinds of events", file, len(kinds))
 	}
 	return state
@@ -122,6 +122,8 @@ func writeGolden(t *testing.T, file string) {
 	give(&AdjustStock{LocationID: "store", LotID: "L1", Direction: Increase, Quantity: 3, ReasonCode: "found"})
 	give(&AdjustStock{LocationID: "store", LotID: "L1", Direction: Decrease, Quantity: 1, ReasonCode: "broken"})
 	give(&IssueStock{LocationID: "store", MedicineID: "zinc", Quantity: 2, ReasonCode: "dressing"})
+	give(&WriteOffStock{LocationID: "store", LotID: "L1", Quantity: 1, ReasonCode: "broken", Reference: "D-1"})
+	give(&ReturnToSupplier{LocationID: "store", LotID: "L1", Quantity: 1, ReasonCode: "recall", Supplier: "Acme", Reference: "R-1"})
 	w.now += 2 * testDay
 	give(&ExpireReservation{HoldID: late})
 	var out bytes.Buffer

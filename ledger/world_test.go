@@ -109,7 +109,7 @@ func drawBody(t *rapid.T, w *world) CommandBody {
 	medicine := drawMedicine.Draw(t, "medicine")
 	lot := drawLot.Draw(t, "lot")
 	anyLot := rapid.SampledFrom([]LotID{"", "", lot}).Draw(t, "any lot")
-	switch rapid.IntRange(0, 11).Draw(t, "kind") {
+	switch rapid.IntRange(0, 13).Draw(t, "kind") {
 	case 0, 1, 2:
 		return &ReceiveStock{LocationID: location, LotID: lot, Quantity: quantity, Supplier: "Acme"}
 	case 3, 4, 5:
@@ -127,6 +127,10 @@ func drawBody(t *rapid.T, w *world) CommandBody {
 	case 10:
 		direction := rapid.SampledFrom([]Direction{Increase, Decrease, 0}).Draw(t, "direction")
 		return &AdjustStock{LocationID: location, LotID: lot, Direction: direction, Quantity: quantity, ReasonCode: "count"}
+	case 11:
+		return &WriteOffStock{LocationID: location, LotID: lot, Quantity: quantity, ReasonCode: "expired"}
+	case 12:
+		return &ReturnToSupplier{LocationID: location, LotID: lot, Quantity: quantity, ReasonCode: "recall", Supplier: "Acme"}
 	default:
 		return drawCatalogBody(t, location, medicine, lot)
 	}

@@ -77,7 +77,12 @@ func TestEveryCommandByItsName(t *testing.T) {
 	end := &stockledgerv1.Command{Body: &stockledgerv1.Command_DeactivateLot{DeactivateLot: &stockledgerv1.DeactivateLot{LotId: "L1", ReasonCode: "done"}}}
 	_, err = admin.catalog.DeactivateLot(t.Context(), c.request(end))
 	wantError(t, err, connect.CodeFailedPrecondition, ledger.ReasonLotHoldsStock)
-	give(admin.IssueStock, &stockledgerv1.Command{Body: &stockledgerv1.Command_IssueStock{IssueStock: &stockledgerv1.IssueStock{LocationId: "store", MedicineId: "zinc", Quantity: 5, Recipient: "ward-3"}}})
+	give(admin.IssueStock, &stockledgerv1.Command{Body: &stockledgerv1.Command_IssueStock{IssueStock: &stockledgerv1.IssueStock{LocationId: "store", MedicineId: "zinc", Quantity: 2, Recipient: "ward-3"}}})
+	give(admin.WriteOffStock, &stockledgerv1.Command{Body: &stockledgerv1.Command_WriteOffStock{WriteOffStock: &stockledgerv1.WriteOffStock{LocationId: "store", LotId: "L1", Quantity: 2, ReasonCode: "broken", Reference: "destroyed-7"}}})
+	returned := give(admin.ReturnToSupplier, &stockledgerv1.Command{Body: &stockledgerv1.Command_ReturnToSupplier{ReturnToSupplier: &stockledgerv1.ReturnToSupplier{LocationId: "store", LotId: "L1", Quantity: 1, ReasonCode: "recall", Supplier: "Acme"}}})
+	if got := returned.GetStock(); got.GetLocationId() != "store" || got.GetQuantity() != 1 || got.GetLots()[0].GetBalances().GetAvailable() != 0 {
+		t.Errorf("returned %v", got)
+	}
 
 	document(admin.catalog.DeactivateLot, "L1", &stockledgerv1.Command{Body: &stockledgerv1.Command_DeactivateLot{DeactivateLot: &stockledgerv1.DeactivateLot{LotId: "L1", ReasonCode: "done"}}})
 	document(admin.catalog.DeactivateMedicine, "zinc", &stockledgerv1.Command{Body: &stockledgerv1.Command_DeactivateMedicine{DeactivateMedicine: &stockledgerv1.DeactivateMedicine{MedicineId: "zinc", ReasonCode: "done"}}})

@@ -108,6 +108,18 @@ func toStockBody(c *stockledgerv1.Command) (ledger.CommandBody, *ledger.Rejectio
 			LocationID: ledger.LocationID(b.GetLocationId()), LotID: ledger.LotID(b.GetLotId()),
 			Direction: toDirection(b.GetDirection()), Quantity: b.GetQuantity(), ReasonCode: b.GetReasonCode(),
 		}, nil
+	case *stockledgerv1.Command_WriteOffStock:
+		b := body.WriteOffStock
+		return &ledger.WriteOffStock{
+			LocationID: ledger.LocationID(b.GetLocationId()), LotID: ledger.LotID(b.GetLotId()),
+			Quantity: b.GetQuantity(), ReasonCode: b.GetReasonCode(), Reference: b.GetReference(),
+		}, nil
+	case *stockledgerv1.Command_ReturnToSupplier:
+		b := body.ReturnToSupplier
+		return &ledger.ReturnToSupplier{
+			LocationID: ledger.LocationID(b.GetLocationId()), LotID: ledger.LotID(b.GetLotId()),
+			Quantity: b.GetQuantity(), ReasonCode: b.GetReasonCode(), Supplier: b.GetSupplier(), Reference: b.GetReference(),
+		}, nil
 	}
 	return nil, invalidField("body", "The command is empty: it needs one body, for example reserve_stock.")
 }
@@ -314,6 +326,10 @@ func fromRecord(record ledger.Record, replayed bool) (*stockledgerv1.Accepted, e
 	case *ledger.StockIssued:
 		accepted.Result = stockResult(b.Shelf, b.HoldID, b.Lines)
 	case *ledger.StockAdjusted:
+		accepted.Result = stockResult(b.Shelf, "", b.Lines)
+	case *ledger.StockWrittenOff:
+		accepted.Result = stockResult(b.Shelf, "", b.Lines)
+	case *ledger.StockReturnedToSupplier:
 		accepted.Result = stockResult(b.Shelf, "", b.Lines)
 	default:
 		id, ok := documentID(e)

@@ -38,6 +38,16 @@ func (s *inventoryService) IssueStock(ctx context.Context, req *stockledgerv1.Co
 	return s.execute(ctx, req, ledger.KindIssueStock)
 }
 
+// WriteOffStock takes units of a lot out as wasted.
+func (s *inventoryService) WriteOffStock(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindWriteOffStock)
+}
+
+// ReturnToSupplier gives units of a lot back to the supplier.
+func (s *inventoryService) ReturnToSupplier(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindReturnToSupplier)
+}
+
 // AdjustStock corrects the available units of a lot.
 func (s *inventoryService) AdjustStock(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
 	return s.execute(ctx, req, ledger.KindAdjustStock)

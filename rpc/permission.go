@@ -44,19 +44,19 @@ var roles = map[Role][]permission{
 	RoleManager: {
 		"catalog.read", "stock.read", "movement.read",
 		"clinic.write", "location.write", "medicine.write", "lot.write",
-		"stock.receive", "stock.reserve", "stock.release", "stock.issue", "stock.adjust", "batch.execute",
+		"stock.receive", "stock.reserve", "stock.release", "stock.issue", "stock.adjust", "stock.write_off", "stock.return", "batch.execute",
 	},
 	// Answers for the medicines of a clinic.
 	RolePharmacist: {
 		"catalog.read", "stock.read", "movement.read",
 		"medicine.write", "lot.write",
-		"stock.receive", "stock.reserve", "stock.release", "stock.issue", "stock.adjust", "batch.execute",
+		"stock.receive", "stock.reserve", "stock.release", "stock.issue", "stock.adjust", "stock.write_off", "stock.return", "batch.execute",
 	},
 	// Keeps the shelves.
 	RoleStorekeeper: {
 		"catalog.read", "stock.read", "movement.read",
 		"lot.write",
-		"stock.receive", "stock.reserve", "stock.release", "stock.issue", "stock.adjust", "batch.execute",
+		"stock.receive", "stock.reserve", "stock.release", "stock.issue", "stock.adjust", "stock.write_off", "stock.return", "batch.execute",
 	},
 	// Uses what is on the ward.
 	RoleNurse: {"catalog.read", "stock.read", "stock.reserve", "stock.release", "stock.issue"},

@@ -168,6 +168,8 @@ type Command struct {
 	//	*Command_ExpireReservation
 	//	*Command_IssueStock
 	//	*Command_AdjustStock
+	//	*Command_WriteOffStock
+	//	*Command_ReturnToSupplier
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -386,6 +388,24 @@ func (x *Command) GetAdjustStock() *AdjustStock {
 	return nil
 }
 
+func (x *Command) GetWriteOffStock() *WriteOffStock {
+	if x != nil {
+		if x, ok := x.Body.(*Command_WriteOffStock); ok {
+			return x.WriteOffStock
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetReturnToSupplier() *ReturnToSupplier {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ReturnToSupplier); ok {
+			return x.ReturnToSupplier
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -480,6 +500,16 @@ type Command_AdjustStock struct {
 	AdjustStock *AdjustStock `protobuf:"bytes,35,opt,name=adjust_stock,json=adjustStock,proto3,oneof"`
 }
 
+type Command_WriteOffStock struct {
+	// See InventoryService.
+	WriteOffStock *WriteOffStock `protobuf:"bytes,36,opt,name=write_off_stock,json=writeOffStock,proto3,oneof"`
+}
+
+type Command_ReturnToSupplier struct {
+	// See InventoryService.
+	ReturnToSupplier *ReturnToSupplier `protobuf:"bytes,37,opt,name=return_to_supplier,json=returnToSupplier,proto3,oneof"`
+}
+
 func (*Command_CreateClinic) isCommand_Body() {}
 
 func (*Command_UpdateClinic) isCommand_Body() {}
@@ -515,6 +545,10 @@ func (*Command_ExpireReservation) isCommand_Body() {}
 func (*Command_IssueStock) isCommand_Body() {}
 
 func (*Command_AdjustStock) isCommand_Body() {}
+
+func (*Command_WriteOffStock) isCommand_Body() {}
+
+func (*Command_ReturnToSupplier) isCommand_Body() {}
 
 // CommandRequest is a command for a clinic. A method takes the command of its
 // own name.
@@ -2510,11 +2544,186 @@ func (x *AdjustStock) GetReasonCode() string {
 	return ""
 }
 
+// WriteOffStock takes available units of a lot out as wasted: expired, broken,
+// contaminated. Expired lots are its main business.
+type WriteOffStock struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where.
+	LocationId string `protobuf:"bytes,1,opt,name=location_id,json=locationId,proto3" json:"location_id,omitempty"`
+	// Which lot.
+	LotId string `protobuf:"bytes,2,opt,name=lot_id,json=lotId,proto3" json:"lot_id,omitempty"`
+	// Base units, 1 to 2^53.
+	Quantity int64 `protobuf:"varint,3,opt,name=quantity,proto3" json:"quantity,omitempty"`
+	// Why: a code without spaces.
+	ReasonCode string `protobuf:"bytes,4,opt,name=reason_code,json=reasonCode,proto3" json:"reason_code,omitempty"`
+	// The certificate of destruction, for example: a code without spaces.
+	Reference     string `protobuf:"bytes,5,opt,name=reference,proto3" json:"reference,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteOffStock) Reset() {
+	*x = WriteOffStock{}
+	mi := &file_stockledger_v1_commands_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteOffStock) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteOffStock) ProtoMessage() {}
+
+func (x *WriteOffStock) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_commands_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteOffStock.ProtoReflect.Descriptor instead.
+func (*WriteOffStock) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *WriteOffStock) GetLocationId() string {
+	if x != nil {
+		return x.LocationId
+	}
+	return ""
+}
+
+func (x *WriteOffStock) GetLotId() string {
+	if x != nil {
+		return x.LotId
+	}
+	return ""
+}
+
+func (x *WriteOffStock) GetQuantity() int64 {
+	if x != nil {
+		return x.Quantity
+	}
+	return 0
+}
+
+func (x *WriteOffStock) GetReasonCode() string {
+	if x != nil {
+		return x.ReasonCode
+	}
+	return ""
+}
+
+func (x *WriteOffStock) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
+// ReturnToSupplier gives available units of a lot back to who delivered them,
+// expired or not.
+type ReturnToSupplier struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where.
+	LocationId string `protobuf:"bytes,1,opt,name=location_id,json=locationId,proto3" json:"location_id,omitempty"`
+	// Which lot.
+	LotId string `protobuf:"bytes,2,opt,name=lot_id,json=lotId,proto3" json:"lot_id,omitempty"`
+	// Base units, 1 to 2^53.
+	Quantity int64 `protobuf:"varint,3,opt,name=quantity,proto3" json:"quantity,omitempty"`
+	// Why: a code without spaces.
+	ReasonCode string `protobuf:"bytes,4,opt,name=reason_code,json=reasonCode,proto3" json:"reason_code,omitempty"`
+	// Who gets it back, up to 200 bytes.
+	Supplier string `protobuf:"bytes,5,opt,name=supplier,proto3" json:"supplier,omitempty"`
+	// The return note: a code without spaces.
+	Reference     string `protobuf:"bytes,6,opt,name=reference,proto3" json:"reference,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReturnToSupplier) Reset() {
+	*x = ReturnToSupplier{}
+	mi := &file_stockledger_v1_commands_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReturnToSupplier) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReturnToSupplier) ProtoMessage() {}
+
+func (x *ReturnToSupplier) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_commands_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReturnToSupplier.ProtoReflect.Descriptor instead.
+func (*ReturnToSupplier) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ReturnToSupplier) GetLocationId() string {
+	if x != nil {
+		return x.LocationId
+	}
+	return ""
+}
+
+func (x *ReturnToSupplier) GetLotId() string {
+	if x != nil {
+		return x.LotId
+	}
+	return ""
+}
+
+func (x *ReturnToSupplier) GetQuantity() int64 {
+	if x != nil {
+		return x.Quantity
+	}
+	return 0
+}
+
+func (x *ReturnToSupplier) GetReasonCode() string {
+	if x != nil {
+		return x.ReasonCode
+	}
+	return ""
+}
+
+func (x *ReturnToSupplier) GetSupplier() string {
+	if x != nil {
+		return x.Supplier
+	}
+	return ""
+}
+
+func (x *ReturnToSupplier) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
 var File_stockledger_v1_commands_proto protoreflect.FileDescriptor
 
 const file_stockledger_v1_commands_proto_rawDesc = "" +
 	"\n" +
-	"\x1dstockledger/v1/commands.proto\x12\x0estockledger.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16google/type/date.proto\x1a\x1bstockledger/v1/common.proto\x1a\x1cstockledger/v1/options.proto\"\xa9\v\n" +
+	"\x1dstockledger/v1/commands.proto\x12\x0estockledger.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16google/type/date.proto\x1a\x1bstockledger/v1/common.proto\x1a\x1cstockledger/v1/options.proto\"\xc4\f\n" +
 	"\aCommand\x12<\n" +
 	"\x0fidempotency_key\x18\x01 \x01(\tB\x13\xbaH\x10r\x0e\x10\x01\x18@2\b^[ -~]+$R\x0eidempotencyKey\x12;\n" +
 	"\voccurred_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -2539,7 +2748,9 @@ const file_stockledger_v1_commands_proto_rawDesc = "" +
 	"\x12expire_reservation\x18! \x01(\v2!.stockledger.v1.ExpireReservationH\x00R\x11expireReservation\x12=\n" +
 	"\vissue_stock\x18\" \x01(\v2\x1a.stockledger.v1.IssueStockH\x00R\n" +
 	"issueStock\x12@\n" +
-	"\fadjust_stock\x18# \x01(\v2\x1b.stockledger.v1.AdjustStockH\x00R\vadjustStockB\r\n" +
+	"\fadjust_stock\x18# \x01(\v2\x1b.stockledger.v1.AdjustStockH\x00R\vadjustStock\x12G\n" +
+	"\x0fwrite_off_stock\x18$ \x01(\v2\x1d.stockledger.v1.WriteOffStockH\x00R\rwriteOffStock\x12P\n" +
+	"\x12return_to_supplier\x18% \x01(\v2 .stockledger.v1.ReturnToSupplierH\x00R\x10returnToSupplierB\r\n" +
 	"\x04body\x12\x05\xbaH\x02\b\x01\"\x8e\x01\n" +
 	"\x0eCommandRequest\x12A\n" +
 	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x129\n" +
@@ -2720,7 +2931,24 @@ const file_stockledger_v1_commands_proto_rawDesc = "" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\tdirection\x12,\n" +
 	"\bquantity\x18\x04 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80\x80\x80\x10(\x01R\bquantity\x12*\n" +
 	"\vreason_code\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\n" +
-	"reasonCode:\x10\xca\xc6'\fstock.adjust*|\n" +
+	"reasonCode:\x10\xca\xc6'\fstock.adjust\"\xf7\x01\n" +
+	"\rWriteOffStock\x12.\n" +
+	"\vlocation_id\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01(@\xd0\xc6'\x02R\n" +
+	"locationId\x12 \n" +
+	"\x06lot_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x05lotId\x12,\n" +
+	"\bquantity\x18\x03 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80\x80\x80\x10(\x01R\bquantity\x12*\n" +
+	"\vreason_code\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\n" +
+	"reasonCode\x12%\n" +
+	"\treference\x18\x05 \x01(\tB\a\xbaH\x04r\x02(@R\treference:\x13\xca\xc6'\x0fstock.write_off\"\x9d\x02\n" +
+	"\x10ReturnToSupplier\x12.\n" +
+	"\vlocation_id\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01(@\xd0\xc6'\x02R\n" +
+	"locationId\x12 \n" +
+	"\x06lot_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x05lotId\x12,\n" +
+	"\bquantity\x18\x03 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80\x80\x80\x10(\x01R\bquantity\x12*\n" +
+	"\vreason_code\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\n" +
+	"reasonCode\x12$\n" +
+	"\bsupplier\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\xc8\x01R\bsupplier\x12%\n" +
+	"\treference\x18\x06 \x01(\tB\a\xbaH\x04r\x02(@R\treference:\x10\xca\xc6'\fstock.return*|\n" +
 	"\fLocationKind\x12\x1d\n" +
 	"\x19LOCATION_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13LOCATION_KIND_STORE\x10\x01\x12\x1c\n" +
@@ -2744,7 +2972,7 @@ func file_stockledger_v1_commands_proto_rawDescGZIP() []byte {
 }
 
 var file_stockledger_v1_commands_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_stockledger_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_stockledger_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_stockledger_v1_commands_proto_goTypes = []any{
 	(LocationKind)(0),             // 0: stockledger.v1.LocationKind
 	(AdjustmentDirection)(0),      // 1: stockledger.v1.AdjustmentDirection
@@ -2774,14 +3002,16 @@ var file_stockledger_v1_commands_proto_goTypes = []any{
 	(*ExpireReservation)(nil),     // 25: stockledger.v1.ExpireReservation
 	(*IssueStock)(nil),            // 26: stockledger.v1.IssueStock
 	(*AdjustStock)(nil),           // 27: stockledger.v1.AdjustStock
-	nil,                           // 28: stockledger.v1.Rejected.MetadataEntry
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
-	(*LotQuantity)(nil),           // 30: stockledger.v1.LotQuantity
-	(*fieldmaskpb.FieldMask)(nil), // 31: google.protobuf.FieldMask
-	(*date.Date)(nil),             // 32: google.type.Date
+	(*WriteOffStock)(nil),         // 28: stockledger.v1.WriteOffStock
+	(*ReturnToSupplier)(nil),      // 29: stockledger.v1.ReturnToSupplier
+	nil,                           // 30: stockledger.v1.Rejected.MetadataEntry
+	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
+	(*LotQuantity)(nil),           // 32: stockledger.v1.LotQuantity
+	(*fieldmaskpb.FieldMask)(nil), // 33: google.protobuf.FieldMask
+	(*date.Date)(nil),             // 34: google.type.Date
 }
 var file_stockledger_v1_commands_proto_depIdxs = []int32{
-	29, // 0: stockledger.v1.Command.occurred_at:type_name -> google.protobuf.Timestamp
+	31, // 0: stockledger.v1.Command.occurred_at:type_name -> google.protobuf.Timestamp
 	10, // 1: stockledger.v1.Command.create_clinic:type_name -> stockledger.v1.CreateClinic
 	11, // 2: stockledger.v1.Command.update_clinic:type_name -> stockledger.v1.UpdateClinic
 	12, // 3: stockledger.v1.Command.deactivate_clinic:type_name -> stockledger.v1.DeactivateClinic
@@ -2800,31 +3030,33 @@ var file_stockledger_v1_commands_proto_depIdxs = []int32{
 	25, // 16: stockledger.v1.Command.expire_reservation:type_name -> stockledger.v1.ExpireReservation
 	26, // 17: stockledger.v1.Command.issue_stock:type_name -> stockledger.v1.IssueStock
 	27, // 18: stockledger.v1.Command.adjust_stock:type_name -> stockledger.v1.AdjustStock
-	2,  // 19: stockledger.v1.CommandRequest.command:type_name -> stockledger.v1.Command
-	5,  // 20: stockledger.v1.CommandResponse.accepted:type_name -> stockledger.v1.Accepted
-	29, // 21: stockledger.v1.Accepted.committed_at:type_name -> google.protobuf.Timestamp
-	6,  // 22: stockledger.v1.Accepted.document:type_name -> stockledger.v1.DocumentResult
-	7,  // 23: stockledger.v1.Accepted.stock:type_name -> stockledger.v1.StockResult
-	30, // 24: stockledger.v1.StockResult.lots:type_name -> stockledger.v1.LotQuantity
-	28, // 25: stockledger.v1.Rejected.metadata:type_name -> stockledger.v1.Rejected.MetadataEntry
-	5,  // 26: stockledger.v1.CommandResult.accepted:type_name -> stockledger.v1.Accepted
-	8,  // 27: stockledger.v1.CommandResult.rejected:type_name -> stockledger.v1.Rejected
-	31, // 28: stockledger.v1.UpdateClinic.update_mask:type_name -> google.protobuf.FieldMask
-	0,  // 29: stockledger.v1.CreateLocation.kind:type_name -> stockledger.v1.LocationKind
-	0,  // 30: stockledger.v1.UpdateLocation.kind:type_name -> stockledger.v1.LocationKind
-	31, // 31: stockledger.v1.UpdateLocation.update_mask:type_name -> google.protobuf.FieldMask
-	31, // 32: stockledger.v1.UpdateMedicine.update_mask:type_name -> google.protobuf.FieldMask
-	32, // 33: stockledger.v1.RegisterLot.expiry:type_name -> google.type.Date
-	32, // 34: stockledger.v1.UpdateLot.expiry:type_name -> google.type.Date
-	31, // 35: stockledger.v1.UpdateLot.update_mask:type_name -> google.protobuf.FieldMask
-	29, // 36: stockledger.v1.ReserveStock.deadline:type_name -> google.protobuf.Timestamp
-	32, // 37: stockledger.v1.ReserveStock.lasts_until:type_name -> google.type.Date
-	1,  // 38: stockledger.v1.AdjustStock.direction:type_name -> stockledger.v1.AdjustmentDirection
-	39, // [39:39] is the sub-list for method output_type
-	39, // [39:39] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	28, // 19: stockledger.v1.Command.write_off_stock:type_name -> stockledger.v1.WriteOffStock
+	29, // 20: stockledger.v1.Command.return_to_supplier:type_name -> stockledger.v1.ReturnToSupplier
+	2,  // 21: stockledger.v1.CommandRequest.command:type_name -> stockledger.v1.Command
+	5,  // 22: stockledger.v1.CommandResponse.accepted:type_name -> stockledger.v1.Accepted
+	31, // 23: stockledger.v1.Accepted.committed_at:type_name -> google.protobuf.Timestamp
+	6,  // 24: stockledger.v1.Accepted.document:type_name -> stockledger.v1.DocumentResult
+	7,  // 25: stockledger.v1.Accepted.stock:type_name -> stockledger.v1.StockResult
+	32, // 26: stockledger.v1.StockResult.lots:type_name -> stockledger.v1.LotQuantity
+	30, // 27: stockledger.v1.Rejected.metadata:type_name -> stockledger.v1.Rejected.MetadataEntry
+	5,  // 28: stockledger.v1.CommandResult.accepted:type_name -> stockledger.v1.Accepted
+	8,  // 29: stockledger.v1.CommandResult.rejected:type_name -> stockledger.v1.Rejected
+	33, // 30: stockledger.v1.UpdateClinic.update_mask:type_name -> google.protobuf.FieldMask
+	0,  // 31: stockledger.v1.CreateLocation.kind:type_name -> stockledger.v1.LocationKind
+	0,  // 32: stockledger.v1.UpdateLocation.kind:type_name -> stockledger.v1.LocationKind
+	33, // 33: stockledger.v1.UpdateLocation.update_mask:type_name -> google.protobuf.FieldMask
+	33, // 34: stockledger.v1.UpdateMedicine.update_mask:type_name -> google.protobuf.FieldMask
+	34, // 35: stockledger.v1.RegisterLot.expiry:type_name -> google.type.Date
+	34, // 36: stockledger.v1.UpdateLot.expiry:type_name -> google.type.Date
+	33, // 37: stockledger.v1.UpdateLot.update_mask:type_name -> google.protobuf.FieldMask
+	31, // 38: stockledger.v1.ReserveStock.deadline:type_name -> google.protobuf.Timestamp
+	34, // 39: stockledger.v1.ReserveStock.lasts_until:type_name -> google.type.Date
+	1,  // 40: stockledger.v1.AdjustStock.direction:type_name -> stockledger.v1.AdjustmentDirection
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_stockledger_v1_commands_proto_init() }
@@ -2853,6 +3085,8 @@ func file_stockledger_v1_commands_proto_init() {
 		(*Command_ExpireReservation)(nil),
 		(*Command_IssueStock)(nil),
 		(*Command_AdjustStock)(nil),
+		(*Command_WriteOffStock)(nil),
+		(*Command_ReturnToSupplier)(nil),
 	}
 	file_stockledger_v1_commands_proto_msgTypes[3].OneofWrappers = []any{
 		(*Accepted_Document)(nil),
@@ -2868,7 +3102,7 @@ func file_stockledger_v1_commands_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stockledger_v1_commands_proto_rawDesc), len(file_stockledger_v1_commands_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   27,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -202,7 +202,7 @@ const file_stockledger_v1_inventory_service_proto_rawDesc = "" +
 	"\x13StreamBatchResponse\x12\x1f\n" +
 	"\vfirst_index\x18\x01 \x01(\x05R\n" +
 	"firstIndex\x127\n" +
-	"\aresults\x18\x02 \x03(\v2\x1d.stockledger.v1.CommandResultR\aresults2\xdd\x06\n" +
+	"\aresults\x18\x02 \x03(\v2\x1d.stockledger.v1.CommandResultR\aresults2\xb1\b\n" +
 	"\x10InventoryService\x12e\n" +
 	"\fReceiveStock\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x14\xc2\xc6'\rstock.receive\x90\x02\x02\x12e\n" +
 	"\fReserveStock\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x14\xc2\xc6'\rstock.reserve\x90\x02\x02\x12e\n" +
@@ -210,7 +210,9 @@ const file_stockledger_v1_inventory_service_proto_rawDesc = "" +
 	"\x11ExpireReservation\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x14\xc2\xc6'\rstock.release\x90\x02\x02\x12a\n" +
 	"\n" +
 	"IssueStock\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x12\xc2\xc6'\vstock.issue\x90\x02\x02\x12c\n" +
-	"\vAdjustStock\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x13\xc2\xc6'\fstock.adjust\x90\x02\x02\x12o\n" +
+	"\vAdjustStock\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x13\xc2\xc6'\fstock.adjust\x90\x02\x02\x12h\n" +
+	"\rWriteOffStock\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x16\xc2\xc6'\x0fstock.write_off\x90\x02\x02\x12h\n" +
+	"\x10ReturnToSupplier\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x13\xc2\xc6'\fstock.return\x90\x02\x02\x12o\n" +
 	"\fExecuteBatch\x12#.stockledger.v1.ExecuteBatchRequest\x1a$.stockledger.v1.ExecuteBatchResponse\"\x14\xc2\xc6'\rbatch.execute\x90\x02\x02\x12o\n" +
 	"\vStreamBatch\x12#.stockledger.v1.ExecuteBatchRequest\x1a#.stockledger.v1.StreamBatchResponse\"\x14\xc2\xc6'\rbatch.execute\x90\x02\x020\x01BKZIgithub.com/stockledger/stockledger/proto/gen/stockledger/v1;stockledgerv1b\x06proto3"
 
@@ -246,18 +248,22 @@ var file_stockledger_v1_inventory_service_proto_depIdxs = []int32{
 	5,  // 6: stockledger.v1.InventoryService.ExpireReservation:input_type -> stockledger.v1.CommandRequest
 	5,  // 7: stockledger.v1.InventoryService.IssueStock:input_type -> stockledger.v1.CommandRequest
 	5,  // 8: stockledger.v1.InventoryService.AdjustStock:input_type -> stockledger.v1.CommandRequest
-	0,  // 9: stockledger.v1.InventoryService.ExecuteBatch:input_type -> stockledger.v1.ExecuteBatchRequest
-	0,  // 10: stockledger.v1.InventoryService.StreamBatch:input_type -> stockledger.v1.ExecuteBatchRequest
-	6,  // 11: stockledger.v1.InventoryService.ReceiveStock:output_type -> stockledger.v1.CommandResponse
-	6,  // 12: stockledger.v1.InventoryService.ReserveStock:output_type -> stockledger.v1.CommandResponse
-	6,  // 13: stockledger.v1.InventoryService.ReleaseStock:output_type -> stockledger.v1.CommandResponse
-	6,  // 14: stockledger.v1.InventoryService.ExpireReservation:output_type -> stockledger.v1.CommandResponse
-	6,  // 15: stockledger.v1.InventoryService.IssueStock:output_type -> stockledger.v1.CommandResponse
-	6,  // 16: stockledger.v1.InventoryService.AdjustStock:output_type -> stockledger.v1.CommandResponse
-	1,  // 17: stockledger.v1.InventoryService.ExecuteBatch:output_type -> stockledger.v1.ExecuteBatchResponse
-	2,  // 18: stockledger.v1.InventoryService.StreamBatch:output_type -> stockledger.v1.StreamBatchResponse
-	11, // [11:19] is the sub-list for method output_type
-	3,  // [3:11] is the sub-list for method input_type
+	5,  // 9: stockledger.v1.InventoryService.WriteOffStock:input_type -> stockledger.v1.CommandRequest
+	5,  // 10: stockledger.v1.InventoryService.ReturnToSupplier:input_type -> stockledger.v1.CommandRequest
+	0,  // 11: stockledger.v1.InventoryService.ExecuteBatch:input_type -> stockledger.v1.ExecuteBatchRequest
+	0,  // 12: stockledger.v1.InventoryService.StreamBatch:input_type -> stockledger.v1.ExecuteBatchRequest
+	6,  // 13: stockledger.v1.InventoryService.ReceiveStock:output_type -> stockledger.v1.CommandResponse
+	6,  // 14: stockledger.v1.InventoryService.ReserveStock:output_type -> stockledger.v1.CommandResponse
+	6,  // 15: stockledger.v1.InventoryService.ReleaseStock:output_type -> stockledger.v1.CommandResponse
+	6,  // 16: stockledger.v1.InventoryService.ExpireReservation:output_type -> stockledger.v1.CommandResponse
+	6,  // 17: stockledger.v1.InventoryService.IssueStock:output_type -> stockledger.v1.CommandResponse
+	6,  // 18: stockledger.v1.InventoryService.AdjustStock:output_type -> stockledger.v1.CommandResponse
+	6,  // 19: stockledger.v1.InventoryService.WriteOffStock:output_type -> stockledger.v1.CommandResponse
+	6,  // 20: stockledger.v1.InventoryService.ReturnToSupplier:output_type -> stockledger.v1.CommandResponse
+	1,  // 21: stockledger.v1.InventoryService.ExecuteBatch:output_type -> stockledger.v1.ExecuteBatchResponse
+	2,  // 22: stockledger.v1.InventoryService.StreamBatch:output_type -> stockledger.v1.StreamBatchResponse
+	13, // [13:23] is the sub-list for method output_type
+	3,  // [3:13] is the sub-list for method input_type
 	3,  // [3:3] is the sub-list for extension type_name
 	3,  // [3:3] is the sub-list for extension extendee
 	0,  // [0:3] is the sub-list for field type_name

@@ -42,6 +42,12 @@ const (
 	// InventoryServiceAdjustStockProcedure is the procedure name of the InventoryService's AdjustStock
 	// RPC.
 	InventoryServiceAdjustStockProcedure = "/stockledger.v1.InventoryService/AdjustStock"
+	// InventoryServiceWriteOffStockProcedure is the procedure name of the InventoryService's
+	// WriteOffStock RPC.
+	InventoryServiceWriteOffStockProcedure = "/stockledger.v1.InventoryService/WriteOffStock"
+	// InventoryServiceReturnToSupplierProcedure is the procedure name of the InventoryService's
+	// ReturnToSupplier RPC.
+	InventoryServiceReturnToSupplierProcedure = "/stockledger.v1.InventoryService/ReturnToSupplier"
 	// InventoryServiceExecuteBatchProcedure is the procedure name of the InventoryService's
 	// ExecuteBatch RPC.
 	InventoryServiceExecuteBatchProcedure = "/stockledger.v1.InventoryService/ExecuteBatch"
@@ -99,6 +105,22 @@ var (
 			IdempotencyLevel: connect.IdempotencyIdempotent,
 		}
 	})
+	inventoryServiceWriteOffStockSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("WriteOffStock"),
+			Procedure:        InventoryServiceWriteOffStockProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceReturnToSupplierSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("ReturnToSupplier"),
+			Procedure:        InventoryServiceReturnToSupplierProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
 	inventoryServiceExecuteBatchSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType:       connect.StreamTypeUnary,
@@ -131,6 +153,10 @@ type InventoryServiceClient interface {
 	IssueStock(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
 	// Corrects the available units of a lot.
 	AdjustStock(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Takes units of a lot out as wasted.
+	WriteOffStock(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Gives units of a lot back to the supplier.
+	ReturnToSupplier(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
 	// Carries out many commands of one clinic, in their order, and answers with a
 	// verdict for each.
 	ExecuteBatch(context.Context, *v1.ExecuteBatchRequest) (*v1.ExecuteBatchResponse, error)
@@ -179,6 +205,10 @@ type InventoryServiceHandler interface {
 	IssueStock(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
 	// Corrects the available units of a lot.
 	AdjustStock(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Takes units of a lot out as wasted.
+	WriteOffStock(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Gives units of a lot back to the supplier.
+	ReturnToSupplier(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
 	// Carries out many commands of one clinic, in their order, and answers with a
 	// verdict for each.
 	ExecuteBatch(context.Context, *v1.ExecuteBatchRequest) (*v1.ExecuteBatchResponse, error)
@@ -197,6 +227,8 @@ func RegisterInventoryServiceHandler(server *connect.Server, svc InventoryServic
 		connect.Method{Spec: inventoryServiceExpireReservationSpec(), Handler: adapter.expireReservation},
 		connect.Method{Spec: inventoryServiceIssueStockSpec(), Handler: adapter.issueStock},
 		connect.Method{Spec: inventoryServiceAdjustStockSpec(), Handler: adapter.adjustStock},
+		connect.Method{Spec: inventoryServiceWriteOffStockSpec(), Handler: adapter.writeOffStock},
+		connect.Method{Spec: inventoryServiceReturnToSupplierSpec(), Handler: adapter.returnToSupplier},
 		connect.Method{Spec: inventoryServiceExecuteBatchSpec(), Handler: adapter.executeBatch},
 		connect.Method{Spec: inventoryServiceStreamBatchSpec(), Handler: adapter.streamBatch},
 	)
@@ -243,6 +275,14 @@ func (UnimplementedInventoryServiceHandler) IssueStock(context.Context, *v1.Comm
 
 func (UnimplementedInventoryServiceHandler) AdjustStock(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.AdjustStock is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) WriteOffStock(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.WriteOffStock is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) ReturnToSupplier(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.ReturnToSupplier is not implemented")
 }
 
 func (UnimplementedInventoryServiceHandler) ExecuteBatch(context.Context, *v1.ExecuteBatchRequest) (*v1.ExecuteBatchResponse, error) {
@@ -300,6 +340,22 @@ func (c *inventoryServiceClient) IssueStock(ctx context.Context, req *v1.Command
 func (c *inventoryServiceClient) AdjustStock(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
 	var res v1.CommandResponse
 	if err := c.client.CallUnary(ctx, inventoryServiceAdjustStockSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) WriteOffStock(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceWriteOffStockSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) ReturnToSupplier(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceReturnToSupplierSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -389,6 +445,30 @@ func (h inventoryServiceHandler) adjustStock(ctx context.Context, _ connect.Spec
 		return err
 	}
 	res, err := h.svc.AdjustStock(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) writeOffStock(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.WriteOffStock(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) returnToSupplier(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ReturnToSupplier(ctx, &req)
 	if err != nil {
 		return err
 	}
