@@ -7,7 +7,9 @@ GO_FILES     = $(shell find . -path './.*' -prune -o -path ./proto/gen -prune -o
 FUZZ_SECONDS ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test bench lint generate fmt fuzz clean-data check-generated check-format race-ready
+.PHONY: help run build test bench lint generate fmt fuzz clean-data tools check-generated check-format race-ready
+# Steps of a target read what the ones before them wrote.
+.NOTPARALLEL:
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -18,9 +20,11 @@ run: build ## Start a database, load demo clinics and serve: everything on this 
 build: ## Build bin/stockledger
 	@go build -o $(BIN) ./cmd/stockledger
 
-test: check-generated check-format lint race-ready ## Run everything that CI runs
-	go test $$(command -v "$$(go env CC)" >/dev/null && echo -race) -timeout 15m ./...
-	$(MAKE) fuzz
+test: tools check-generated check-format lint race-ready ## Run everything that CI runs
+	@race=; if $(CAN_RACE); then race=-race; fi; set -x; \
+	PATH="$(CURDIR)/$(TOOLS):$$PATH" go test $$race -timeout 30m ./...
+	@$(MAKE) --no-print-directory fuzz
+	@$(CAN_RACE) || echo "$(NO_RACE)"
 
 fuzz: ## Fuzz the stored event format for FUZZ_SECONDS
 	go test -run '^$$' -fuzz FuzzDecodeEvent -fuzztime $(FUZZ_SECONDS)s ./ledger
@@ -54,15 +58,20 @@ check-format:
 	@unformatted="$$(gofmt -l $(GO_FILES))" || exit 1; \
 	if [ -n "$$unformatted" ]; then echo "run 'make fmt':"; echo "$$unformatted"; exit 1; fi
 
-# The race detector needs a C compiler. Where there is none, root on Debian gets
-# one; anybody else is told that races go undetected.
-race-ready:
-	@command -v "$$(go env CC)" >/dev/null || \
-	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get update -q && apt-get install -y -q --no-install-recommends gcc libc6-dev; \
-	else echo "WARNING: no C compiler, so the tests run WITHOUT the race detector; install gcc to have it"; fi
+# The race detector needs cgo and a C compiler. Where there is none, root on
+# Debian gets one; anybody else is told that races go undetected.
+CAN_RACE = [ "$$(go env CGO_ENABLED)" = 1 ] && command -v $$(go env CC) >/dev/null
+NO_RACE  = WARNING: there is no C compiler (or CGO_ENABLED=0), so the tests run WITHOUT the race detector; install gcc to have it
 
-# Tools are pinned in tools.mod and built once.
+race-ready:
+	@$(CAN_RACE) || { \
+		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && [ -z "$$CGO_ENABLED" ] && \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends gcc libc6-dev; \
+	} || echo "$(NO_RACE)"
+
+tools: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-connect-go $(TOOLS)/golangci-lint $(TOOLS)/grpcurl ## Build the tools that tools.mod pins into bin/tools
+
+# Each is built once, and again when tools.mod changes.
 $(TOOLS)/buf: tools.mod
 	go build -modfile=tools.mod -o $@ github.com/bufbuild/buf/cmd/buf
 $(TOOLS)/protoc-gen-go: tools.mod
@@ -71,3 +80,5 @@ $(TOOLS)/protoc-gen-connect-go: tools.mod
 	go build -modfile=tools.mod -o $@ connectrpc.com/connect/v2/cmd/protoc-gen-connect-go
 $(TOOLS)/golangci-lint: tools.mod
 	go build -modfile=tools.mod -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+$(TOOLS)/grpcurl: tools.mod
+	go build -modfile=tools.mod -o $@ github.com/fullstorydev/grpcurl/cmd/grpcurl

@@ -72,9 +72,6 @@ type Config struct {
 	// Default "stockledger".
 	ApplicationName string
 
-	// Tracer sees every statement. Default none.
-	Tracer pgx.QueryTracer
-
 	// Log receives what an operator should know. Default slog.Default().
 	Log *slog.Logger
 }
@@ -241,7 +238,6 @@ func (db *DB) openPool(ctx context.Context, kind session, size int) (*pgxpool.Po
 		return nil, fmt.Errorf("txn: database URL: %w", err)
 	}
 	prepareConnConfig(pool.ConnConfig, db.cfg)
-	pool.ConnConfig.Tracer = db.cfg.Tracer
 	pool.MaxConns = int32(min(size, 10_000))
 	pool.MaxConnLifetime = db.cfg.MaxConnLifetime
 	pool.MaxConnLifetimeJitter = db.cfg.MaxConnLifetime / 4

@@ -153,13 +153,8 @@ func selectByKeysSQL(server ServerKind, table string, columns, key, types []stri
 	for i, column := range columns {
 		selected[i] = "t." + column
 	}
-	on := make([]string, len(key))
-	for i, column := range key {
-		on[i] = "t." + column + " = k." + column
-	}
-	return "SELECT " + strings.Join(selected, ", ") +
-		" FROM " + keySource(server, key, types) + " " + keyJoin(server) + " " + table + " AS t" +
-		" ON " + strings.Join(on, " AND ") + suffix
+	return "SELECT " + strings.Join(selected, ", ") + " FROM " + keySource(server, key, types) + " " +
+		lookUpJoin(server, table, "t", "k", key, columns) + suffix
 }
 
 // keySource returns a FROM item, called k, with a row for each element of the
@@ -188,6 +183,28 @@ func keyJoin(server ServerKind) string {
 		return "INNER LOOKUP JOIN"
 	}
 	return "JOIN"
+}
+
+// lookUpJoin joins each row so far, called of, with the one row of a table that
+// has its key, called alias. Only the listed columns of the table can be used.
+//
+// PostgreSQL, while it has no statistics about a table, thinks that a clinic
+// has a handful of rows in it: it would read all of them and compare each with
+// each row so far. OFFSET 0 keeps it from seeing through the subquery, so that
+// a look-up for each row is the only plan.
+func lookUpJoin(server ServerKind, table, alias, of string, key, columns []string) string {
+	on := make([]string, len(key))
+	if server == CockroachDB {
+		for i, column := range key {
+			on[i] = alias + "." + column + " = " + of + "." + column
+		}
+		return keyJoin(server) + " " + table + " AS " + alias + " ON " + strings.Join(on, " AND ")
+	}
+	for i, column := range key {
+		on[i] = table + "." + column + " = " + of + "." + column
+	}
+	return "JOIN LATERAL (SELECT " + strings.Join(columns, ", ") + " FROM " + table +
+		" WHERE " + strings.Join(on, " AND ") + " OFFSET 0) AS " + alias + " ON true"
 }
 
 // tableAtIndex names a table in a join that looks keys up in one of its

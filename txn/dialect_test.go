@@ -36,7 +36,7 @@ func TestSelectByKeysSQL(t *testing.T) {
 	columns, key, types := []string{"a", "n"}, []string{"a", "b"}, []string{"text", "int8"}
 	for server, want := range map[ServerKind]string{
 		PostgreSQL: "SELECT t.a, t.n FROM unnest($1::text[], $2::int8[]) AS k(a, b)" +
-			" JOIN stock AS t ON t.a = k.a AND t.b = k.b ORDER BY t.a",
+			" JOIN LATERAL (SELECT a, n FROM stock WHERE stock.a = k.a AND stock.b = k.b OFFSET 0) AS t ON true ORDER BY t.a",
 		CockroachDB: "SELECT t.a, t.n FROM (SELECT unnest($1:::text[]) AS a, unnest($2:::int8[]) AS b) AS k" +
 			" INNER LOOKUP JOIN stock AS t ON t.a = k.a AND t.b = k.b ORDER BY t.a",
 	} {

@@ -247,7 +247,7 @@ func (e *Executor) executeLocked(ctx context.Context, h *home, units []*unit) (*
 		if err := e.freshen(ctx, tx, h); err != nil {
 			return err
 		}
-		known, err := readRecordsByKey(ctx, tx, h.clinic, keys)
+		known, err := readRecordsByKey(ctx, tx, e.sql, h.clinic, keys)
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package txn
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,8 +25,7 @@ const (
 )
 
 const (
-	selectJournalAfter  = `SELECT event, hash FROM journal WHERE clinic_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3`
-	selectJournalByKeys = `SELECT event, hash FROM journal WHERE clinic_id = $1 AND idempotency_key = ANY($2)`
+	selectJournalAfter = `SELECT event, hash FROM journal WHERE clinic_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3`
 )
 
 // catchUpChunk is how many journal rows are read at a time.
@@ -243,8 +243,9 @@ func catchUp(ctx context.Context, tx pgx.Tx, state *ledger.State) error {
 }
 
 // readRecordsByKey returns the records of those keys that are bound.
-func readRecordsByKey(ctx context.Context, tx pgx.Tx, clinic ledger.ClinicID, keys []string) (map[string]ledger.Record, error) {
-	rows, err := tx.Query(ctx, selectJournalByKeys, clinic, keys)
+func readRecordsByKey(ctx context.Context, tx pgx.Tx, sql statements, clinic ledger.ClinicID, keys []string) (map[string]ledger.Record, error) {
+	clinics := slices.Repeat([]string{string(clinic)}, len(keys))
+	rows, err := tx.Query(ctx, sql.keys, clinics, keys)
 	if err != nil {
 		return nil, fmt.Errorf("look up keys: %w", err)
 	}

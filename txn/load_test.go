@@ -168,7 +168,7 @@ func TestRecordsAreFoundByKey(t *testing.T) {
 	for clinic, keys := range map[ledger.ClinicID][]string{c.id: {"key-1", "mine"}, other.id: {"key-1"}} {
 		var got map[string]ledger.Record
 		err := e.db.readTx(t.Context(), func(tx pgx.Tx) (err error) {
-			got, err = readRecordsByKey(t.Context(), tx, clinic, []string{"mine", "nobody's", "key-1"})
+			got, err = readRecordsByKey(t.Context(), tx, newStatements(testDB(t).server.Kind), clinic, []string{"mine", "nobody's", "key-1"})
 			return err
 		})
 		if err != nil {

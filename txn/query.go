@@ -1,6 +1,7 @@
 package txn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,7 +57,8 @@ func (e *SequenceNotReachedError) Error() string {
 // cannot.
 type Queries struct {
 	db *DB
-	// Clock tells what day it is, for expiry. Default time.Now.
+	// Clock tells what day it is, for expiry. Default time.Now. Where it is
+	// behind the clinic's head, the head's time counts, as it does for commands.
 	Clock func() time.Time
 }
 
@@ -82,19 +84,25 @@ var errBehind = errors.New("the follower is behind")
 
 // read runs fn on one snapshot of a clinic, as fresh as the options ask.
 func (q *Queries) read(ctx context.Context, clinic ledger.ClinicID, o ReadOptions, fn func(*view) error) (AsOf, error) {
+	return q.readFirst(ctx, clinic, o, func(*view) []question { return nil }, fn)
+}
+
+// readFirst is read with questions that are asked in the same round trip as
+// what the view is. They are answered once it is known.
+func (q *Queries) readFirst(ctx context.Context, clinic ledger.ClinicID, o ReadOptions, first func(*view) []question, fn func(*view) error) (AsOf, error) {
 	if o.Consistency == Bounded {
 		if follower := followerReadSQL(q.db.server.Kind, o.MaxStaleness); follower != "" {
-			asOf, err := q.readAs(ctx, clinic, o, follower, fn)
+			asOf, err := q.readAs(ctx, clinic, o, follower, first, fn)
 			if err == nil || ctx.Err() != nil {
 				return asOf, err
 			}
 			// Whatever the follower lacks, the primary has the last word.
 		}
 	}
-	return q.readAs(ctx, clinic, o, "", fn)
+	return q.readAs(ctx, clinic, o, "", first, fn)
 }
 
-func (q *Queries) readAs(ctx context.Context, clinic ledger.ClinicID, o ReadOptions, follower string, fn func(*view) error) (AsOf, error) {
+func (q *Queries) readAs(ctx context.Context, clinic ledger.ClinicID, o ReadOptions, follower string, first func(*view) []question, fn func(*view) error) (AsOf, error) {
 	var asOf AsOf
 	err := q.db.readTx(ctx, func(tx pgx.Tx) error {
 		if follower != "" {
@@ -102,7 +110,7 @@ func (q *Queries) readAs(ctx context.Context, clinic ledger.ClinicID, o ReadOpti
 				return err
 			}
 		}
-		v, err := q.open(ctx, tx, clinic)
+		v, err := q.open(ctx, tx, clinic, first)
 		if err != nil {
 			return err
 		}
@@ -118,26 +126,42 @@ func (q *Queries) readAs(ctx context.Context, clinic ledger.ClinicID, o ReadOpti
 	return asOf, err
 }
 
-func (q *Queries) open(ctx context.Context, tx pgx.Tx, clinic ledger.ClinicID) (*view, error) {
+func (q *Queries) open(ctx context.Context, tx pgx.Tx, clinic ledger.ClinicID, first func(*view) []question) (*view, error) {
 	v := &view{tx: tx, server: q.db.server.Kind, id: clinic}
+	header := question{selectFrom(selectView), func(rows pgx.Rows) error {
+		if !rows.Next() {
+			return cmp.Or(rows.Err(), error(clinicNotFound(clinic)))
+		}
+		return q.scanView(rows, v)
+	}}
+	header.selection.args = []any{clinic}
+	err := answer(ctx, tx, append([]question{header}, first(v)...)...)
+	var absent *ledger.Rejection
+	switch {
+	case errors.As(err, &absent):
+		return nil, absent
+	case err != nil:
+		return nil, fmt.Errorf("read clinic %s: %w", clinic, err)
+	}
+	return v, nil
+}
+
+func (q *Queries) scanView(rows pgx.Rows, v *view) error {
 	var at time.Time
 	c := &v.clinic
-	err := tx.QueryRow(ctx, selectView, clinic).Scan(&v.asOf.Epoch, &v.asOf.Sequence, &at,
+	err := rows.Scan(&v.asOf.Epoch, &v.asOf.Sequence, &at,
 		&c.Name, &c.TimeZone, &c.BackdatingDays, &c.Active, &c.LastSequence)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, clinicNotFound(clinic)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("read clinic %s: %w", clinic, err)
+		return err
 	}
 	v.asOf.Time = ledger.InstantOf(at)
 	zone, err := time.LoadLocation(c.TimeZone)
 	if err != nil {
 		zone = time.UTC
 	}
-	now := q.Clock()
-	v.today, v.now = ledger.DateOf(now.In(zone)), ledger.InstantOf(now)
-	return v, nil
+	v.now = max(ledger.InstantOf(q.Clock()), v.asOf.Time)
+	v.today = ledger.DateOf(v.now.Time().In(zone))
+	return nil
 }
 
 // selection builds a SELECT whose conditions depend on what was asked for.

@@ -132,18 +132,41 @@ func (q *Queries) Medicine(ctx context.Context, clinic ledger.ClinicID, id ledge
 // a text without regard to case. It reports whether there are more.
 func (q *Queries) ListMedicines(ctx context.Context, clinic ledger.ClinicID, nameContains string, after ledger.MedicineID, limit int, o ReadOptions) (medicines []ledger.Medicine, more bool, asOf AsOf, err error) {
 	asOf, err = q.read(ctx, clinic, o, func(v *view) (err error) {
-		s := selectFrom(selectMedicines).add(`? AND medicine_id > ?`, clinic, after).
-			addIf(nameContains != "", ` AND lower(name) LIKE ?`, "%"+escapeLike(strings.ToLower(nameContains))+"%").
-			add(` ORDER BY medicine_id LIMIT ?`, limit+1)
-		medicines, err = collect(ctx, v.tx, s, scanMedicine)
+		medicines, err = v.medicines(ctx, nameContains, after, limit+1)
 		return err
 	})
 	medicines, more = page(medicines, limit)
 	return medicines, more, asOf, err
 }
 
-func escapeLike(s string) string {
-	return strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(s)
+// medicineChunk is how many medicines are read at a time to look for a name.
+const medicineChunk = 1000
+
+// medicines reads up to limit medicines after an id. Names are compared here:
+// what the servers take for the other case of a letter depends on their locale,
+// and is ASCII alone in the locale C.
+func (v *view) medicines(ctx context.Context, nameContains string, after ledger.MedicineID, limit int) ([]ledger.Medicine, error) {
+	part, chunk := strings.ToLower(nameContains), limit
+	if part != "" {
+		chunk = medicineChunk
+	}
+	var found []ledger.Medicine
+	for {
+		s := selectFrom(selectMedicines).add(`? AND medicine_id > ? ORDER BY medicine_id LIMIT ?`, v.id, after, chunk)
+		rows, err := collect(ctx, v.tx, s, scanMedicine)
+		if err != nil {
+			return nil, err
+		}
+		for _, row := range rows {
+			after = row.ID
+			if strings.Contains(strings.ToLower(row.Name), part) {
+				found = append(found, row)
+			}
+		}
+		if len(found) >= limit || len(rows) < chunk {
+			return found[:min(limit, len(found))], nil
+		}
+	}
 }
 
 // Lot reads a lot.

@@ -2,6 +2,7 @@ package txn
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -71,8 +72,8 @@ func (v *view) stockCard(ctx context.Context, f MovementFilter, after *MovementK
 	if f.Locations != nil && !slices.Contains(f.Locations, f.Location) {
 		return nil, nil, nil
 	}
-	s := selectFrom(`SELECT e.line, j.event, j.hash FROM entries AS e `+keyJoin(v.server)+` journal AS j
-		ON j.clinic_id = e.clinic_id AND j.sequence = e.sequence WHERE`).
+	s := selectFrom(`SELECT e.line, j.event, j.hash FROM entries AS e `+
+		lookUpJoin(v.server, "journal", "j", "e", []string{"clinic_id", "sequence"}, []string{"event", "hash"})+` WHERE`).
 		add(` e.clinic_id = ? AND e.location_id = ? AND e.medicine_id = ?`, v.id, f.Location, f.Medicine).
 		addIf(f.From > 0, ` AND e.sequence >= ?`, f.From).
 		addIf(f.To > 0, ` AND e.sequence <= ?`, f.To).
@@ -98,7 +99,11 @@ func (v *view) stockCard(ctx context.Context, f MovementFilter, after *MovementK
 		if err != nil {
 			return err
 		}
-		*m = movement(record.Event, ledger.EntriesOf(record.Event)[line])
+		entries := ledger.EntriesOf(record.Event)
+		if line < 0 || line >= len(entries) {
+			return fmt.Errorf("an entry of clinic %s names line %d of sequence %d, which has %d", v.id, line, record.Event.Sequence, len(entries))
+		}
+		*m = movement(record.Event, entries[line])
 		return nil
 	})
 	movements, more := page(movements, limit)
@@ -200,6 +205,10 @@ func movement(event ledger.Event, entry ledger.Entry) Movement {
 		m.ReasonCode, m.Reference, m.HoldID = body.ReasonCode, body.Recipient, body.HoldID
 	case *ledger.StockAdjusted:
 		m.ReasonCode = body.ReasonCode
+	case *ledger.StockWrittenOff:
+		m.ReasonCode, m.Reference = body.ReasonCode, body.Reference
+	case *ledger.StockReturnedToSupplier:
+		m.ReasonCode, m.Reference = body.ReasonCode, body.Reference
 	}
 	return m
 }

@@ -3,6 +3,7 @@ package txn
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -54,7 +55,8 @@ type StockFilter struct {
 func (v *view) selectStock() *selection {
 	return selectFrom(`SELECT s.location_id, s.medicine_id, s.lot_id, s.available, s.reserved, s.pending, s.quarantined, s.in_transit,
 		s.first_sequence, s.last_sequence, l.lot_number, l.expiry, l.active
-		FROM stock AS s `+keyJoin(v.server)+` lots AS l ON l.clinic_id = s.clinic_id AND l.lot_id = s.lot_id WHERE`).
+		FROM stock AS s `+
+		lookUpJoin(v.server, "lots", "l", "s", []string{"clinic_id", "lot_id"}, []string{"lot_number", "expiry", "active"})+` WHERE`).
 		add(` s.clinic_id = ?`, v.id)
 }
 
@@ -70,13 +72,14 @@ func (v *view) scanStock(rows pgx.Rows, r *StockRow) error {
 // Stock reads what one location holds of one medicine. A location or medicine
 // that the clinic does not have is a rejection.
 func (q *Queries) Stock(ctx context.Context, clinic ledger.ClinicID, shelf ledger.Shelf, o ReadOptions) (stock StockOnShelf, asOf AsOf, err error) {
-	asOf, err = q.read(ctx, clinic, o, func(v *view) error {
-		if err := v.known(ctx, []ledger.LocationID{shelf.Location}, []ledger.MedicineID{shelf.Medicine}); err != nil {
-			return err
-		}
+	asked := existing{locations: []ledger.LocationID{shelf.Location}, medicines: []ledger.MedicineID{shelf.Medicine}}
+	var rows []StockRow
+	first := func(v *view) []question {
 		s := v.selectStock().add(` AND s.location_id = ? AND s.medicine_id = ?`, shelf.Location, shelf.Medicine)
-		rows, err := collect(ctx, v.tx, s, v.scanStock)
-		if err != nil {
+		return append(asked.questions(clinic), ask(s, &rows, v.scanStock))
+	}
+	asOf, err = q.readFirst(ctx, clinic, o, first, func(v *view) error {
+		if err := asked.check(clinic); err != nil {
 			return err
 		}
 		slices.SortFunc(rows, func(a, b StockRow) int {
@@ -99,27 +102,11 @@ func (q *Queries) Stock(ctx context.Context, clinic ledger.ClinicID, shelf ledge
 // known answers with a rejection for the first id that the clinic does not
 // have.
 func (v *view) known(ctx context.Context, locations []ledger.LocationID, medicines []ledger.MedicineID) error {
-	s := selectFrom(`SELECT location_id FROM locations WHERE`).add(` clinic_id = ? AND location_id = ANY(?)`, v.id, texts(locations))
-	haveLocations, err := collect(ctx, v.tx, s, func(rows pgx.Rows, id *ledger.LocationID) error { return rows.Scan(id) })
-	if err != nil {
-		return err
+	asked := existing{locations: locations, medicines: medicines}
+	if err := answer(ctx, v.tx, asked.questions(v.id)...); err != nil {
+		return fmt.Errorf("query: %w", err)
 	}
-	for _, id := range locations {
-		if !slices.Contains(haveLocations, id) {
-			return locationNotFound(v.id, id)
-		}
-	}
-	s = selectFrom(`SELECT medicine_id FROM medicines WHERE`).add(` clinic_id = ? AND medicine_id = ANY(?)`, v.id, texts(medicines))
-	haveMedicines, err := collect(ctx, v.tx, s, func(rows pgx.Rows, id *ledger.MedicineID) error { return rows.Scan(id) })
-	if err != nil {
-		return err
-	}
-	for _, id := range medicines {
-		if !slices.Contains(haveMedicines, id) {
-			return medicineNotFound(v.id, id)
-		}
-	}
-	return nil
+	return asked.check(v.id)
 }
 
 // ListStock reads a clinic's stock by location, medicine and lot. It reports
@@ -248,6 +235,7 @@ type HoldRow struct {
 // more.
 func (q *Queries) Holds(ctx context.Context, clinic ledger.ClinicID, filter HoldFilter, after HoldKey, limit int, o ReadOptions) (holds []HoldRow, more bool, asOf AsOf, err error) {
 	asOf, err = q.read(ctx, clinic, o, func(v *view) error {
+		holds, more = nil, false // of an attempt that failed
 		s := filter.where(selectFrom(`SELECT DISTINCT location_id, medicine_id, hold_id FROM holds WHERE`).add(` clinic_id = ?`, v.id)).
 			add(` AND (location_id, medicine_id, hold_id) > (?, ?, ?)`, after.Location, after.Medicine, after.Hold).
 			add(` ORDER BY location_id, medicine_id, hold_id LIMIT ?`, limit+1)

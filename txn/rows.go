@@ -97,7 +97,7 @@ func newStatements(server ServerKind) statements {
 		newLots:   lotsTable.insert(),
 		headsOf:   selectByKeysSQL(server, "heads", []string{"clinic_id", "epoch", "sequence"}, []string{"clinic_id"}, []string{"text"}, ""),
 		keys: selectByKeysSQL(server, tableAtIndex(server, "journal", "journal_idempotency_key"),
-			[]string{"clinic_id", "event", "hash"}, []string{"clinic_id", "idempotency_key"}, []string{"text", "text"}, ""),
+			[]string{"event", "hash"}, []string{"clinic_id", "idempotency_key"}, []string{"text", "text"}, ""),
 	}
 }
 
@@ -578,15 +578,15 @@ func (r *blindReads) readKeys(br pgx.BatchResults) error {
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var clinic ledger.ClinicID
 		var event, hash []byte
-		if err := rows.Scan(&clinic, &event, &hash); err != nil {
+		if err := rows.Scan(&event, &hash); err != nil {
 			return err
 		}
 		record, err := openRecord(event, hash)
 		if err != nil {
 			return err
 		}
+		clinic := record.Event.Clinic
 		if r.found[clinic] == nil {
 			r.found[clinic] = make(map[string]ledger.Record)
 		}

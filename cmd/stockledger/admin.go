@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"text/tabwriter"
@@ -20,6 +22,15 @@ type migrateCmd struct {
 }
 
 type migrateUpCmd struct{ databaseFlags }
+
+// Help says when to run it.
+func (migrateUpCmd) Help() string {
+	return `Run it before the first start and before each upgrade's first node. Nodes refuse to start on a schema that is too old, and work on one that is newer.
+
+Example:
+
+  stockledger migrate up --database-url postgresql://ledger@db1:26257,db2:26257/stockledger`
+}
 
 // Run applies what is missing.
 func (c *migrateUpCmd) Run(ctx context.Context, log *slog.Logger) error {
@@ -60,7 +71,12 @@ type verifyCmd struct {
 func (verifyCmd) Help() string {
 	return `Replays each clinic's journal from nothing and compares entries, balances, holds, documents and the head with it. It reads one moment of each clinic, so it can run under load.
 
-Exit codes: 0 everything agrees; 1 violations were found, each printed with its clinic, account and sequence; 2 it could not run.`
+Exit codes: 0 everything agrees; 1 violations were found, each printed with its clinic, account and sequence; 2 it could not run.
+
+Examples:
+
+  stockledger verify
+  stockledger verify --clinic hillside --clinic riverside`
 }
 
 // Run verifies, and ends with code 1 where something contradicts.
@@ -106,8 +122,8 @@ func (c *verifyCmd) known(ctx context.Context, db *txn.DB) ([]ledger.ClinicID, e
 
 // tokenCmd prints a token.
 type tokenCmd struct {
-	IssuerKey string        `default:"issuer.key" type:"path" env:"STOCKLEDGER_ISSUER_KEY" placeholder:"FILE" help:"Key that signs the token: the one that the nodes have. Made if it is missing."`
-	Role      []string      `required:"" env:"STOCKLEDGER_TOKEN_ROLES" placeholder:"ROLE" help:"What the holder may do: admin, pharmacist, storekeeper, auditor …"`
+	IssuerKey string        `default:"issuer.key" type:"path" env:"STOCKLEDGER_ISSUER_KEY" placeholder:"FILE" help:"Key that signs the token: the one that the nodes have. Made if it is missing. Default: issuer.key in the current folder."`
+	Role      []string      `required:"" env:"STOCKLEDGER_TOKEN_ROLES" placeholder:"ROLE" help:"What the holder may do: admin, manager, pharmacist, storekeeper, nurse, auditor or viewer."`
 	Clinic    []string      `required:"" env:"STOCKLEDGER_TOKEN_CLINICS" placeholder:"ID" help:"Clinics that the token is for; * for all."`
 	Location  []string      `env:"STOCKLEDGER_TOKEN_LOCATIONS" placeholder:"ID" help:"Locations that the token is limited to. Default: all."`
 	Subject   string        `default:"operator" env:"STOCKLEDGER_TOKEN_SUBJECT" help:"Who holds it: the actor of every command given with it."`
@@ -123,10 +139,22 @@ func (tokenCmd) Help() string {
 }
 
 // Run prints the token alone, for use in a shell.
-func (c *tokenCmd) Run() error {
-	issuer, err := rpc.OpenIssuer(c.IssuerKey)
+func (c *tokenCmd) Run(log *slog.Logger) error {
+	token, err := c.token(log)
 	if err != nil {
 		return err
+	}
+	fmt.Println(token)
+	return nil
+}
+
+func (c *tokenCmd) token(log *slog.Logger) (string, error) {
+	if _, err := os.Stat(c.IssuerKey); errors.Is(err, fs.ErrNotExist) {
+		log.Warn("there was no key, so a new one is made: only nodes that get this file accept the token", "issuer_key", c.IssuerKey)
+	}
+	issuer, err := rpc.OpenIssuer(c.IssuerKey)
+	if err != nil {
+		return "", err
 	}
 	p := rpc.Principal{Subject: ledger.Actor(c.Subject)}
 	for _, role := range c.Role {
@@ -138,10 +166,5 @@ func (c *tokenCmd) Run() error {
 	for _, location := range c.Location {
 		p.Locations = append(p.Locations, ledger.LocationID(location))
 	}
-	token, err := issuer.Issue(p, c.TTL)
-	if err != nil {
-		return err
-	}
-	fmt.Println(token)
-	return nil
+	return issuer.Issue(p, c.TTL)
 }

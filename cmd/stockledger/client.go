@@ -66,6 +66,14 @@ func (c *client) medicines(ctx context.Context, clinic string) ([]*pb.Medicine, 
 	})
 }
 
+// lots lists all of a clinic's lots.
+func (c *client) lots(ctx context.Context, clinic string) ([]*pb.Lot, error) {
+	return everyPage(func(page *pb.Page) ([]*pb.Lot, string, error) {
+		response, err := c.catalog.ListLots(ctx, &pb.ListLotsRequest{ClinicId: clinic, Page: page, Read: strongly})
+		return response.GetLots(), response.GetNextPageToken(), err
+	})
+}
+
 var strongly = &pb.ReadOptions{Consistency: pb.Consistency_CONSISTENCY_STRONG}
 
 func everyPage[T any](list func(*pb.Page) ([]T, string, error)) ([]T, error) {

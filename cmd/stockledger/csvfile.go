@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -115,19 +116,19 @@ func (f *csvFile) add(row csvRow, names []string) {
 	f.rows = append(f.rows, row)
 }
 
-// writeRefused writes the refused rows beside the file, to be mended and
-// imported, with their reasons in a last column. It returns the new file's name.
+// writeRefused writes the refused rows beside the file, with their lines and
+// reasons in two more columns. It returns the new file's name.
 func (f *csvFile) writeRefused(refused []refusal) (string, error) {
 	path := strings.TrimSuffix(f.path, ".csv") + ".refused.csv"
 	var out bytes.Buffer
 	w := csv.NewWriter(&out)
-	rows := [][]string{append(slices.Clone(f.header), "refused_because")}
+	rows := [][]string{append(slices.Clone(f.header), "refused_line", "refused_because")}
 	for _, r := range refused {
 		record := slices.Clone(r.row.record)
 		for len(record) < len(f.header) {
 			record = append(record, "")
 		}
-		rows = append(rows, append(record[:len(f.header)], r.reason))
+		rows = append(rows, append(record[:len(f.header)], strconv.Itoa(r.row.line), r.reason))
 	}
 	if err := w.WriteAll(rows); err != nil {
 		return "", err

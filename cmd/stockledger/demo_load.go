@@ -23,7 +23,9 @@ var demoKinds = map[demo.LocationKind]ledger.LocationKind{
 }
 
 // loadDemo gives the demo's commands. What an earlier start gave is there
-// already and is not given twice.
+// already and is not given twice. What no longer fits, because an earlier release
+// had another demo or somebody changed the clinic, is left out: data that was
+// kept must not keep anything from starting.
 func loadDemo(ctx context.Context, executor *txn.Executor, today time.Time, out io.Writer) error {
 	medicines, err := demo.Medicines()
 	if err != nil {
@@ -31,12 +33,15 @@ func loadDemo(ctx context.Context, executor *txn.Executor, today time.Time, out 
 	}
 	for _, clinic := range demo.Clinics() {
 		commands := demoCommands(clinic, medicines, today)
-		added, err := giveDemo(ctx, executor, ledger.ClinicID(clinic.ID), commands)
+		added, leftOut, err := giveDemo(ctx, executor, ledger.ClinicID(clinic.ID), commands)
 		if err != nil {
 			return fmt.Errorf("load the demo clinic %s: %w", clinic.ID, err)
 		}
 		if added > 0 {
 			fmt.Fprintf(out, "loaded %s: %d commands\n", clinic.Name, added)
+		}
+		if leftOut > 0 {
+			fmt.Fprintf(out, "%s: %d commands of the demo do not fit the clinic's data and were left out\n", clinic.Name, leftOut)
 		}
 	}
 	return nil
@@ -78,24 +83,29 @@ func demoCommands(c demo.Clinic, medicines []demo.Medicine, today time.Time) []l
 // demoBatch is how many commands are given at a time.
 const demoBatch = 500
 
-// giveDemo counts the commands that were new. Lots' expiry depends on the day of
-// the first start, so on a later day their keys are bound to other bodies.
-func giveDemo(ctx context.Context, executor *txn.Executor, clinic ledger.ClinicID, commands []ledger.Command) (added int, err error) {
+// giveDemo counts the commands that were new, and those that were refused. Lots'
+// expiry depends on the day of the first start, so on a later day their keys are
+// bound to other bodies.
+func giveDemo(ctx context.Context, executor *txn.Executor, clinic ledger.ClinicID, commands []ledger.Command) (added, leftOut int, err error) {
 	for batch := range slices.Chunk(commands, demoBatch) {
 		verdicts, err := executor.Submit(ctx, txn.Submission{Clinic: clinic, Commands: batch, Bulk: true})
 		if err != nil {
-			return added, err
+			return added, leftOut, err
 		}
 		for i, v := range verdicts {
 			var rejection *ledger.Rejection
 			switch {
 			case v.Err == nil && !v.Replayed:
 				added++
-			case v.Err == nil || errors.As(v.Err, &rejection) && rejection.Reason == ledger.ReasonIdempotencyKeyReused:
+			case v.Err == nil:
+			case errors.As(v.Err, &rejection):
+				if rejection.Reason != ledger.ReasonIdempotencyKeyReused {
+					leftOut++
+				}
 			default:
-				return added, fmt.Errorf("%s %s: %w", batch[i].Body.Kind(), batch[i].IdempotencyKey, v.Err)
+				return added, leftOut, fmt.Errorf("%s %s: %w", batch[i].Body.Kind(), batch[i].IdempotencyKey, v.Err)
 			}
 		}
 	}
-	return added, nil
+	return added, leftOut, nil
 }

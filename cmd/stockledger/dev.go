@@ -10,6 +10,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/stockledger/stockledger/cmd/stockledger/demo"
@@ -21,9 +23,9 @@ import (
 
 // devCmd runs everything on one machine.
 type devCmd struct {
-	DataDir     string `type:"path" env:"STOCKLEDGER_DATA_DIR" placeholder:"DIR" help:"Where the database, the key and the token are kept. Default: .stockledger in the current folder."`
-	Listen      string `default:"127.0.0.1:8080" env:"STOCKLEDGER_LISTEN" placeholder:"ADDRESS" help:"Address of the API; another port is taken where this one is in use."`
-	AdminListen string `default:"127.0.0.1:8081" env:"STOCKLEDGER_ADMIN_LISTEN" placeholder:"ADDRESS" help:"Address of probes and metrics; another port is taken where this one is in use."`
+	DataDir     string `type:"path" env:"STOCKLEDGER_DATA_DIR" placeholder:"DIR" help:"Where the database, the key and the token are kept: a folder of its own. Default: .stockledger in the current folder."`
+	Listen      string `default:"127.0.0.1:8080" env:"STOCKLEDGER_LISTEN" placeholder:"ADDRESS" help:"Address of the API; another port is taken where this one is in use. Default: 127.0.0.1:8080."`
+	AdminListen string `default:"127.0.0.1:8081" env:"STOCKLEDGER_ADMIN_LISTEN" placeholder:"ADDRESS" help:"Address of probes and metrics; another port is taken where this one is in use. Default: 127.0.0.1:8081."`
 	CleanData   bool   `help:"Delete the data folder and exit."`
 }
 
@@ -31,7 +33,13 @@ type devCmd struct {
 func (devCmd) Help() string {
 	return `Finds or starts a database, brings its schema up to date, loads three demo clinics, starts a node, and prints addresses, a token and three commands to try. Ctrl-C stops all that it started. The next start comes back with the data.
 
-The database is the one that STOCKLEDGER_DATABASE_URL names; else a cockroach binary (COCKROACH_BINARY, or in PATH); else PostgreSQL's server binaries, run as a child process in the data folder; on Debian, root has PostgreSQL installed first.`
+The database is the one that STOCKLEDGER_DATABASE_URL names; else a cockroach binary (COCKROACH_BINARY, or in PATH); else PostgreSQL's server binaries, run as a child process in the data folder; on Debian, root has PostgreSQL installed first.
+
+Examples:
+
+  stockledger dev
+  stockledger dev --data-dir /var/lib/stockledger --listen 127.0.0.1:9080
+  stockledger dev --clean-data`
 }
 
 // markerFile tells a data folder of ours from one that only has the same name.
@@ -69,9 +77,19 @@ func (c *devCmd) dataDir() string {
 	return ".stockledger"
 }
 
+// claimDir makes a folder ours. One that holds something else is left alone:
+// what is ours may be deleted whole.
 func claimDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the database's user must be able to pass through
 		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	ours := slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == markerFile })
+	if len(entries) > 0 && !ours {
+		return fmt.Errorf("%s holds something else already: name a folder that is empty or does not exist yet with --data-dir", dir)
 	}
 	return os.WriteFile(filepath.Join(dir, markerFile), []byte("This folder belongs to stockledger dev.\n"), 0o600)
 }
@@ -150,9 +168,21 @@ func writeDevToken(issuer *rpc.Issuer, path string) error {
 	return os.WriteFile(path, []byte(token+"\n"), 0o600)
 }
 
+// shellWord quotes a path where a shell would take it for several words.
+func shellWord(path string) string {
+	safe := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@%", r)
+	}
+	if strings.IndexFunc(path, func(r rune) bool { return !safe(r) }) < 0 {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+}
+
 // printWelcome prints what to try. The commands can be pasted again and again:
 // their keys hold the time.
 func printWelcome(out io.Writer, n *node, token, dir string) {
+	token = shellWord(token)
 	api := "http://" + n.server.Addr()
 	clinic := demo.Clinics()[0]
 	fmt.Fprintf(out, `

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -31,22 +32,27 @@ type importCmd struct {
 type importFlags struct {
 	File      string `arg:"" type:"existingfile" help:"The CSV file. Its first line names the columns."`
 	Clinic    string `required:"" env:"STOCKLEDGER_CLINIC" placeholder:"ID" help:"The clinic to import into."`
-	Server    string `default:"http://127.0.0.1:8080" env:"STOCKLEDGER_SERVER" placeholder:"URL" help:"A node's API."`
+	Server    string `default:"http://127.0.0.1:8080" env:"STOCKLEDGER_SERVER" placeholder:"URL" help:"A node's API. Default: http://127.0.0.1:8080."`
 	Token     string `required:"" env:"STOCKLEDGER_TOKEN" help:"Token of somebody who may do this."`
 	Reference string `env:"STOCKLEDGER_IMPORT_REFERENCE" help:"Names this import: rows imported under the same name before are not imported again. Default: the file's name."`
 	Batch     int    `default:"2000" env:"STOCKLEDGER_IMPORT_BATCH" help:"Commands in one request, up to 10000."`
+
+	RetryFor time.Duration `default:"1m" env:"STOCKLEDGER_IMPORT_RETRY_FOR" help:"How long to try again when the server or its database is away."`
 
 	CreateClinic string `env:"STOCKLEDGER_CREATE_CLINIC" placeholder:"NAME" help:"Create the clinic under this name if it does not exist."`
 	TimeZone     string `default:"UTC" env:"STOCKLEDGER_TIME_ZONE" help:"Time zone of a clinic that is created."`
 }
 
-const importHelp = `The import goes through the same commands as everything else, some thousands in a request. Interrupt it whenever you like: started again, it goes on where it was. Rows that are refused are listed with their reasons and written to a file beside the one imported; mend them there and import that file under the same --reference.`
+const importHelp = `The import goes through the same commands as everything else, some thousands in a request. Interrupt it whenever you like: started again, it goes on where it was. Rows that are refused are listed with their line and reason, and written with both to FILE.refused.csv; mend them in FILE and import it again: the rows that are in already are not imported twice.
+
+Exit codes: 0 all rows are in; 1 rows were refused; 2 the import could not run to its end.`
 
 // importer imports one file.
 type importer struct {
 	importFlags
 	client   *client
 	out      io.Writer
+	nonce    string // differs for each run
 	refused  []refusal
 	imported int
 	repeated int
@@ -56,7 +62,7 @@ func (f importFlags) open(out io.Writer) *importer {
 	if f.Reference == "" {
 		f.Reference = filepath.Base(f.File)
 	}
-	return &importer{importFlags: f, client: newClient(f.Server, f.Token), out: out}
+	return &importer{importFlags: f, client: newClient(f.Server, f.Token), out: out, nonce: rand.Text()}
 }
 
 // prepare creates the clinic where that was asked for.
@@ -95,9 +101,9 @@ func explain(err error) error {
 type task struct {
 	row     csvRow
 	command *pb.Command
-	// settled is called with the verdict, and may turn a rejection into
-	// success by returning true.
-	settled func(*pb.CommandResult) bool
+	// settled, where there is one, takes the verdict: the task is a step on the
+	// way to a row and not the row itself.
+	settled func(*pb.CommandResult)
 }
 
 // run sends tasks in batches, in their order, and counts their verdicts.
@@ -105,11 +111,7 @@ func (im *importer) run(ctx context.Context, what string, tasks []task, counts b
 	bar := newProgress(im.out, what, len(tasks))
 	defer bar.finish()
 	for batch := range slices.Chunk(tasks, im.Batch) {
-		commands := make([]*pb.Command, len(batch))
-		for i, t := range batch {
-			commands[i] = t.command
-		}
-		results, err := im.client.execute(ctx, im.Clinic, commands)
+		results, err := im.send(ctx, batch)
 		if err != nil {
 			return fmt.Errorf("the import stopped; start it again to go on: %w", explain(err))
 		}
@@ -122,24 +124,38 @@ func (im *importer) run(ctx context.Context, what string, tasks []task, counts b
 }
 
 func (im *importer) settle(t *task, result *pb.CommandResult, counts bool) {
-	fine := t.settled != nil && t.settled(result)
-	if r := result.GetRejected(); r != nil && !fine {
-		im.refused = append(im.refused, refusal{t.row, r.GetMessage()})
+	if t.settled != nil {
+		t.settled(result)
 		return
 	}
+	rejected := result.GetRejected()
+	// A row's key says all that is in the row. Where it is bound to another
+	// command, that is the same row, imported by somebody else.
+	there := result.GetAccepted().GetReplayed() || rejected.GetReason() == "IDEMPOTENCY_KEY_REUSED"
 	switch {
+	case rejected != nil && !there:
+		im.refused = append(im.refused, refusal{t.row, rejected.GetMessage()})
 	case !counts:
-	case result.GetRejected() != nil || result.GetAccepted().GetReplayed():
+	case there:
 		im.repeated++
 	default:
 		im.imported++
 	}
 }
 
+// onceKey is the key of a step that needs none for resuming: what it makes has
+// a name of its own in the ledger, and is found there.
+func (im *importer) onceKey(step string, values ...string) string {
+	keys := rowKeys{reference: im.nonce, seen: make(map[string]int)}
+	return keys.next(step, values...)
+}
+
 // finish reports. Refused rows make the process end with code 1.
 func (im *importer) finish(f *csvFile) error {
 	refused := append(slices.Clone(f.refused), im.refused...)
 	slices.SortStableFunc(refused, func(a, b refusal) int { return a.row.line - b.row.line })
+	// What follows from a row's first reason is no second refusal.
+	refused = slices.CompactFunc(refused, func(a, b refusal) bool { return a.row.line == b.row.line })
 	if len(f.ignored) > 0 {
 		fmt.Fprintf(im.out, "columns not imported: %s\n", strings.Join(f.ignored, ", "))
 	}
@@ -155,7 +171,11 @@ func (im *importer) finish(f *csvFile) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(im.out, "all refused rows with their reasons: %s\nmend them and run: import … %s --reference %q\n", path, path, im.Reference)
+	fmt.Fprintf(im.out, "all refused rows with their reasons: %s\nmend them in %s and import it again", path, f.path)
+	if im.Reference != filepath.Base(f.path) {
+		fmt.Fprintf(im.out, " with --reference %q", im.Reference)
+	}
+	fmt.Fprintln(im.out, ": the other rows are not imported twice")
 	return exitError(1)
 }
 

@@ -13,7 +13,12 @@ type importMedicinesCmd struct{ importFlags }
 
 // Help describes the file.
 func (importMedicinesCmd) Help() string {
-	return `Columns: name (required), base_unit or unit (default "each"), strength, form, atc_code, category, medicine_id.
+	return `Columns: name (required), base_unit or unit (default "each"), strength, form, atc_code, category, medicine_id. They may stand in any order; others are named and ignored.
+
+Example, for a clinic that does not exist yet:
+
+  export STOCKLEDGER_TOKEN=$(stockledger token --role admin --clinic hillside)
+  stockledger import medicines medicines.csv --clinic hillside --create-clinic "Hillside Health Centre" --time-zone Africa/Nairobi
 
 ` + importHelp
 }

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/genproto/googleapis/type/date"
-
 	"github.com/stockledger/stockledger/ledger"
 	pb "github.com/stockledger/stockledger/proto/gen/stockledger/v1"
 )
@@ -23,7 +21,11 @@ type importStockCmd struct {
 
 // Help describes the file.
 func (importStockCmd) Help() string {
-	return `Columns: location (id or name), medicine (id or name), lot_number, expiry (2027-03-31) and quantity (base units) are required; manufacturer (default "unknown"), gtin, supplier and reference are not. Lots that the clinic does not know are registered.
+	return `Columns: location (id or name), medicine (id or name), lot_number, expiry (2027-03-31) and quantity (base units) are required; manufacturer (default "unknown"), gtin, supplier and reference are not. Lots that the clinic does not know are registered; a lot whose expiry differs from the one that is known is refused.
+
+Example:
+
+  stockledger import stock delivery-17.csv --clinic hillside --create-locations
 
 ` + importHelp
 }
@@ -48,7 +50,7 @@ func (c *importStockCmd) importTo(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	im := &stockImporter{importer: c.open(out), lots: make(map[string]string)}
+	im := &stockImporter{importer: c.open(out), lots: make(map[string]string), barred: make(map[string]string)}
 	if err := im.prepare(ctx); err != nil {
 		return err
 	}
@@ -57,7 +59,11 @@ func (c *importStockCmd) importTo(ctx context.Context, out io.Writer) error {
 	}
 	im.keys = rowKeys{reference: im.Reference, seen: make(map[string]int)}
 	rows := im.read(f)
+	im.barTwoExpiries(rows)
 	if err := im.run(ctx, "lots", im.registrations(rows), false); err != nil {
+		return err
+	}
+	if err := im.compareExpiries(ctx, rows); err != nil {
 		return err
 	}
 	if err := im.run(ctx, "stock", im.receipts(rows), true); err != nil {
@@ -73,13 +79,15 @@ type stockImporter struct {
 	locations names
 	medicines names
 	lots      map[string]string // ids by identity, once registered
+	barred    map[string]string // reasons by identity, of lots that can't be received
+	known     bool              // some lots were registered before this import
 }
 
 // stockRow is a row whose values are understood.
 type stockRow struct {
 	csvRow
 	location, medicine string
-	expiry             *date.Date
+	expiry             ledger.Date
 	quantity           int64
 	maker, gtin        string
 	lot                string // identity
@@ -128,7 +136,7 @@ func (im *stockImporter) createLocations(ctx context.Context, f *csvFile) error 
 		}
 		known[strings.ToLower(name)] = true
 		tasks = append(tasks, task{row: row, command: &pb.Command{
-			IdempotencyKey: (&rowKeys{seen: make(map[string]int)}).next("location", strings.ToLower(name)),
+			IdempotencyKey: im.onceKey("location", strings.ToLower(name)),
 			Body:           &pb.Command_CreateLocation{CreateLocation: &pb.CreateLocation{Name: name, Kind: pb.LocationKind_LOCATION_KIND_STORE}},
 		}})
 	}
@@ -158,17 +166,14 @@ func (im *stockImporter) understand(row csvRow) (stockRow, error) {
 	if r.medicine, err = im.medicines.find("medicine", row.get("medicine")); err != nil {
 		return r, fmt.Errorf("%w: import it first", err)
 	}
-	expiry, err := ledger.ParseDate(row.get("expiry"))
-	if err != nil {
+	if r.expiry, err = ledger.ParseDate(row.get("expiry")); err != nil {
 		return r, fmt.Errorf("expiry: %w", err)
 	}
-	if gone := ledger.DateOf(time.Now().UTC()) - expiry; gone > 1 {
+	if gone := ledger.DateOf(time.Now().UTC()) - r.expiry; gone > 1 {
 		// Refused before its lot is registered with a wrong expiry. Whether a
 		// lot ends today is the clinic's to say.
-		return r, fmt.Errorf("the lot expired on %s, %d days ago: it can't be received", expiry, gone)
+		return r, fmt.Errorf("the lot expired on %s, %d days ago: it can't be received", r.expiry, gone)
 	}
-	day := expiry.Time()
-	r.expiry = &date.Date{Year: int32(day.Year()), Month: int32(day.Month()), Day: int32(day.Day())}
 	if r.quantity, err = strconv.ParseInt(row.get("quantity"), 10, 64); err != nil || r.quantity < 1 || r.quantity > ledger.MaxQuantity {
 		return r, fmt.Errorf("quantity %q is not a whole number of base units from 1 to 2^53", row.get("quantity"))
 	}
@@ -207,51 +212,47 @@ func (im *stockImporter) registrations(rows []stockRow) []task {
 	var tasks []task
 	asked := make(map[string]bool)
 	for _, r := range rows {
-		if asked[r.lot] {
+		if asked[r.lot] || im.barred[r.lot] != "" {
 			continue
 		}
 		asked[r.lot] = true
 		command := &pb.Command{
-			IdempotencyKey: im.keys.next("lot", r.lot, r.get("expiry")),
+			IdempotencyKey: im.onceKey("lot", r.lot),
 			Body: &pb.Command_RegisterLot{RegisterLot: &pb.RegisterLot{
-				MedicineId: r.medicine, Manufacturer: r.maker, Gtin: r.gtin, LotNumber: r.get("lot_number"), Expiry: r.expiry,
+				MedicineId: r.medicine, Manufacturer: r.maker, Gtin: r.gtin, LotNumber: r.get("lot_number"), Expiry: toDate(r.expiry),
 			}},
 		}
-		tasks = append(tasks, task{row: r.csvRow, command: command, settled: func(result *pb.CommandResult) bool {
-			if accepted := result.GetAccepted(); accepted != nil {
-				im.lots[r.lot] = accepted.GetDocument().GetId()
-				return true
-			}
-			id := result.GetRejected().GetMetadata()["lot_id"]
-			if result.GetRejected().GetReason() != "LOT_EXISTS" || id == "" {
-				return false
-			}
-			im.lots[r.lot] = id
-			return true
-		}})
+		tasks = append(tasks, task{row: r.csvRow, command: command, settled: func(result *pb.CommandResult) { im.registered(r.lot, result) }})
 	}
 	return tasks
 }
 
+// registered notes a lot's id, or why it has none.
+func (im *stockImporter) registered(lot string, result *pb.CommandResult) {
+	if accepted := result.GetAccepted(); accepted != nil {
+		im.lots[lot] = accepted.GetDocument().GetId()
+		return
+	}
+	rejected := result.GetRejected()
+	if id := rejected.GetMetadata()["lot_id"]; id != "" && rejected.GetReason() == "LOT_EXISTS" {
+		im.lots[lot], im.known = id, true
+		return
+	}
+	im.barred[lot] = rejected.GetMessage()
+}
+
 // receipts take in the rows whose lots are known.
 func (im *stockImporter) receipts(rows []stockRow) []task {
-	refused := make(map[string]string)
-	for _, r := range im.refused {
-		refused[strconv.Itoa(r.row.line)] = r.reason
-	}
 	var tasks []task
 	for _, r := range rows {
-		lot, ok := im.lots[r.lot]
-		if !ok {
-			if refused[strconv.Itoa(r.line)] == "" {
-				im.refused = append(im.refused, refusal{r.csvRow, "its lot was refused; see the row that names it first"})
-			}
+		if reason := im.barred[r.lot]; reason != "" {
+			im.refused = append(im.refused, refusal{r.csvRow, reason})
 			continue
 		}
 		tasks = append(tasks, task{row: r.csvRow, command: &pb.Command{
 			IdempotencyKey: im.keys.next("stock", r.location, r.lot, r.get("expiry"), r.get("quantity"), r.get("supplier"), r.get("reference")),
 			Body: &pb.Command_ReceiveStock{ReceiveStock: &pb.ReceiveStock{
-				LocationId: r.location, LotId: lot, Quantity: r.quantity, Supplier: r.get("supplier"), Reference: r.get("reference"),
+				LocationId: r.location, LotId: im.lots[r.lot], Quantity: r.quantity, Supplier: r.get("supplier"), Reference: r.get("reference"),
 			}},
 		}})
 	}

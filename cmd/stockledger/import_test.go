@@ -117,12 +117,12 @@ func TestImportIsResumableAndReportsRefusedRows(t *testing.T) {
 	expect(t, out, err, true, "0 rows imported, 2 were there already, 4 refused")
 
 	refused, readErr := os.ReadFile(filepath.Join(j.dir, "stock.refused.csv"))
-	if readErr != nil {
-		t.Fatal(readErr)
+	if readErr != nil || !strings.Contains(string(refused), `Gold,G1,2031-02-28,50,5,"the clinic has no medicine`) {
+		t.Errorf("the refused rows are %v\n%s", readErr, refused)
 	}
-	mended := strings.NewReplacer("2031-02-30", "2031-02-28", "Gold", "Iron", ",0,", ",5,", "2001", "2031").Replace(string(refused))
-	out, err = j.stock("stock.refused.csv", mended, "stock.csv")
-	expect(t, out, err, false, "4 rows imported, 0 were there already, 0 refused")
+	mended := strings.NewReplacer("2031-02-30", "2031-02-28", "Gold", "Iron", ",0\n", ",5\n", "2001", "2031").Replace(stock)
+	out, err = j.stock("stock.csv", mended, "")
+	expect(t, out, err, false, "4 rows imported, 2 were there already, 0 refused")
 	if got := j.onHand(); got != 200+50+50+5+7 {
 		t.Errorf("%d units are on hand, want 312", got)
 	}

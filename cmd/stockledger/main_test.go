@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -11,7 +12,9 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/google/go-cmp/cmp"
 
+	"github.com/stockledger/stockledger/cmd/stockledger/demo"
 	"github.com/stockledger/stockledger/ledger"
 	"github.com/stockledger/stockledger/rpc"
 	"github.com/stockledger/stockledger/txn"
@@ -147,9 +150,16 @@ func TestCleanDataLeavesOtherFoldersAlone(t *testing.T) {
 	if err := cleanData(dir, &out); err == nil {
 		t.Error("a stranger's folder was deleted")
 	}
+	if err := claimDir(dir); err == nil {
+		t.Error("a stranger's folder was claimed, and clean-up would delete it")
+	}
 	mine := filepath.Join(dir, "mine")
 	if err := claimDir(mine); err != nil {
 		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(mine, "token"), "secret")
+	if err := claimDir(mine); err != nil {
+		t.Errorf("our own folder, again: %v", err)
 	}
 	if err := cleanData(mine, &out); err != nil {
 		t.Errorf("our own folder: %v", err)
@@ -175,5 +185,96 @@ func TestDemoIsLoadedOnce(t *testing.T) {
 	}
 	for _, clinic := range []string{"hillside", "riverside", "st-anne"} {
 		n.verify(t, clinic)
+	}
+}
+
+// An untouched clinic takes all of the demo; one that has gone its own way takes
+// what still fits.
+func TestDemoFitsAndDoesNotInsist(t *testing.T) {
+	n := startTestNode(t)
+	medicines, err := demo.Medicines()
+	if err != nil {
+		t.Fatal(err)
+	}
+	clinic := demo.Clinics()[0]
+	give := func(want string) (added, leftOut int) {
+		t.Helper()
+		added, leftOut, err := giveDemo(context.Background(), n.executor, ledger.ClinicID(clinic.ID), demoCommands(clinic, medicines, time.Now()))
+		if err != nil {
+			t.Fatalf("%s: %v", want, err)
+		}
+		return added, leftOut
+	}
+	clinic.ID = txntest.NewClinicID(t)
+	if added, leftOut := give("an untouched clinic"); added < 500 || leftOut != 0 {
+		t.Errorf("an untouched clinic took %d commands and refused %d", added, leftOut)
+	}
+	medicines[0].ID = "another-release-called-it-so"
+	if added, leftOut := give("another release's demo"); added != 0 || leftOut == 0 {
+		t.Errorf("with an id of another release, %d commands were taken and %d refused", added, leftOut)
+	}
+	n.verify(t, clinic.ID)
+}
+
+func TestPrintedPathsAreShellWords(t *testing.T) {
+	for path, want := range map[string]string{
+		"/home/amina/.stockledger/token": "/home/amina/.stockledger/token",
+		"/home/a b/token":                "'/home/a b/token'",
+		"/home/o'neill/$x":               `'/home/o'\''neill/$x'`,
+	} {
+		if got := shellWord(path); got != want {
+			t.Errorf("%s becomes %s, want %s", path, got, want)
+		}
+	}
+}
+
+func TestWaitingForTheDatabaseEndsWithItsError(t *testing.T) {
+	calls := 0
+	away := func(context.Context) error { calls++; return fmt.Errorf("%w: connection refused", txn.ErrUnavailable) }
+	err := awaitDatabase(context.Background(), quiet(), 0, away)
+	if err == nil || calls != 1 || !strings.Contains(err.Error(), "connection refused") || !strings.Contains(err.Error(), "--startup-timeout") {
+		t.Errorf("after %d attempts: %v", calls, err)
+	}
+	broken := errors.New("the schema is odd")
+	if err := awaitDatabase(context.Background(), quiet(), time.Hour, func(context.Context) error { return broken }); !errors.Is(err, broken) {
+		t.Errorf("what is no outage must not be waited out: %v", err)
+	}
+}
+
+// What the command prints is what the verifier of a node with its key takes.
+func TestTokenRoundTrip(t *testing.T) {
+	key := filepath.Join(t.TempDir(), "new", "issuer.key")
+	var log bytes.Buffer
+	cmd := &tokenCmd{
+		IssuerKey: key, Role: []string{"storekeeper", "auditor"}, Clinic: []string{"hillside"}, Location: []string{"main-store"},
+		Subject: "amina", TTL: time.Hour,
+	}
+	issue := func() string {
+		t.Helper()
+		token, err := cmd.token(slog.New(slog.NewTextHandler(&log, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	token := issue()
+	if !strings.Contains(log.String(), "a new one is made") {
+		t.Errorf("a new key is made without a word: %s", log.String())
+	}
+	issuer, err := rpc.OpenIssuer(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := rpc.NewVerifier(issuer.Trust()).Verify(token)
+	want := &rpc.Principal{
+		Subject: "amina", Roles: []rpc.Role{rpc.RoleStorekeeper, rpc.RoleAuditor},
+		Clinics: []ledger.ClinicID{"hillside"}, Locations: []ledger.LocationID{"main-store"},
+	}
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("%v; the principal differs: %s", err, diff)
+	}
+	log.Reset()
+	if issue(); log.Len() > 0 {
+		t.Errorf("with a key there already it says: %s", log.String())
 	}
 }

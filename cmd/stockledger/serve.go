@@ -25,9 +25,9 @@ type serveCmd struct {
 
 // nodeFlags say how a node serves.
 type nodeFlags struct {
-	Listen          string        `default:"127.0.0.1:8080" env:"STOCKLEDGER_LISTEN" placeholder:"ADDRESS" help:"Address of the API: Connect, gRPC, gRPC-Web and JSON on one port."`
-	AdminListen     string        `default:"127.0.0.1:8081" env:"STOCKLEDGER_ADMIN_LISTEN" placeholder:"ADDRESS" help:"Address of /livez, /readyz and /metrics. They need no token: keep it private."`
-	IssuerKey       string        `default:"issuer.key" type:"path" env:"STOCKLEDGER_ISSUER_KEY" placeholder:"FILE" help:"Key that signs and checks tokens. Made on first start; give all nodes the same file."`
+	Listen          string        `default:"127.0.0.1:8080" env:"STOCKLEDGER_LISTEN" placeholder:"ADDRESS" help:"Address of the API: Connect, gRPC, gRPC-Web and JSON on one port. Default: 127.0.0.1:8080."`
+	AdminListen     string        `default:"127.0.0.1:8081" env:"STOCKLEDGER_ADMIN_LISTEN" placeholder:"ADDRESS" help:"Address of /livez, /readyz and /metrics. They need no token: keep it private. Default: 127.0.0.1:8081."`
+	IssuerKey       string        `default:"issuer.key" type:"path" env:"STOCKLEDGER_ISSUER_KEY" placeholder:"FILE" help:"Key that signs and checks tokens. Made on first start; give all nodes the same file. Default: issuer.key in the current folder."`
 	AllowedOrigins  []string      `env:"STOCKLEDGER_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Web origins whose pages may call the API from a browser."`
 	WriteConns      int           `default:"8" env:"STOCKLEDGER_WRITE_CONNECTIONS" help:"Database connections for commands."`
 	ReadConns       int           `default:"16" env:"STOCKLEDGER_READ_CONNECTIONS" help:"Database connections for queries."`
@@ -67,16 +67,18 @@ func (c *serveCmd) Run(ctx context.Context, log *slog.Logger) error {
 	return n.run(ctx, func() {})
 }
 
-// awaitDatabase tries until the database is there.
+// awaitDatabase tries until the database is there. Patience bounds the wait for
+// it and not the work: a migration that has begun is not cut off.
 func awaitDatabase(ctx context.Context, log *slog.Logger, patience time.Duration, try func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for {
+	for began := time.Now(); ; {
 		err := try(ctx)
 		if err == nil || !errors.Is(err, txn.ErrUnavailable) {
 			return err
+		}
+		if time.Since(began) >= patience {
+			return fmt.Errorf("no database within %s (--startup-timeout): %w", patience, err)
 		}
 		log.Warn("the database is not there yet; trying again", "error", err)
 		select {
@@ -115,17 +117,14 @@ func tuneMemory(cachedDocuments int) {
 	}
 }
 
-// openNode opens the database and builds a server that does not listen yet.
+// openNode opens the database and builds a server that does not listen yet. The
+// key comes last: a node that can't start leaves none behind.
 func openNode(ctx context.Context, databaseURL string, flags nodeFlags, log *slog.Logger) (*node, error) {
-	issuer, err := rpc.OpenIssuer(flags.IssuerKey)
-	if err != nil {
-		return nil, err
-	}
 	db, err := txn.Open(ctx, txn.Config{DatabaseURL: databaseURL, MaxWriteConns: flags.WriteConns, MaxReadConns: flags.ReadConns, Log: log})
 	if err != nil {
 		return nil, err
 	}
-	n := &node{log: log, db: db, issuer: issuer, grace: flags.GracePeriod}
+	n := &node{log: log, db: db, grace: flags.GracePeriod}
 	if err := n.build(ctx, flags); err != nil {
 		db.Close()
 		return nil, err
@@ -140,6 +139,9 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 	}
 	if current < wanted {
 		return fmt.Errorf("the database's schema is at version %d and this release needs %d: run \"stockledger migrate up\", or serve with --migrate", current, wanted)
+	}
+	if n.issuer, err = rpc.OpenIssuer(flags.IssuerKey); err != nil {
+		return err
 	}
 	tuneMemory(flags.CachedDocuments)
 	n.executor = txn.NewExecutor(n.db, txn.ExecutorConfig{

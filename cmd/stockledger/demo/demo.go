@@ -135,8 +135,15 @@ func slug(name, strength, form string) string {
 			b.WriteByte('-')
 		}
 	}
-	id := strings.Trim(b.String(), "-.")
-	return strings.Trim(id[:min(len(id), maxID)], "-.")
+	return cut(strings.Trim(b.String(), "-."), maxID)
+}
+
+// cut shortens an id to whole words.
+func cut(id string, length int) string {
+	if len(id) <= length {
+		return id
+	}
+	return id[:strings.LastIndexByte(id[:length+1], '-')]
 }
 
 var manufacturers = []string{"Baobab Pharma", "Northlight Laboratories", "Meridian Generics", "Lotus Life Sciences", "Andes Farma", "Harbour Remedies"}
@@ -162,7 +169,7 @@ func Lots(c Clinic, medicines []Medicine, today time.Time) []Lot {
 func makeLot(c Clinic, m Medicine, n uint32, today time.Time) Lot {
 	number := fmt.Sprintf("%c%05d", 'A'+rune(pick(26, c.ID, m.ID, "letter")), pick(100_000, c.ID, m.ID, "number", fmt.Sprint(n)))
 	lot := Lot{
-		ID: strings.Trim(m.ID[:min(len(m.ID), maxID-len(number)-1)], "-.") + "-" + strings.ToLower(number), MedicineID: m.ID,
+		ID: cut(m.ID, maxID-len(number)-1) + "-" + strings.ToLower(number), MedicineID: m.ID,
 		Manufacturer: manufacturers[pick(uint32(len(manufacturers)), m.ID, fmt.Sprint(n))], LotNumber: number,
 		Expiry: expiry(today, pick(100, c.ID, m.ID, "expiry", fmt.Sprint(n))),
 	}

@@ -1,0 +1,468 @@
+package txn
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/stockledger/stockledger/ledger"
+)
+
+// access is one way in which a plan reads a table: the index, and those of the
+// table's columns that the index is searched by.
+type access struct {
+	index   string
+	columns []string
+}
+
+func (a access) String() string { return a.index + "(" + strings.Join(a.columns, ", ") + ")" }
+
+// planner explains statements on the connections that send them, with the
+// settings and the arguments that they have there.
+type planner struct {
+	tb    testing.TB
+	db    *DB
+	write *recorder
+	read  *recorder
+}
+
+// sent is what was recorded on each of the pools since the last call, with the
+// accesses of its plan.
+func (p *planner) sent(kinds ...session) map[string][]access {
+	p.tb.Helper()
+	plans := make(map[string][]access)
+	for _, kind := range kinds {
+		r := map[session]*recorder{readSession: p.read, writeSession: p.write}[kind]
+		for _, s := range r.take() {
+			if _, known := plans[s.sql]; known || !planned(s.sql) {
+				continue
+			}
+			plans[s.sql] = p.explain(kind, s)
+		}
+	}
+	return plans
+}
+
+// planned says whether a statement has a plan, which those that begin and end
+// transactions or set something up have not.
+func planned(sql string) bool {
+	verb, _, _ := strings.Cut(strings.ToUpper(strings.TrimSpace(sql)), " ")
+	return slices.Contains([]string{"SELECT", "INSERT", "UPSERT", "UPDATE", "DELETE"}, verb)
+}
+
+func (p *planner) explain(kind session, s statement) []access {
+	p.tb.Helper()
+	if p.db.server.Kind == CockroachDB {
+		p.explainCockroach(kind, s)
+		return nil
+	}
+	var text []byte
+	p.on(kind, "EXPLAIN (FORMAT JSON) "+s.sql, s.args, func(rows pgx.Rows) error {
+		for rows.Next() {
+			if err := rows.Scan(&text); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	})
+	var plans []struct{ Plan planNode }
+	if err := json.Unmarshal(text, &plans); err != nil || len(plans) != 1 {
+		p.tb.Fatalf("plan of %s: %v: %s", s.sql, err, text)
+	}
+	plan := &plans[0].Plan
+	p.judge(kind, s.sql, plan)
+	return plan.accesses()
+}
+
+func (p *planner) on(kind session, sql string, args []any, read func(pgx.Rows) error) {
+	p.tb.Helper()
+	shared := testDB(p.tb)
+	pool := map[session]func(context.Context, func(pgx.Tx) error) error{readSession: shared.readTx, writeSession: shared.InTx}[kind]
+	err := pool(context.Background(), func(tx pgx.Tx) error {
+		rows, err := tx.Query(context.Background(), sql, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		return read(rows)
+	})
+	if err != nil {
+		p.tb.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// explainCockroach looks for scans of whole tables; a scan of an index, or a
+// look-up, names its spans.
+func (p *planner) explainCockroach(kind session, s statement) {
+	p.tb.Helper()
+	var plan strings.Builder
+	p.on(kind, "EXPLAIN "+s.sql, s.args, func(rows pgx.Rows) error {
+		plan.Reset()
+		for rows.Next() {
+			values, err := rows.Values()
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(&plan, values...)
+		}
+		return rows.Err()
+	})
+	if strings.Contains(plan.String(), "FULL SCAN") {
+		p.tb.Errorf("a table is scanned by %s\n%s", s.sql, plan.String())
+	}
+}
+
+// planNode is a node of PostgreSQL's plans.
+type planNode struct {
+	Type      string     `json:"Node Type"`
+	Relation  string     `json:"Relation Name"`
+	Index     string     `json:"Index Name"`
+	Condition string     `json:"Index Cond"`
+	Filter    string     `json:"Filter"`
+	Arbiters  []string   `json:"Conflict Arbiter Indexes"`
+	Plans     []planNode `json:"Plans"`
+}
+
+// each visits the node and all below it.
+func (n *planNode) each(visit func(*planNode)) {
+	visit(n)
+	for i := range n.Plans {
+		n.Plans[i].each(visit)
+	}
+}
+
+// judge refuses what no statement may do. On the connections that write, a scan
+// or a bitmap would lock whole tables.
+func (p *planner) judge(kind session, sql string, plan *planNode) {
+	p.tb.Helper()
+	plan.each(func(n *planNode) {
+		switch {
+		case n.Type == "Seq Scan":
+			p.tb.Errorf("table %s is scanned by %s", n.Relation, sql)
+		case n.Index != "" && !slices.Contains(searched(n.Condition), "clinic_id"):
+			p.tb.Errorf("index %s is not searched by clinic (%q) by %s", n.Index, n.Condition, sql)
+		case kind == writeSession && (strings.Contains(n.Type, "Bitmap") || n.Type == "Hash Join" || n.Type == "Merge Join"):
+			p.tb.Errorf("a %s writes: %s", n.Type, sql)
+		}
+	})
+}
+
+// accesses lists the plan's accesses, each once, in order.
+func (n *planNode) accesses() []access {
+	all := make(map[string]access)
+	n.each(func(n *planNode) {
+		if n.Index != "" {
+			a := access{n.Index, searched(n.Condition)}
+			all[a.String()] = a
+		}
+		for _, index := range n.Arbiters {
+			a := access{index, []string{"conflict"}}
+			all[a.String()] = a
+		}
+	})
+	list := make([]access, 0, len(all))
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		list = append(list, all[name])
+	}
+	return list
+}
+
+var (
+	quotedText = regexp.MustCompile(`'(?:[^']|'')*'`)
+	columnName = regexp.MustCompile(`(?:(\w+)\.)?\b(clinic_id|location_id|medicine_id|lot_id|hold_id|sequence|line|idempotency_key)\b`)
+)
+
+// searched returns the columns that a condition compares, without those of
+// other tables.
+func searched(condition string) []string {
+	var columns []string
+	for _, match := range columnName.FindAllStringSubmatch(quotedText.ReplaceAllString(condition, "''"), -1) {
+		if match[1] == "" && !slices.Contains(columns, match[2]) {
+			columns = append(columns, match[2])
+		}
+	}
+	return columns
+}
+
+// wantPlan says which accesses a call's plans must hold: at least these
+// columns, of these indexes.
+type wantPlan struct {
+	name string
+	call func() error
+	want []string
+}
+
+// serves tells whether an index is the one that is wanted. Both indexes of lots
+// begin with the clinic, and either will do to read all of a clinic's.
+func serves(index, want string) bool {
+	return index == want || want == "lots" && (index == "lots_pkey" || index == "lots_by_medicine")
+}
+
+// check runs the call and explains what it sent on the given kinds of
+// connections.
+func (p *planner) check(test wantPlan, kinds ...session) map[string][]access {
+	p.tb.Helper()
+	if err := test.call(); err != nil {
+		p.tb.Fatalf("%s: %v", test.name, err)
+	}
+	plans := p.sent(kinds...)
+	if len(plans) == 0 {
+		p.tb.Fatalf("%s sent nothing", test.name)
+	}
+	if p.db.server.Kind != PostgreSQL {
+		return plans
+	}
+	got := slices.Concat(slices.Collect(maps.Values(plans))...)
+	for _, want := range test.want {
+		index, columns, _ := strings.Cut(strings.TrimSuffix(want, ")"), "(")
+		if !slices.ContainsFunc(got, func(a access) bool {
+			return serves(a.index, index) && !slices.ContainsFunc(strings.Split(columns, ", "), func(c string) bool { return !slices.Contains(a.columns, c) })
+		}) {
+			p.tb.Errorf("%s: no plan uses %s; they use %v", test.name, want, got)
+		}
+	}
+	for _, a := range got {
+		if !slices.ContainsFunc(test.want, func(want string) bool {
+			index, _, _ := strings.Cut(want, "(")
+			return serves(a.index, index)
+		}) {
+			p.tb.Errorf("%s: a plan uses %s, which is not expected", test.name, a)
+		}
+	}
+	return plans
+}
+
+// crowd fills a clinic until scanning it would look cheap to nobody: medicines
+// m000… with two lots each at two locations, and holds of them.
+func crowd(tb testing.TB, e *Executor) *testClinic {
+	tb.Helper()
+	c := newTestClinic(tb, e)
+	bodies := []ledger.CommandBody{}
+	for i := range 400 {
+		medicine := ledger.MedicineID(fmt.Sprintf("m%03d", i))
+		bodies = append(bodies, &ledger.AddMedicine{MedicineID: medicine, Name: string(medicine), BaseUnit: "tablet"})
+		for n := range 2 {
+			lot := ledger.LotID(fmt.Sprintf("%s-%d", medicine, n))
+			bodies = append(bodies,
+				&ledger.RegisterLot{LotID: lot, MedicineID: medicine, Manufacturer: "Acme", LotNumber: string(lot), Expiry: ledger.MaxDate},
+				&ledger.ReceiveStock{LocationID: "store", LotID: lot, Quantity: 10},
+				&ledger.ReceiveStock{LocationID: "ward", LotID: lot, Quantity: 10})
+		}
+		bodies = append(bodies,
+			&ledger.ReserveStock{LocationID: "store", MedicineID: medicine, Quantity: 15, ReasonCode: "ward-round", Deadline: ledger.InstantOf(time.Now().Add(time.Hour))},
+			&ledger.IssueStock{LocationID: "ward", MedicineID: medicine, Quantity: 12})
+	}
+	c.mustAll(bodies...)
+	// Most holds are closed ones.
+	for range 4 {
+		var reserves, releases []ledger.CommandBody
+		for i := range 400 {
+			reserves = append(reserves, &ledger.ReserveStock{
+				LocationID: "store", MedicineID: ledger.MedicineID(fmt.Sprintf("m%03d", i)), Quantity: 1,
+				ReasonCode: "ward-round", Deadline: ledger.InstantOf(time.Now().Add(time.Hour)),
+			})
+		}
+		for _, v := range c.mustAll(reserves...) {
+			releases = append(releases, &ledger.ReleaseStock{HoldID: v.Record.Event.Body.(*ledger.StockReserved).HoldID})
+		}
+		c.mustAll(releases...)
+	}
+	return c
+}
+
+// TestPlansOfReads explains every statement that reads, on tables that hold
+// something and whose statistics the server knows.
+func TestPlansOfReads(t *testing.T) {
+	t.Parallel()
+	c := crowd(t, testExecutor(t, ExecutorConfig{}))
+	db, write, read := traced(t)
+	p := &planner{tb: t, db: db, write: write, read: read}
+	for _, name := range []string{"heads", "journal", "entries", "stock", "holds", "clinics", "locations", "medicines", "lots"} {
+		if _, err := testDB(t).write.Exec(t.Context(), "ANALYZE "+name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, q, o := t.Context(), NewQueries(db), ReadOptions{}
+	const (
+		view     = "heads_pkey(clinic_id)"
+		clinics  = "clinics_pkey(clinic_id)"
+		where    = "locations_pkey(clinic_id, location_id)"
+		what     = "medicines_pkey(clinic_id, medicine_id)"
+		lots     = "lots_pkey(clinic_id, lot_id)"
+		onShelf  = "stock_pkey(clinic_id, location_id, medicine_id)"
+		aJournal = "journal_pkey(clinic_id, sequence)"
+	)
+	store, card := []ledger.LocationID{"store"}, shelf("store", "m100")
+	listStock := func(f StockFilter) func() error {
+		return func() error {
+			_, _, _, err := q.ListStock(ctx, c.id, f, StockKey{Shelf: shelf("store", "m050")}, 50, o)
+			return err
+		}
+	}
+	movements := func(f MovementFilter, after *MovementKey) func() error {
+		return func() error {
+			_, _, _, err := q.Movements(ctx, c.id, f, after, 50, o)
+			return err
+		}
+	}
+	holds := func(f HoldFilter) func() error {
+		return func() error {
+			_, _, _, err := q.Holds(ctx, c.id, f, HoldKey{Shelf: shelf("store", "m050")}, 50, o)
+			return err
+		}
+	}
+	tests := []wantPlan{
+		{"Clinic", func() error { _, _, err := q.Clinic(ctx, c.id, o); return err }, []string{view, clinics}},
+		{"ListClinics", func() error { _, _, err := q.ListClinics(ctx, nil, "", 50); return err }, []string{clinics}},
+		{"ListClinics of some", func() error { _, _, err := q.ListClinics(ctx, []ledger.ClinicID{c.id, "x"}, "", 50); return err }, []string{clinics}},
+		{"Location", func() error { _, _, err := q.Location(ctx, c.id, "store", o); return err }, []string{view, clinics, where}},
+		{"ListLocations", func() error { _, _, _, err := q.ListLocations(ctx, c.id, nil, "s", 50, o); return err }, []string{view, clinics, where}},
+		{"ListLocations of some", func() error { _, _, _, err := q.ListLocations(ctx, c.id, store, "", 50, o); return err }, []string{view, clinics, where}},
+		{"Medicine", func() error { _, _, err := q.Medicine(ctx, c.id, "m001", o); return err }, []string{view, clinics, what}},
+		{"ListMedicines", func() error { _, _, _, err := q.ListMedicines(ctx, c.id, "", "m001", 50, o); return err }, []string{view, clinics, what}},
+		{"ListMedicines by name", func() error { _, _, _, err := q.ListMedicines(ctx, c.id, "10", "m001", 50, o); return err }, []string{view, clinics, what}},
+		{"Lot", func() error { _, _, err := q.Lot(ctx, c.id, "m001-0", o); return err }, []string{view, clinics, lots}},
+		{"ListLots", func() error { _, _, _, err := q.ListLots(ctx, c.id, "", "m001-0", 50, o); return err }, []string{view, clinics, lots}},
+		{"ListLots of a medicine", func() error { _, _, _, err := q.ListLots(ctx, c.id, "m001", "", 50, o); return err },
+			[]string{view, clinics, "lots_by_medicine(clinic_id, medicine_id, lot_id)"}},
+		{"Stock", func() error { _, _, err := q.Stock(ctx, c.id, card, o); return err }, []string{view, clinics, where, what, lots, onShelf}},
+		{"ListStock", listStock(StockFilter{}), []string{view, clinics, lots, onShelf}},
+		{"ListStock of a location", listStock(StockFilter{Location: "store"}), []string{view, clinics, lots, onShelf}},
+		{"ListStock of a medicine", listStock(StockFilter{Medicine: "m100"}), []string{view, clinics, "locations_pkey(clinic_id)", lots, onShelf}},
+		{"ListStock of both", listStock(StockFilter{Location: "store", Medicine: "m100"}), []string{view, clinics, lots, onShelf}},
+		{"ListStock for a limited caller", listStock(StockFilter{Locations: store}), []string{view, clinics, lots, onShelf}},
+		{"Availability", func() error {
+			_, _, err := q.Availability(ctx, c.id, []ledger.MedicineID{"m001", "m100"}, nil, 0, o)
+			return err
+		}, []string{view, clinics, "locations_pkey(clinic_id)", what, lots, onShelf}},
+		{"Movements of a shelf", movements(MovementFilter{Shelf: card}, nil),
+			[]string{view, clinics, where, what, aJournal, "entries_pkey(clinic_id, location_id, medicine_id)"}},
+		{"Movements of a part of a shelf", movements(MovementFilter{Shelf: card, From: 100, To: 2000, NewestFirst: true, Lot: "m100-0"}, &MovementKey{Sequence: 1500, Line: 1}),
+			[]string{view, clinics, where, what, aJournal, "entries_pkey(clinic_id, location_id, medicine_id, sequence)"}},
+		{"Movements after a place on a shelf", movements(MovementFilter{Shelf: card}, &MovementKey{Sequence: 500, Line: 1}),
+			[]string{view, clinics, where, what, aJournal, "entries_pkey(clinic_id, location_id, medicine_id, sequence)"}},
+		{"Movements", movements(MovementFilter{}, nil), []string{view, clinics, "journal_pkey(clinic_id)"}},
+		{"Movements of a part", movements(MovementFilter{From: 100, To: 2000, NewestFirst: true}, &MovementKey{Sequence: 1500}), []string{view, clinics, aJournal}},
+		{"Holds", holds(HoldFilter{}), []string{view, clinics, "holds_open(clinic_id, location_id, medicine_id, hold_id)"}},
+		{"Holds of a location", holds(HoldFilter{Shelf: shelf("store", "")}), []string{view, clinics, "holds_open(clinic_id, location_id)"}},
+		{"Holds of a shelf", holds(HoldFilter{Shelf: card}), []string{view, clinics, "holds_open(clinic_id, location_id, medicine_id)"}},
+		{"Holds and closed ones", holds(HoldFilter{IncludeClosed: true}), []string{view, clinics, "holds_pkey(clinic_id, location_id, medicine_id, hold_id)"}},
+		{"loadStates", func() error { _, err := db.loadStates(ctx, []ledger.ClinicID{c.id, "x"}); return err }, []string{
+			view, clinics, "locations_pkey(clinic_id)", "medicines_pkey(clinic_id)", "lots(clinic_id)", "stock_pkey(clinic_id)", "holds_open(clinic_id)",
+		}},
+		{"catchUp", func() error {
+			return db.readTx(ctx, func(tx pgx.Tx) error { return catchUp(ctx, tx, ledger.NewState(c.id, time.LoadLocation)) })
+		}, []string{aJournal}},
+		{"readRecordsByKey", func() error {
+			return db.readTx(ctx, func(tx pgx.Tx) error {
+				_, err := readRecordsByKey(ctx, tx, newStatements(db.server.Kind), c.id, []string{"key-1", "x"})
+				return err
+			})
+		}, []string{"journal_idempotency_key(clinic_id, idempotency_key)"}},
+		{"Shard", func() error { _, err := NewDirectory(db).Shard(ctx, c.id); return err }, []string{"clinic_directory_pkey(clinic_id)"}},
+		{"Verify", func() error { _, err := Verify(ctx, db, VerifyOptions{Clinics: []ledger.ClinicID{c.id}}); return err }, []string{
+			view, clinics, "locations_pkey(clinic_id)", "medicines_pkey(clinic_id)", "lots(clinic_id)", "stock_pkey(clinic_id)", "holds_open(clinic_id)",
+			aJournal, "entries_pkey(clinic_id, location_id, medicine_id, sequence, line)", "holds_pkey(clinic_id, location_id, medicine_id, hold_id, lot_id)",
+		}},
+	}
+	for _, test := range tests {
+		p.check(test, readSession)
+	}
+}
+
+// TestPlansOfWrites explains every statement of the executor on the connections
+// that write: on the blind path, under the head's lock, and where it repeats
+// keys or rejects. What it loads is among the reads.
+func TestPlansOfWrites(t *testing.T) {
+	t.Parallel()
+	db, write, read := traced(t)
+	p := &planner{tb: t, db: db, write: write, read: read}
+	seen := make(map[string]bool)
+	for _, test := range executorCalls(t, db) {
+		for sql := range p.check(test, writeSession) {
+			seen[sql] = true
+		}
+	}
+	sql := newStatements(db.server.Kind)
+	for fields, i := reflect.ValueOf(sql), 1; i < fields.NumField(); i++ {
+		name, text := fields.Type().Field(i).Name, fields.Field(i).String()
+		if !seen[text] {
+			t.Errorf("no call sends the executor's statement %s: %s", name, text)
+		}
+	}
+	changed := []string{holdsTable.upsert(db.server.Kind), lotsTable.upsert(db.server.Kind)}
+	if db.server.Kind == CockroachDB {
+		changed = []string{deleteByKeysSQL(holdsTable, 1), deleteByKeysSQL(lotsTable, 1)}
+	}
+	for _, text := range append(changed, headLock, selectJournalAfter, directoryInsert) {
+		if !seen[text] {
+			t.Errorf("no call sends %s", text)
+		}
+	}
+}
+
+// executorCalls are what a clinic's life takes, told so that each statement is
+// sent by one of them.
+func executorCalls(tb testing.TB, db *DB) []wantPlan {
+	tb.Helper()
+	e, other := testExecutorOn(tb, db, ExecutorConfig{}), testExecutorOn(tb, db, ExecutorConfig{})
+	c := &testClinic{tb: tb, e: e, id: ledger.ClinicID(newClinicID(tb))}
+	known := func(e *Executor, commands []ledger.Command) func() error {
+		return func() error {
+			verdicts, err := e.Submit(context.Background(), Submission{Clinic: c.id, Commands: commands})
+			for _, v := range verdicts {
+				if err == nil {
+					err = v.Err
+				}
+			}
+			return err
+		}
+	}
+	first := c.commands(
+		&ledger.CreateClinic{Name: "Test clinic", TimeZone: "UTC"},
+		&ledger.CreateLocation{LocationID: "store", Name: "Store", LocationKind: ledger.Store},
+		&ledger.AddMedicine{MedicineID: "zinc", Name: "Zinc", BaseUnit: "tablet"},
+		&ledger.RegisterLot{LotID: "L1", MedicineID: "zinc", Manufacturer: "Acme", LotNumber: "1", Expiry: ledger.MaxDate},
+		&ledger.ReceiveStock{LocationID: "store", LotID: "L1", Quantity: 100}, reserve(10))
+	var hold ledger.HoldID
+	const (
+		heads   = "heads_pkey(conflict)"
+		lock    = "heads_pkey(clinic_id)"
+		journal = "journal_pkey(clinic_id, sequence)"
+		keys    = "journal_idempotency_key(clinic_id, idempotency_key)"
+		stock   = "stock_pkey(conflict)"
+	)
+	return []wantPlan{
+		{"a new clinic", known(e, first), []string{
+			heads, "clinics_pkey(conflict)", "locations_pkey(conflict)", "medicines_pkey(conflict)", stock,
+		}},
+		{"a hold that is there", func() error {
+			states, err := testDB(tb).loadStates(context.Background(), []ledger.ClinicID{c.id})
+			if err != nil {
+				return err
+			}
+			hold = states[c.id].Snapshot().Holds[0].ID
+			return known(e, c.commands(
+				&ledger.IssueStock{HoldID: hold, Quantity: 3}, &ledger.UpdateLot{LotID: "L1", LotNumber: ptr("2")},
+			))()
+		}, []string{heads, stock, "holds_pkey(conflict)", "lots_pkey(conflict)"}},
+		{"a node that knows nothing", known(other, c.commands(reserve(1))), []string{heads, stock}},
+		// The other node moved the head, so the blind commit is refused.
+		{"a stale node", known(e, c.commands(reserve(1))), []string{heads, lock, journal, keys, stock}},
+		{"repeated keys, blindly", known(e, first[4:]), []string{lock, keys}},
+		{"repeated keys, on another node", known(testExecutorOn(tb, db, ExecutorConfig{}), first[4:]), []string{heads, stock, lock, keys, journal}},
+		{"a rejection", func() error {
+			c.rejected(c.give(c.command(reserve(1000))), ledger.ReasonInsufficientStock)
+			return nil
+		}, []string{lock, keys}},
+	}
+}
