@@ -21,8 +21,9 @@ build: ## Build bin/stockledger
 	@go build -o $(BIN) ./cmd/stockledger
 
 test: tools check-generated check-format lint race-ready ## Run everything that CI runs
-	@race=; if $(CAN_RACE); then race=-race; fi; set -x; \
-	PATH="$(CURDIR)/$(TOOLS):$$PATH" go test $$race -timeout 30m ./...
+	@race=; if $(CAN_RACE); then race=-race; fi; \
+	export PATH="$(CURDIR)/$(TOOLS):$$PATH"; set -x; \
+	go test $$race -timeout 30m ./...
 	@$(MAKE) --no-print-directory fuzz
 	@$(CAN_RACE) || echo "$(NO_RACE)"
 

@@ -17,51 +17,55 @@ import (
 	pb "github.com/stockledger/stockledger/proto/gen/stockledger/v1"
 )
 
-// spread is a set of clinics that a load is spread over.
+// spread is a set of clinics that a load is spread over. Each round has clinics
+// of its own, so that none starts with the open reservations of the one before.
 type spread struct {
 	b         *bench
-	prefix    string
+	name      string
+	prefix    string // of this round's clinics
 	clinics   int
 	medicines int // of each clinic, with one lot each
 	done      atomic.Int64
 	sequences int64 // of the set-up
-	setup     sync.Once
-	failed    error
 }
 
 const setupCallers = 8
 
 func (b *bench) newSpread(name string, clinics, medicines int) *spread {
-	return &spread{b: b, prefix: "b" + b.run + "-" + name, clinics: clinics, medicines: medicines}
+	return &spread{b: b, name: name, clinics: clinics, medicines: medicines}
 }
 
 func (s *spread) clinic(i int) string { return s.prefix + "-" + strconv.Itoa(i) }
 
-// prepare creates the clinics and stocks them, through the API.
-func (s *spread) prepare() error {
-	s.setup.Do(func() {
-		s.b.progress("setting up %d clinics with %d lots each\n", s.clinics, s.medicines)
-		var next atomic.Int64
-		var wg sync.WaitGroup
-		errs := make([]error, setupCallers)
-		for caller := range setupCallers {
-			wg.Go(func() {
-				w, err := dial(s.b.node)
-				for err == nil {
-					i := int(next.Add(1)) - 1
-					if i >= s.clinics {
-						return
-					}
-					err = w.execute(s.setupBatch(i))
+// prepare creates a round's clinics and stocks them, through the API, unless an
+// earlier part of the round did.
+func (s *spread) prepare(round int) error {
+	prefix := fmt.Sprintf("b%s-%s-%d", s.b.run, s.name, round)
+	if s.prefix == prefix {
+		return nil
+	}
+	s.b.progress("setting up %d clinics with %d lots each\n", s.clinics, s.medicines)
+	s.prefix = prefix
+	s.done.Store(0)
+	s.sequences = int64(s.clinics) * int64(2+3*s.medicines)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	errs := make([]error, setupCallers)
+	for caller := range setupCallers {
+		wg.Go(func() {
+			w, err := dial(s.b.node)
+			for err == nil {
+				i := int(next.Add(1)) - 1
+				if i >= s.clinics {
+					return
 				}
-				errs[caller] = err
-			})
-		}
-		wg.Wait()
-		s.failed = errors.Join(errs...)
-		s.sequences = int64(s.clinics) * int64(2+3*s.medicines)
-	})
-	return s.failed
+				err = w.execute(s.setupBatch(i))
+			}
+			errs[caller] = err
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 func (s *spread) setupBatch(i int) *pb.ExecuteBatchRequest {

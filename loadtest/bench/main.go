@@ -179,7 +179,7 @@ func (b *bench) progress(format string, args ...any) {
 // runPart runs one part once and checks the books after it.
 func (b *bench) runPart(p *part, round int) error {
 	if p.prepare != nil {
-		if err := p.prepare(); err != nil {
+		if err := p.prepare(round); err != nil {
 			return fmt.Errorf("set up: %w", err)
 		}
 	}

@@ -16,7 +16,7 @@ import (
 type part struct {
 	key     string // its figures' names begin with it
 	name    string
-	prepare func() error // done before the clock starts; may be nil
+	prepare func(round int) error // done before the clock starts; may be nil
 	load    func(ctx context.Context, round int) (sample, error)
 	agree   func(ctx context.Context, commands int64) error
 	tables  []string // what its commands write
