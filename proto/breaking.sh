@@ -5,7 +5,7 @@ set -euo pipefail
 buf=$1
 base=
 for candidate in origin/main main HEAD~1; do
-    if commit=$(git rev-parse --verify --quiet "$candidate^{commit}") &&
+    if commit=$(git merge-base HEAD "$candidate" 2>/dev/null) &&
         [ "$commit" != "$(git rev-parse HEAD)" ] &&
         git cat-file -e "$commit:buf.yaml" 2>/dev/null; then
         base=$commit
