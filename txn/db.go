@@ -183,11 +183,6 @@ func (db *DB) Ping(ctx context.Context) error {
 	return nil
 }
 
-// Pools returns the statistics of the two pools, for metrics.
-func (db *DB) Pools() (write, read *pgxpool.Stat) {
-	return db.write.Stat(), db.read.Stat()
-}
-
 // inspect asks the server what it is, on a connection of its own.
 func (db *DB) inspect(ctx context.Context) error {
 	cfg, err := connConfig(db.cfg)

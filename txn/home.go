@@ -162,7 +162,7 @@ func newPlan(h *home, known map[string]ledger.Record, suspect func(string) bool)
 // add decides one unit.
 func (p *plan) add(w *unit, at ledger.Instant) error {
 	p.units = append(p.units, w)
-	verdicts, waits, err := p.decideWork(w, at)
+	verdicts, waits, err := p.decideUnit(w, at)
 	if err != nil {
 		return err
 	}
@@ -176,7 +176,7 @@ func (p *plan) add(w *unit, at ledger.Instant) error {
 	return nil
 }
 
-func (p *plan) decideWork(w *unit, at ledger.Instant) (verdicts []Verdict, waits bool, err error) {
+func (p *plan) decideUnit(w *unit, at ledger.Instant) (verdicts []Verdict, waits bool, err error) {
 	if verdicts, ok := answerBound(w, p.bound); ok {
 		return verdicts, false, nil
 	}

@@ -218,9 +218,9 @@ func TestDemoFitsAndDoesNotInsist(t *testing.T) {
 
 func TestPrintedPathsAreShellWords(t *testing.T) {
 	for path, want := range map[string]string{
-		"/home/amina/.stockledger/token": "/home/amina/.stockledger/token",
-		"/home/a b/token":                "'/home/a b/token'",
-		"/home/o'neill/$x":               `'/home/o'\''neill/$x'`,
+		"/srv/amina/.stockledger/token": "/srv/amina/.stockledger/token",
+		"/srv/a b/token":                "'/srv/a b/token'",
+		"/srv/o'neill/$x":               `'/srv/o'\''neill/$x'`,
 	} {
 		if got := shellWord(path); got != want {
 			t.Errorf("%s becomes %s, want %s", path, got, want)

@@ -92,11 +92,10 @@ func postgresInstalls(ctx context.Context) []install {
 	}
 	inPath := len(bins)
 	for _, pattern := range []string{
-		"/usr/lib/postgresql/*/bin",                    // Debian
-		"/usr/pgsql-*/bin",                             // Red Hat
-		"/opt/homebrew/opt/postgresql@*/bin",           // Homebrew on Apple silicon
-		"/usr/local/opt/postgresql@*/bin",              // Homebrew on Intel
-		"/home/linuxbrew/.linuxbrew/opt/postgres*/bin", // Homebrew on Linux
+		"/usr/lib/postgresql/*/bin",          // Debian
+		"/usr/pgsql-*/bin",                   // Red Hat
+		"/opt/homebrew/opt/postgresql@*/bin", // Homebrew on Apple silicon
+		"/usr/local/opt/postgresql@*/bin",    // Homebrew on Intel
 		"/Applications/Postgres.app/Contents/Versions/*/bin",
 		"/usr/local/pgsql/bin", // built from source
 	} {
