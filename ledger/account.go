@@ -45,6 +45,11 @@ func (b Bucket) String() string {
 	return fmt.Sprintf("bucket(%d)", int16(b))
 }
 
+func (b Bucket) known() bool {
+	_, ok := bucketNames[b]
+	return ok
+}
+
 // Held reports whether the bucket's units lie at a location.
 func (b Bucket) Held() bool { return b >= Available && b <= InTransit }
 

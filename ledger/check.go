@@ -27,6 +27,12 @@ func checkCommand(c *Command) *Rejection {
 	if c.Actor == "" || len(c.Actor) > maxName || !printable(string(c.Actor)) {
 		return reject(ReasonInvalidField, "actor", "The actor must be 1 to %d bytes of printable text.", maxName)
 	}
+	if c.Witness != "" && (len(c.Witness) > maxName || !printable(string(c.Witness))) {
+		return reject(ReasonInvalidField, "witness", "The witness must be 1 to %d bytes of printable text.", maxName)
+	}
+	if c.Witness == c.Actor {
+		return samePerson("witness_token", c.Actor)
+	}
 	if c.OccurredAt < 0 || c.OccurredAt > MaxInstant {
 		return reject(ReasonInvalidField, "occurred_at", "occurred_at must lie between 1970 and 9999.")
 	}
@@ -279,6 +285,7 @@ func (b *AddMedicine) check() *Rejection {
 		word("form", false)(b.Form),
 		checkCode("atc_code", b.ATCCode, false),
 		name("category", false)(b.Category),
+		checkCode("control_class", b.ControlClass, false),
 	)
 }
 
@@ -292,6 +299,7 @@ func (b *UpdateMedicine) check() *Rejection {
 		given(b.Form, word("form", false)),
 		given(b.ATCCode, func(v string) *Rejection { return checkCode("atc_code", v, false) }),
 		given(b.Category, name("category", false)),
+		given(b.ControlClass, func(v string) *Rejection { return checkCode("control_class", v, false) }),
 	)
 }
 
@@ -309,7 +317,7 @@ func (b *RegisterLot) check() *Rejection {
 	}
 	return first(
 		checkNewID("lot_id", b.LotID),
-		checkID("medicine_id", b.MedicineID),
+		checkReference("medicine_id", b.MedicineID),
 		name("manufacturer", false)(b.Manufacturer),
 		checkGTIN(b.GTIN),
 		word("lot_number", true)(b.LotNumber),
@@ -338,9 +346,10 @@ func (b *DeactivateLot) check() *Rejection {
 
 func (b *ReceiveStock) check() *Rejection {
 	return first(
-		checkID("location_id", b.LocationID),
-		checkID("lot_id", b.LotID),
+		checkReference("location_id", b.LocationID),
+		checkReference("lot_id", b.LotID),
 		checkQuantity(b.Quantity, false),
+		checkPack(b.Pack),
 		name("supplier", false)(b.Supplier),
 		checkCode("reference", b.Reference, false),
 	)
@@ -354,10 +363,11 @@ func (b *ReserveStock) check() *Rejection {
 		return reject(ReasonInvalidField, "lasts_until", "lasts_until must be a day up to 9999-12-31.")
 	}
 	return first(
-		checkID("location_id", b.LocationID),
-		checkID("medicine_id", b.MedicineID),
+		checkReference("location_id", b.LocationID),
+		checkReference("medicine_id", b.MedicineID),
 		checkQuantity(b.Quantity, false),
-		checkOptionalID("lot_id", b.LotID),
+		checkPack(b.Pack),
+		checkOptionalReference("lot_id", b.LotID),
 		checkCode("reason_code", b.ReasonCode, true),
 	)
 }
@@ -387,15 +397,17 @@ func (b *IssueStock) check() *Rejection {
 		return first(
 			checkID("hold_id", b.HoldID),
 			checkQuantity(b.Quantity, true),
+			checkPack(b.Pack),
 			checkCode("recipient", b.Recipient, false),
 			checkCode("reason_code", b.ReasonCode, false),
 		)
 	}
 	return first(
-		checkID("location_id", b.LocationID),
-		checkID("medicine_id", b.MedicineID),
-		checkOptionalID("lot_id", b.LotID),
+		checkReference("location_id", b.LocationID),
+		checkReference("medicine_id", b.MedicineID),
+		checkOptionalReference("lot_id", b.LotID),
 		checkQuantity(b.Quantity, false),
+		checkPack(b.Pack),
 		checkCode("recipient", b.Recipient, false),
 		checkCode("reason_code", b.ReasonCode, false),
 	)
@@ -406,18 +418,20 @@ func (b *AdjustStock) check() *Rejection {
 		return reject(ReasonInvalidField, "direction", "The direction must be increase or decrease.")
 	}
 	return first(
-		checkID("location_id", b.LocationID),
-		checkID("lot_id", b.LotID),
+		checkReference("location_id", b.LocationID),
+		checkReference("lot_id", b.LotID),
 		checkQuantity(b.Quantity, false),
+		checkPack(b.Pack),
 		checkCode("reason_code", b.ReasonCode, true),
 	)
 }
 
 func (b *WriteOffStock) check() *Rejection {
 	return first(
-		checkID("location_id", b.LocationID),
-		checkID("lot_id", b.LotID),
+		checkReference("location_id", b.LocationID),
+		checkReference("lot_id", b.LotID),
 		checkQuantity(b.Quantity, false),
+		checkPack(b.Pack),
 		checkCode("reason_code", b.ReasonCode, true),
 		checkCode("reference", b.Reference, false),
 	)
@@ -425,9 +439,10 @@ func (b *WriteOffStock) check() *Rejection {
 
 func (b *ReturnToSupplier) check() *Rejection {
 	return first(
-		checkID("location_id", b.LocationID),
-		checkID("lot_id", b.LotID),
+		checkReference("location_id", b.LocationID),
+		checkReference("lot_id", b.LotID),
 		checkQuantity(b.Quantity, false),
+		checkPack(b.Pack),
 		checkCode("reason_code", b.ReasonCode, true),
 		name("supplier", false)(b.Supplier),
 		checkCode("reference", b.Reference, false),

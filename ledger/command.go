@@ -3,6 +3,7 @@ package ledger
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 )
 
 // Kind identifies a command and the event it becomes. The numbers are part of
@@ -46,32 +47,97 @@ func (k Kind) String() string {
 }
 
 type kindSpec struct {
-	name  string
-	event func() EventBody
+	name    string
+	command func() CommandBody // nil for what is no command
+	event   func() EventBody
+}
+
+// KindByName returns the kind of the command with a name in the API.
+func KindByName(name string) (Kind, bool) {
+	for kind, spec := range kinds {
+		if spec.name == name && spec.command != nil {
+			return kind, true
+		}
+	}
+	return 0, false
+}
+
+// Kinds returns the kinds of all commands, in their order.
+func Kinds() []Kind {
+	var all []Kind
+	for kind, spec := range kinds {
+		if spec.command != nil {
+			all = append(all, kind)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// changed makes the registry's entry of a command whose event is a Change.
+func changed(kind Kind, name string, command func() CommandBody) kindSpec {
+	return kindSpec{name, command, func() EventBody { return &Change{of: kind} }}
 }
 
 // kinds is the registry of everything that can stand in a journal.
-var kinds = map[Kind]kindSpec{
-	KindCreateClinic:       {"CreateClinic", func() EventBody { return new(ClinicCreated) }},
-	KindUpdateClinic:       {"UpdateClinic", func() EventBody { return new(ClinicUpdated) }},
-	KindDeactivateClinic:   {"DeactivateClinic", func() EventBody { return new(ClinicDeactivated) }},
-	KindCreateLocation:     {"CreateLocation", func() EventBody { return new(LocationCreated) }},
-	KindUpdateLocation:     {"UpdateLocation", func() EventBody { return new(LocationUpdated) }},
-	KindDeactivateLocation: {"DeactivateLocation", func() EventBody { return new(LocationDeactivated) }},
-	KindAddMedicine:        {"AddMedicine", func() EventBody { return new(MedicineAdded) }},
-	KindUpdateMedicine:     {"UpdateMedicine", func() EventBody { return new(MedicineUpdated) }},
-	KindDeactivateMedicine: {"DeactivateMedicine", func() EventBody { return new(MedicineDeactivated) }},
-	KindRegisterLot:        {"RegisterLot", func() EventBody { return new(LotRegistered) }},
-	KindUpdateLot:          {"UpdateLot", func() EventBody { return new(LotUpdated) }},
-	KindDeactivateLot:      {"DeactivateLot", func() EventBody { return new(LotDeactivated) }},
-	KindReceiveStock:       {"ReceiveStock", func() EventBody { return new(StockReceived) }},
-	KindReserveStock:       {"ReserveStock", func() EventBody { return new(StockReserved) }},
-	KindReleaseStock:       {"ReleaseStock", func() EventBody { return new(StockReleased) }},
-	KindExpireReservation:  {"ExpireReservation", func() EventBody { return new(ReservationExpired) }},
-	KindIssueStock:         {"IssueStock", func() EventBody { return new(StockIssued) }},
-	KindAdjustStock:        {"AdjustStock", func() EventBody { return new(StockAdjusted) }},
-	KindWriteOffStock:      {"WriteOffStock", func() EventBody { return new(StockWrittenOff) }},
-	KindReturnToSupplier:   {"ReturnToSupplier", func() EventBody { return new(StockReturnedToSupplier) }},
+var kinds map[Kind]kindSpec
+
+// The registry is filled here because its constructors lead back to it.
+func init() {
+	kinds = map[Kind]kindSpec{
+		KindCreateClinic:       {"CreateClinic", func() CommandBody { return new(CreateClinic) }, func() EventBody { return new(ClinicCreated) }},
+		KindUpdateClinic:       {"UpdateClinic", func() CommandBody { return new(UpdateClinic) }, func() EventBody { return new(ClinicUpdated) }},
+		KindDeactivateClinic:   {"DeactivateClinic", func() CommandBody { return new(DeactivateClinic) }, func() EventBody { return new(ClinicDeactivated) }},
+		KindCreateLocation:     {"CreateLocation", func() CommandBody { return new(CreateLocation) }, func() EventBody { return new(LocationCreated) }},
+		KindUpdateLocation:     {"UpdateLocation", func() CommandBody { return new(UpdateLocation) }, func() EventBody { return new(LocationUpdated) }},
+		KindDeactivateLocation: {"DeactivateLocation", func() CommandBody { return new(DeactivateLocation) }, func() EventBody { return new(LocationDeactivated) }},
+		KindAddMedicine:        {"AddMedicine", func() CommandBody { return new(AddMedicine) }, func() EventBody { return new(MedicineAdded) }},
+		KindUpdateMedicine:     {"UpdateMedicine", func() CommandBody { return new(UpdateMedicine) }, func() EventBody { return new(MedicineUpdated) }},
+		KindDeactivateMedicine: {"DeactivateMedicine", func() CommandBody { return new(DeactivateMedicine) }, func() EventBody { return new(MedicineDeactivated) }},
+		KindRegisterLot:        {"RegisterLot", func() CommandBody { return new(RegisterLot) }, func() EventBody { return new(LotRegistered) }},
+		KindUpdateLot:          {"UpdateLot", func() CommandBody { return new(UpdateLot) }, func() EventBody { return new(LotUpdated) }},
+		KindDeactivateLot:      {"DeactivateLot", func() CommandBody { return new(DeactivateLot) }, func() EventBody { return new(LotDeactivated) }},
+		KindReceiveStock:       {"ReceiveStock", func() CommandBody { return new(ReceiveStock) }, func() EventBody { return new(StockReceived) }},
+		KindReserveStock:       {"ReserveStock", func() CommandBody { return new(ReserveStock) }, func() EventBody { return new(StockReserved) }},
+		KindReleaseStock:       {"ReleaseStock", func() CommandBody { return new(ReleaseStock) }, func() EventBody { return new(StockReleased) }},
+		KindExpireReservation:  {"ExpireReservation", func() CommandBody { return new(ExpireReservation) }, func() EventBody { return new(ReservationExpired) }},
+		KindIssueStock:         {"IssueStock", func() CommandBody { return new(IssueStock) }, func() EventBody { return new(StockIssued) }},
+		KindAdjustStock:        {"AdjustStock", func() CommandBody { return new(AdjustStock) }, func() EventBody { return new(StockAdjusted) }},
+		KindWriteOffStock:      {"WriteOffStock", func() CommandBody { return new(WriteOffStock) }, func() EventBody { return new(StockWrittenOff) }},
+		KindReturnToSupplier:   {"ReturnToSupplier", func() CommandBody { return new(ReturnToSupplier) }, func() EventBody { return new(StockReturnedToSupplier) }},
+		KindSetPacks:           changed(KindSetPacks, "SetPacks", func() CommandBody { return new(SetPacks) }),
+		KindAddIdentifier:      changed(KindAddIdentifier, "AddIdentifier", func() CommandBody { return new(AddIdentifier) }),
+		KindRemoveIdentifier:   changed(KindRemoveIdentifier, "RemoveIdentifier", func() CommandBody { return new(RemoveIdentifier) }),
+		KindSetPolicy:          changed(KindSetPolicy, "SetPolicy", func() CommandBody { return new(SetPolicy) }),
+		KindUpdateStockLevels:  changed(KindUpdateStockLevels, "UpdateStockLevels", func() CommandBody { return new(UpdateStockLevels) }),
+		KindReverseReceipt:     changed(KindReverseReceipt, "ReverseReceipt", func() CommandBody { return new(ReverseReceipt) }),
+		KindStartCount:         changed(KindStartCount, "StartCount", func() CommandBody { return new(StartCount) }),
+		KindRecordCount:        changed(KindRecordCount, "RecordCount", func() CommandBody { return new(RecordCount) }),
+		KindCompleteCount:      changed(KindCompleteCount, "CompleteCount", func() CommandBody { return new(CompleteCount) }),
+		KindCancelCount:        changed(KindCancelCount, "CancelCount", func() CommandBody { return new(CancelCount) }),
+		KindConvertStock:       changed(KindConvertStock, "ConvertStock", func() CommandBody { return new(ConvertStock) }),
+		KindOpenContainer:      changed(KindOpenContainer, "OpenContainer", func() CommandBody { return new(OpenContainer) }),
+		KindQuarantineLot:      changed(KindQuarantineLot, "QuarantineLot", func() CommandBody { return new(QuarantineLot) }),
+		KindReleaseLot:         changed(KindReleaseLot, "ReleaseLot", func() CommandBody { return new(ReleaseLot) }),
+		KindRecallLot:          changed(KindRecallLot, "RecallLot", func() CommandBody { return new(RecallLot) }),
+		KindContinueRecall:     changed(KindContinueRecall, "ContinueRecall", func() CommandBody { return new(ContinueRecall) }),
+		KindLiftRecall:         changed(KindLiftRecall, "LiftRecall", func() CommandBody { return new(LiftRecall) }),
+		KindTransferStock:      changed(KindTransferStock, "TransferStock", func() CommandBody { return new(TransferStock) }),
+		KindApproveTransfer:    changed(KindApproveTransfer, "ApproveTransfer", func() CommandBody { return new(ApproveTransfer) }),
+		KindRejectTransfer:     changed(KindRejectTransfer, "RejectTransfer", func() CommandBody { return new(RejectTransfer) }),
+		KindCancelTransfer:     changed(KindCancelTransfer, "CancelTransfer", func() CommandBody { return new(CancelTransfer) }),
+		KindDispatchTransfer:   changed(KindDispatchTransfer, "DispatchTransfer", func() CommandBody { return new(DispatchTransfer) }),
+		KindReceiveTransfer:    changed(KindReceiveTransfer, "ReceiveTransfer", func() CommandBody { return new(ReceiveTransfer) }),
+		KindCompleteTransfer:   changed(KindCompleteTransfer, "CompleteTransfer", func() CommandBody { return new(CompleteTransfer) }),
+		KindLendStock:          changed(KindLendStock, "LendStock", func() CommandBody { return new(LendStock) }),
+		KindBorrowStock:        changed(KindBorrowStock, "BorrowStock", func() CommandBody { return new(BorrowStock) }),
+		KindRepayLoan:          changed(KindRepayLoan, "RepayLoan", func() CommandBody { return new(RepayLoan) }),
+		KindReceiveRepayment:   changed(KindReceiveRepayment, "ReceiveRepayment", func() CommandBody { return new(ReceiveRepayment) }),
+		KindApproveCommand:     changed(KindApproveCommand, "ApproveCommand", func() CommandBody { return new(ApproveCommand) }),
+		KindRejectCommand:      changed(KindRejectCommand, "RejectCommand", func() CommandBody { return new(RejectCommand) }),
+		KindLapseCommand:       changed(KindLapseCommand, "LapseCommand", func() CommandBody { return new(LapseCommand) }),
+		KindRequestApproval:    {"RequestApproval", nil, func() EventBody { return &Change{of: KindRequestApproval} }},
+	}
 }
 
 // SystemKeyPrefix begins the idempotency keys of the commands that the ledger
@@ -92,6 +158,9 @@ type Command struct {
 	// recorded.
 	OccurredAt Instant
 	Body       CommandBody
+	// Witness is the second person who stands by, where there is one: the
+	// subject of a verified token, and never the actor.
+	Witness Actor
 }
 
 // RequestHash is what tells a repeated command from another one under the same
@@ -109,6 +178,7 @@ func (c Command) RequestHash() RequestHash {
 	text(&w, &c.Actor)
 	number(&w, &c.OccurredAt)
 	c.Body.fields(&w)
+	extraText(&w, extraWitness, &c.Witness)
 	sum := sha256.Sum256(w.buf)
 	return RequestHash(sum[:16])
 }
@@ -120,7 +190,7 @@ type CommandBody interface {
 	// check judges the body by itself, without state.
 	check() *Rejection
 	// decide judges it against the state and resolves every fact.
-	decide(s *State, at Instant) (EventBody, *Rejection)
+	decide(s *State, by Actor, at Instant) (EventBody, *Rejection)
 }
 
 // LocationKind says what a location is for.
@@ -199,6 +269,9 @@ type AddMedicine struct {
 	Form       string
 	ATCCode    string
 	Category   string
+	// ControlClass groups the medicines that the law controls alike; empty
+	// for the others.
+	ControlClass string
 }
 
 // UpdateMedicine changes the given fields. The base unit is fixed once a lot
@@ -213,6 +286,8 @@ type UpdateMedicine struct {
 	ATCCode    *string
 	Category   *string
 	Active     *bool
+
+	ControlClass *string
 }
 
 // DeactivateMedicine ends a medicine of which no stock remains.
@@ -258,6 +333,7 @@ type ReceiveStock struct {
 	Quantity   int64
 	Supplier   string
 	Reference  string // delivery note or order
+	Pack       string // what Quantity counts; empty: base units
 }
 
 // ReserveStock holds units for a reason until a deadline, first expired first,
@@ -269,7 +345,8 @@ type ReserveStock struct {
 	Quantity   int64
 	ReasonCode string
 	Deadline   Instant
-	LastsUntil Date // zero: any; else only lots usable until this day
+	LastsUntil Date   // zero: any; else only lots usable until this day
+	Pack       string // what Quantity counts; empty: base units
 }
 
 // ReleaseStock gives up a hold, or a part of it.
@@ -294,6 +371,7 @@ type IssueStock struct {
 	Quantity   int64 // with a hold, zero means all that is left
 	Recipient  string
 	ReasonCode string
+	Pack       string // what Quantity counts; empty: base units
 }
 
 // AdjustStock corrects the available units of a lot at a location.
@@ -303,6 +381,7 @@ type AdjustStock struct {
 	Direction  Direction
 	Quantity   int64
 	ReasonCode string
+	Pack       string // what Quantity counts; empty: base units
 }
 
 // WriteOffStock takes available units of a lot out as wasted: expired, broken,
@@ -313,6 +392,9 @@ type WriteOffStock struct {
 	Quantity   int64
 	ReasonCode string
 	Reference  string // the certificate of destruction, for example
+	// FromQuarantine takes the units out of quarantine.
+	FromQuarantine bool
+	Pack           string // what Quantity counts; empty: base units
 }
 
 // ReturnToSupplier gives available units of a lot back to who delivered them,
@@ -324,6 +406,9 @@ type ReturnToSupplier struct {
 	ReasonCode string
 	Supplier   string
 	Reference  string // the return note
+	// FromQuarantine takes the units out of quarantine.
+	FromQuarantine bool
+	Pack           string // what Quantity counts; empty: base units
 }
 
 // Kind identifies the command.
@@ -433,6 +518,7 @@ func (b *AddMedicine) fields(c *codec) {
 	text(c, &b.Form)
 	text(c, &b.ATCCode)
 	text(c, &b.Category)
+	extraText(c, extraControlClass, &b.ControlClass)
 }
 
 func (b *UpdateMedicine) fields(c *codec) {
@@ -445,6 +531,7 @@ func (b *UpdateMedicine) fields(c *codec) {
 	optional(c, &b.ATCCode, text[string])
 	optional(c, &b.Category, text[string])
 	optional(c, &b.Active, flagField)
+	extraOptional(c, extraControlClass, &b.ControlClass)
 }
 
 func (b *DeactivateMedicine) fields(c *codec) {
@@ -484,6 +571,7 @@ func (b *ReceiveStock) fields(c *codec) {
 	number(c, &b.Quantity)
 	text(c, &b.Supplier)
 	text(c, &b.Reference)
+	extraText(c, extraPack, &b.Pack)
 }
 
 func (b *ReserveStock) fields(c *codec) {
@@ -494,6 +582,7 @@ func (b *ReserveStock) fields(c *codec) {
 	text(c, &b.ReasonCode)
 	number(c, &b.Deadline)
 	number(c, &b.LastsUntil)
+	extraText(c, extraPack, &b.Pack)
 }
 
 func (b *ReleaseStock) fields(c *codec) {
@@ -512,6 +601,7 @@ func (b *IssueStock) fields(c *codec) {
 	number(c, &b.Quantity)
 	text(c, &b.Recipient)
 	text(c, &b.ReasonCode)
+	extraText(c, extraPack, &b.Pack)
 }
 
 func (b *AdjustStock) fields(c *codec) {
@@ -520,6 +610,7 @@ func (b *AdjustStock) fields(c *codec) {
 	number(c, &b.Direction)
 	number(c, &b.Quantity)
 	text(c, &b.ReasonCode)
+	extraText(c, extraPack, &b.Pack)
 }
 
 func (b *WriteOffStock) fields(c *codec) {
@@ -528,6 +619,8 @@ func (b *WriteOffStock) fields(c *codec) {
 	number(c, &b.Quantity)
 	text(c, &b.ReasonCode)
 	text(c, &b.Reference)
+	extraFlag(c, extraFromQuarantine, &b.FromQuarantine)
+	extraText(c, extraPack, &b.Pack)
 }
 
 func (b *ReturnToSupplier) fields(c *codec) {
@@ -537,4 +630,6 @@ func (b *ReturnToSupplier) fields(c *codec) {
 	text(c, &b.ReasonCode)
 	text(c, &b.Supplier)
 	text(c, &b.Reference)
+	extraFlag(c, extraFromQuarantine, &b.FromQuarantine)
+	extraText(c, extraPack, &b.Pack)
 }

@@ -19,7 +19,10 @@ func Decide(s *State, c Command, at Instant) (Event, *Rejection) {
 	if r := s.admits(&c, at); r != nil {
 		return Event{}, r
 	}
-	body, r := c.Body.decide(s, at)
+	mark := s.Mark()
+	defer s.Rollback(mark)
+	body, r := c.Body.decide(s, c.Actor, at)
+	s.Rollback(mark)
 	if r != nil {
 		return Event{}, r
 	}
@@ -27,11 +30,38 @@ func Decide(s *State, c Command, at Instant) (Event, *Rejection) {
 	if occurred == 0 {
 		occurred = at
 	}
-	return Event{
+	event := Event{
 		Clinic: s.id, Sequence: s.head.Sequence + 1, At: at, OccurredAt: occurred,
 		Actor: c.Actor, IdempotencyKey: c.IdempotencyKey, RequestHash: c.RequestHash(),
-		Body: body,
-	}, nil
+		Body: body, Witness: c.Witness,
+	}
+	return event, s.applyPolicy(&c, &event)
+}
+
+// applyPolicy holds a decided command against what the clinic demands. Where a
+// second person must approve it first, its event becomes the request for one.
+func (s *State) applyPolicy(c *Command, event *Event) *Rejection {
+	if c.Actor == SystemActor || s.clinic == nil {
+		return nil
+	}
+	if r := s.reasonAllowed(c.Body.Kind(), event.Body); r != nil {
+		return r
+	}
+	switch s.requirement(c.Body.Kind(), event.Body) {
+	case RequireReview:
+		event.ReviewBy = s.approvalDeadline(event.At)
+	case RequireWitness:
+		if c.Witness == "" {
+			return reject(ReasonWitnessRequired, "witness_token", "The clinic's policy wants a witness for this %s.", c.Body.Kind())
+		}
+	case RequireApprovalBefore:
+		request, r := s.request(c, event.Body, event.At)
+		if r != nil {
+			return r
+		}
+		event.Body = request
+	}
+	return nil
 }
 
 // admits judges what holds for every command: the clinic and the time.
@@ -70,8 +100,9 @@ func (s *State) admitsTime(c *Command, at Instant, backdatingDays int64) *Reject
 }
 
 func (s *State) activeLocation(id LocationID) (*Location, *Rejection) {
-	location, ok := s.locations[id]
-	if !ok {
+	found, ok := s.identified(SubjectLocation, string(id))
+	location := s.locations[LocationID(found)]
+	if !ok || location == nil {
 		return nil, reject(ReasonLocationNotFound, "location_id", "Clinic %q has no location %q.", s.id, id).with("location_id", id)
 	}
 	if !location.Active {
@@ -81,8 +112,9 @@ func (s *State) activeLocation(id LocationID) (*Location, *Rejection) {
 }
 
 func (s *State) activeMedicine(id MedicineID) (*Medicine, *Rejection) {
-	medicine, ok := s.medicines[id]
-	if !ok {
+	found, ok := s.identified(SubjectMedicine, string(id))
+	medicine := s.medicines[MedicineID(found)]
+	if !ok || medicine == nil {
 		return nil, reject(ReasonMedicineNotFound, "medicine_id", "Clinic %q has no medicine %q.", s.id, id).with("medicine_id", id)
 	}
 	if !medicine.Active {
@@ -92,8 +124,9 @@ func (s *State) activeMedicine(id MedicineID) (*Medicine, *Rejection) {
 }
 
 func (s *State) knownLot(id LotID) (*Lot, *Rejection) {
-	lot, ok := s.lots[id]
-	if !ok {
+	found, ok := s.identified(SubjectLot, string(id))
+	lot := s.lots[LotID(found)]
+	if !ok || lot == nil {
 		return nil, reject(ReasonLotNotFound, "lot_id", "Clinic %q has no lot %q.", s.id, id).with("lot_id", id)
 	}
 	return lot, nil
@@ -131,7 +164,7 @@ func (s *State) checkZone(zone string) *Rejection {
 	})
 }
 
-func (b *CreateClinic) decide(s *State, _ Instant) (EventBody, *Rejection) {
+func (b *CreateClinic) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection) {
 	if s.clinic != nil {
 		return nil, reject(ReasonClinicExists, "clinic_id", "Clinic %q exists.", s.id).with("clinic_id", s.id)
 	}
@@ -141,7 +174,7 @@ func (b *CreateClinic) decide(s *State, _ Instant) (EventBody, *Rejection) {
 	return &ClinicCreated{Name: b.Name, TimeZone: b.TimeZone, BackdatingDays: b.BackdatingDays}, nil
 }
 
-func (b *UpdateClinic) decide(s *State, _ Instant) (EventBody, *Rejection) {
+func (b *UpdateClinic) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection) {
 	if r := checkVersion(b.Etag, s.clinic.LastSequence); r != nil {
 		return nil, r
 	}
@@ -160,7 +193,7 @@ func (b *UpdateClinic) decide(s *State, _ Instant) (EventBody, *Rejection) {
 	return event, nil
 }
 
-func (b *DeactivateClinic) decide(s *State, _ Instant) (EventBody, *Rejection) {
+func (b *DeactivateClinic) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection) {
 	r := first(
 		checkVersion(b.Etag, s.clinic.LastSequence),
 		s.mayDeactivate(true, ReasonClinicHoldsStock, func(*stockRow) bool { return true }),
@@ -214,7 +247,7 @@ func (s *State) identityFree(reason Reason, field, from, to string) *Rejection {
 	return nil
 }
 
-func (b *CreateLocation) decide(s *State, _ Instant) (EventBody, *Rejection) {
+func (b *CreateLocation) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection) {
 	id := newID(s, b.LocationID, locationPrefix)
 	if r := unique(s, ReasonLocationExists, "location_id", s.locations, id, locationIdentity(b.Name)); r != nil {
 		return nil, r
@@ -222,7 +255,7 @@ func (b *CreateLocation) decide(s *State, _ Instant) (EventBody, *Rejection) {
 	return &LocationCreated{LocationID: id, Name: b.Name, LocationKind: b.LocationKind}, nil
 }
 
-func (b *UpdateLocation) decide(s *State, _ Instant) (EventBody, *Rejection) {
+func (b *UpdateLocation) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection) {
 	location, ok := s.locations[b.LocationID]
 	if !ok {
 		_, r := s.activeLocation(b.LocationID)
@@ -254,7 +287,7 @@ func ofLot(id LotID) func(*stockRow) bool {
 	return func(row *stockRow) bool { return row.Lot == id }
 }
 
-func (b *DeactivateLocation) decide(s *State, _ Instant) (EventBody, *Rejection) {
+func (b *DeactivateLocation) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection) {
 	location, r := s.activeLocation(b.LocationID)
 	if r != nil {
 		return nil, r
@@ -266,16 +299,16 @@ func (b *DeactivateLocation) decide(s *State, _ Instant) (EventBody, *Rejection)
 	return &LocationDeactivated{LocationID: b.LocationID, ReasonCode: b.ReasonCode}, r
 }
 
-func (b *AddMedicine) decide(s *State, _ Instant) (EventBody, *Rejection) {
+func (b *AddMedicine) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection) {
 	id := newID(s, b.MedicineID, medicinePrefix)
-	facts := MedicineFacts{Name: b.Name, BaseUnit: b.BaseUnit, Strength: b.Strength, Form: b.Form, ATCCode: b.ATCCode, Category: b.Category}
+	facts := MedicineFacts{Name: b.Name, BaseUnit: b.BaseUnit, Strength: b.Strength, Form: b.Form, ATCCode: b.ATCCode, Category: b.Category, ControlClass: b.ControlClass}
 	if r := unique(s, ReasonMedicineExists, "medicine_id", s.medicines, id, medicineIdentity(facts)); r != nil {
 		return nil, r
 	}
 	return &MedicineAdded{MedicineID: id, MedicineFacts: facts}, nil
 }
 
-func (b *UpdateMedicine) decide(s *State, _ Instant) (EventBody, *Rejection) {
+func (b *UpdateMedicine) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection) {
 	medicine, ok := s.medicines[b.MedicineID]
 	if !ok {
 		_, r := s.activeMedicine(b.MedicineID)
@@ -287,6 +320,7 @@ func (b *UpdateMedicine) decide(s *State, _ Instant) (EventBody, *Rejection) {
 			Name: or(b.Name, medicine.Name), BaseUnit: or(b.BaseUnit, medicine.BaseUnit),
 			Strength: or(b.Strength, medicine.Strength), Form: or(b.Form, medicine.Form),
 			ATCCode: or(b.ATCCode, medicine.ATCCode), Category: or(b.Category, medicine.Category),
+			ControlClass: or(b.ControlClass, medicine.ControlClass),
 		},
 		Active: or(b.Active, medicine.Active),
 	}
@@ -313,7 +347,7 @@ func (s *State) baseUnitFree(medicine *Medicine, unit string) *Rejection {
 	return nil
 }
 
-func (b *DeactivateMedicine) decide(s *State, _ Instant) (EventBody, *Rejection) {
+func (b *DeactivateMedicine) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection) {
 	medicine, r := s.activeMedicine(b.MedicineID)
 	if r != nil {
 		return nil, r
@@ -325,19 +359,26 @@ func (b *DeactivateMedicine) decide(s *State, _ Instant) (EventBody, *Rejection)
 	return &MedicineDeactivated{MedicineID: b.MedicineID, ReasonCode: b.ReasonCode}, r
 }
 
-func (b *RegisterLot) decide(s *State, _ Instant) (EventBody, *Rejection) {
-	if _, r := s.activeMedicine(b.MedicineID); r != nil {
+func (b *RegisterLot) decide(s *State, _ Actor, at Instant) (EventBody, *Rejection) {
+	found, r := s.medicineItem(b.MedicineID, at)
+	if r != nil {
 		return nil, r
 	}
-	id := newID(s, b.LotID, lotPrefix)
-	facts := LotFacts{Manufacturer: b.Manufacturer, GTIN: b.GTIN, LotNumber: b.LotNumber, Expiry: b.Expiry}
-	if r := unique(s, ReasonLotExists, "lot_id", s.lots, id, lotIdentity(b.MedicineID, facts)); r != nil {
+	lot := &Lot{
+		ID: newID(s, b.LotID, lotPrefix), Medicine: found.medicine.ID,
+		LotFacts: LotFacts{Manufacturer: b.Manufacturer, GTIN: b.GTIN, LotNumber: b.LotNumber, Expiry: b.Expiry},
+	}
+	if r := s.newLot(lot); r != nil {
 		return nil, r
 	}
-	return &LotRegistered{LotID: id, MedicineID: b.MedicineID, LotFacts: facts}, nil
+	event := &LotRegistered{LotID: lot.ID, MedicineID: lot.Medicine, LotFacts: lot.LotFacts}
+	if recall := s.recallOf(lot.LotFacts); recall != nil {
+		event.RecallID = recall.RecallID
+	}
+	return event, nil
 }
 
-func (b *UpdateLot) decide(s *State, _ Instant) (EventBody, *Rejection) {
+func (b *UpdateLot) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection) {
 	lot, r := s.knownLot(b.LotID)
 	if r != nil {
 		return nil, r
@@ -350,18 +391,31 @@ func (b *UpdateLot) decide(s *State, _ Instant) (EventBody, *Rejection) {
 		},
 		Active: or(b.Active, lot.Active),
 	}
+	if recall := s.recallOf(event.LotFacts); recall != nil && lot.Bar != BarRecalled {
+		event.RecallID = recall.RecallID
+	}
 	if event.Manufacturer == "" && event.GTIN == "" {
 		return nil, reject(ReasonInvalidField, "manufacturer", "A lot needs a manufacturer or a GTIN: lot numbers alone are not unique.")
 	}
 	r = first(
 		checkVersion(b.Etag, lot.LastSequence),
 		s.identityFree(ReasonLotExists, "lot_id", lotIdentity(lot.Medicine, lot.LotFacts), lotIdentity(lot.Medicine, event.LotFacts)),
+		s.packLotFree(lot.LotFacts, event.LotFacts),
 		s.mayDeactivate(lot.Active && !event.Active, ReasonLotHoldsStock, ofLot(b.LotID)),
 	)
 	return event, r
 }
 
-func (b *DeactivateLot) decide(s *State, _ Instant) (EventBody, *Rejection) {
+// packLotFree refuses to give a lot the GTIN and lot number of another one: a
+// scan would name both.
+func (s *State) packLotFree(from, to LotFacts) *Rejection {
+	if to.GTIN == "" {
+		return nil
+	}
+	return s.identityFree(ReasonLotExists, "lot_id", gtinLotIdentity(from.GTIN, from.LotNumber), gtinLotIdentity(to.GTIN, to.LotNumber))
+}
+
+func (b *DeactivateLot) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection) {
 	lot, r := s.activeLot(b.LotID)
 	if r != nil {
 		return nil, r

@@ -1,25 +1,52 @@
 package ledger
 
-func (b *ReceiveStock) decide(s *State, at Instant) (EventBody, *Rejection) {
-	if _, r := s.activeLocation(b.LocationID); r != nil {
-		return nil, r
-	}
-	lot, r := s.activeLot(b.LotID)
+func (b *ReceiveStock) decide(s *State, _ Actor, at Instant) (EventBody, *Rejection) {
+	location, r := s.activeLocation(b.LocationID)
 	if r != nil {
 		return nil, r
 	}
+	found, r := s.activeLotItem(b.LotID, at)
+	if r != nil {
+		return nil, r
+	}
+	lot := found.lot
 	if _, r := s.activeMedicine(lot.Medicine); r != nil {
 		return nil, r
 	}
 	if r := s.notExpired(lot, at); r != nil {
 		return nil, r
 	}
-	shelf := Shelf{Location: b.LocationID, Medicine: lot.Medicine}
-	line, r := s.line(shelf, lot.ID, Supplier, Available, b.Quantity)
+	quantity, r := found.units(s, b.Quantity, b.Pack)
 	if r != nil {
 		return nil, r
 	}
-	return &StockReceived{Shelf: shelf, Lines: []Line{line}, Supplier: b.Supplier, Reference: b.Reference}, nil
+	supplier, r := s.supplier(b.Supplier)
+	if r != nil {
+		return nil, r
+	}
+	shelf, barred := Shelf{Location: location.ID, Medicine: lot.Medicine}, lot.Bar != BarNone
+	line, r := s.line(shelf, lot.ID, Supplier, availableOr(barred), quantity)
+	if r != nil {
+		return nil, r
+	}
+	return &StockReceived{Shelf: shelf, Lines: []Line{line}, Supplier: supplier, Reference: b.Reference, Quarantined: barred}, nil
+}
+
+// activeLotItem resolves a reference to an active lot.
+func (s *State) activeLotItem(reference LotID, at Instant) (item, *Rejection) {
+	found, r := s.lotItem(reference, at)
+	if r == nil && !found.lot.Active {
+		r = reject(ReasonLotInactive, "lot_id", "Lot %q is inactive.", found.lot.ID).with("lot_id", found.lot.ID)
+	}
+	return found, r
+}
+
+// usable refuses the use of a lot that has expired or is barred.
+func (s *State) usable(lot *Lot, at Instant) *Rejection {
+	if r := s.notExpired(lot, at); r != nil {
+		return r
+	}
+	return s.barred(lot)
 }
 
 func (s *State) notExpired(lot *Lot, at Instant) *Rejection {
@@ -76,7 +103,7 @@ type demand struct {
 // usable reports whether a row may serve the demand on a day: neither expired
 // nor barred, and lasting long enough.
 func (d demand) usable(row *stockRow, today Date) bool {
-	return (d.lot == "" || row.Lot == d.lot) && row.lot.Active &&
+	return (d.lot == "" || row.Lot == d.lot) && row.lot.Active && row.lot.Bar == BarNone &&
 		row.lot.Expiry >= today && row.lot.Expiry >= d.lastsUntil
 }
 
@@ -133,23 +160,51 @@ func (s *State) demandable(d demand, at Instant) *Rejection {
 		return reject(ReasonLotOfOtherMedicine, "lot_id", "Lot %q belongs to medicine %q, not to %q.", lot.ID, lot.Medicine, d.shelf.Medicine).
 			with("lot_id", lot.ID, "medicine_id", lot.Medicine)
 	}
-	return s.notExpired(lot, at)
+	return s.usable(lot, at)
 }
 
-func (b *ReserveStock) demand() demand {
-	return demand{Shelf{b.LocationID, b.MedicineID}, b.LotID, b.Quantity, b.LastsUntil}
+// wish is a demand as a caller spells it.
+type wish struct {
+	location LocationID
+	medicine MedicineID
+	lot      LotID
+	quantity int64
+	pack     string
 }
 
-func (b *IssueStock) demand() demand {
-	return demand{shelf: Shelf{b.LocationID, b.MedicineID}, lot: b.LotID, quantity: b.Quantity}
+// resolve turns what a caller spells into a demand.
+func (s *State) resolve(w wish, at Instant) (demand, *Rejection) {
+	location, r := s.activeLocation(w.location)
+	if r != nil {
+		return demand{}, r
+	}
+	found, r := s.requestedItem(w.medicine, w.lot, at)
+	if r != nil {
+		return demand{}, r
+	}
+	quantity, r := found.units(s, w.quantity, w.pack)
+	return demand{shelf: Shelf{location.ID, found.medicine.ID}, lot: found.lotID(), quantity: quantity}, r
 }
 
-func (b *ReserveStock) decide(s *State, at Instant) (EventBody, *Rejection) {
+func (b *ReserveStock) demand(s *State, at Instant) (demand, *Rejection) {
+	d, r := s.resolve(wish{b.LocationID, b.MedicineID, b.LotID, b.Quantity, b.Pack}, at)
+	d.lastsUntil = b.LastsUntil
+	return d, r
+}
+
+func (b *IssueStock) demand(s *State, at Instant) (demand, *Rejection) {
+	return s.resolve(wish{b.LocationID, b.MedicineID, b.LotID, b.Quantity, b.Pack}, at)
+}
+
+func (b *ReserveStock) decide(s *State, _ Actor, at Instant) (EventBody, *Rejection) {
 	if b.Deadline <= at {
 		return nil, reject(ReasonDeadlinePassed, "deadline", "The deadline is %s, and it is %s now.", b.Deadline, at).
 			with("deadline", b.Deadline, "now", at)
 	}
-	d := b.demand()
+	d, r := b.demand(s, at)
+	if r != nil {
+		return nil, r
+	}
 	lines, r := s.allocate(d, Reserved, at)
 	if r != nil {
 		return nil, r
@@ -165,6 +220,10 @@ func (s *State) knownHold(id HoldID) (*openHold, *Rejection) {
 	_, hold := s.openHold(id)
 	if hold == nil {
 		return nil, reject(ReasonHoldNotFound, "hold_id", "Clinic %q has no open hold %q.", s.id, id).with("hold_id", id)
+	}
+	if hold.transfer != "" {
+		return nil, reject(ReasonHoldOfTransfer, "hold_id", "Hold %q belongs to transfer %q.", id, hold.transfer).
+			with("hold_id", id, "transfer_id", hold.transfer)
 	}
 	return hold, nil
 }
@@ -200,7 +259,7 @@ func (s *State) take(hold *openHold, to Bucket, quantity int64) ([]Line, *Reject
 	return lines, nil
 }
 
-func (b *ReleaseStock) decide(s *State, _ Instant) (EventBody, *Rejection) {
+func (b *ReleaseStock) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection) {
 	hold, r := s.knownHold(b.HoldID)
 	if r != nil {
 		return nil, r
@@ -212,7 +271,7 @@ func (b *ReleaseStock) decide(s *State, _ Instant) (EventBody, *Rejection) {
 	return &StockReleased{Shelf: hold.shelf.Shelf, HoldID: b.HoldID, Lines: lines, ReasonCode: b.ReasonCode}, nil
 }
 
-func (b *ExpireReservation) decide(s *State, at Instant) (EventBody, *Rejection) {
+func (b *ExpireReservation) decide(s *State, _ Actor, at Instant) (EventBody, *Rejection) {
 	hold, r := s.knownHold(b.HoldID)
 	if r != nil {
 		return nil, r
@@ -228,10 +287,13 @@ func (b *ExpireReservation) decide(s *State, at Instant) (EventBody, *Rejection)
 	return &ReservationExpired{Shelf: hold.shelf.Shelf, HoldID: b.HoldID, Lines: lines}, nil
 }
 
-func (b *IssueStock) decide(s *State, at Instant) (EventBody, *Rejection) {
+func (b *IssueStock) decide(s *State, _ Actor, at Instant) (EventBody, *Rejection) {
 	event := &StockIssued{HoldID: b.HoldID, Recipient: b.Recipient, ReasonCode: b.ReasonCode}
 	if b.HoldID == "" {
-		d := b.demand()
+		d, r := b.demand(s, at)
+		if r != nil {
+			return nil, r
+		}
 		lines, r := s.allocate(d, Issued, at)
 		event.Shelf, event.Lines = d.shelf, lines
 		return event, r
@@ -244,12 +306,16 @@ func (b *IssueStock) decide(s *State, at Instant) (EventBody, *Rejection) {
 		return nil, reject(ReasonHoldOverdue, "hold_id", "Hold %q lasted until %s; it is %s now.", b.HoldID, hold.deadline, at).
 			with("hold_id", b.HoldID, "deadline", hold.deadline, "now", at)
 	}
-	lines, r := s.take(hold, Issued, b.Quantity)
+	quantity, r := item{medicine: s.medicines[hold.shelf.Medicine]}.units(s, b.Quantity, b.Pack)
+	if r != nil {
+		return nil, r
+	}
+	lines, r := s.take(hold, Issued, quantity)
 	if r != nil {
 		return nil, r
 	}
 	for _, line := range lines {
-		if r := s.notExpired(s.lots[line.Lot], at); r != nil {
+		if r := s.usable(s.lots[line.Lot], at); r != nil {
 			return nil, r
 		}
 	}
@@ -257,106 +323,55 @@ func (b *IssueStock) decide(s *State, at Instant) (EventBody, *Rejection) {
 	return event, nil
 }
 
-func (b *AdjustStock) decide(s *State, _ Instant) (EventBody, *Rejection) {
+func (b *AdjustStock) decide(s *State, _ Actor, at Instant) (EventBody, *Rejection) {
 	from, to := Available, Adjustment
 	if b.Direction == Increase {
 		from, to = Adjustment, Available
 	}
-	shelf, lines, r := s.moveLot(b.LocationID, b.LotID, from, to, b.Quantity)
+	shelf, lines, r := s.moveLot(lotMove{b.LocationID, b.LotID, from, to, b.Quantity, b.Pack}, at)
 	return &StockAdjusted{Shelf: shelf, Direction: b.Direction, Lines: lines, ReasonCode: b.ReasonCode}, r
 }
 
-func (b *WriteOffStock) decide(s *State, _ Instant) (EventBody, *Rejection) {
-	shelf, lines, r := s.moveLot(b.LocationID, b.LotID, Available, Wasted, b.Quantity)
-	return &StockWrittenOff{Shelf: shelf, Lines: lines, ReasonCode: b.ReasonCode, Reference: b.Reference}, r
+func (b *WriteOffStock) decide(s *State, _ Actor, at Instant) (EventBody, *Rejection) {
+	shelf, lines, r := s.moveLot(lotMove{b.LocationID, b.LotID, availableOr(b.FromQuarantine), Wasted, b.Quantity, b.Pack}, at)
+	return &StockWrittenOff{Shelf: shelf, Lines: lines, ReasonCode: b.ReasonCode, Reference: b.Reference, FromQuarantine: b.FromQuarantine}, r
 }
 
-func (b *ReturnToSupplier) decide(s *State, _ Instant) (EventBody, *Rejection) {
-	shelf, lines, r := s.moveLot(b.LocationID, b.LotID, Available, Supplier, b.Quantity)
-	return &StockReturnedToSupplier{Shelf: shelf, Lines: lines, ReasonCode: b.ReasonCode, Supplier: b.Supplier, Reference: b.Reference}, r
+func (b *ReturnToSupplier) decide(s *State, _ Actor, at Instant) (EventBody, *Rejection) {
+	supplier, r := s.supplier(b.Supplier)
+	if r != nil {
+		return nil, r
+	}
+	shelf, lines, r := s.moveLot(lotMove{b.LocationID, b.LotID, availableOr(b.FromQuarantine), Supplier, b.Quantity, b.Pack}, at)
+	return &StockReturnedToSupplier{
+		Shelf: shelf, Lines: lines, ReasonCode: b.ReasonCode, Supplier: supplier, Reference: b.Reference, FromQuarantine: b.FromQuarantine,
+	}, r
+}
+
+// lotMove is a movement of units of one named lot.
+type lotMove struct {
+	location LocationID
+	lot      LotID
+	from, to Bucket
+	quantity int64
+	pack     string
 }
 
 // moveLot moves units of one named lot, whether or not it has expired.
-func (s *State) moveLot(location LocationID, id LotID, from, to Bucket, quantity int64) (Shelf, []Line, *Rejection) {
-	if _, r := s.activeLocation(location); r != nil {
-		return Shelf{}, nil, r
-	}
-	lot, r := s.activeLot(id)
+func (s *State) moveLot(m lotMove, at Instant) (Shelf, []Line, *Rejection) {
+	location, r := s.activeLocation(m.location)
 	if r != nil {
 		return Shelf{}, nil, r
 	}
-	shelf := Shelf{Location: location, Medicine: lot.Medicine}
-	line, r := s.line(shelf, lot.ID, from, to, quantity)
+	found, r := s.activeLotItem(m.lot, at)
+	if r != nil {
+		return Shelf{}, nil, r
+	}
+	quantity, r := found.units(s, m.quantity, m.pack)
+	if r != nil {
+		return Shelf{}, nil, r
+	}
+	shelf := Shelf{Location: location.ID, Medicine: found.lot.Medicine}
+	line, r := s.line(shelf, found.lot.ID, m.from, m.to, quantity)
 	return shelf, []Line{line}, r
-}
-
-// ExpiriesFor returns the ExpireReservation commands that make room for a
-// command which was short of stock: holds past their deadline count as reserved
-// until one is posted. It returns none where even all of them would not do.
-func ExpiriesFor(s *State, c Command, at Instant) []Command {
-	d, named, ok := s.demanded(c)
-	if !ok {
-		return nil
-	}
-	shelf, ok := s.shelves[d.shelf]
-	if !ok {
-		return nil
-	}
-	at = max(at, s.head.At)
-	today := s.today(at)
-	// A command that names a lot takes it as it is.
-	serves := func(row *stockRow) bool { return named && row.Lot == d.lot || !named && d.usable(row, today) }
-	short := d.quantity
-	for _, row := range shelf.rows {
-		if serves(row) {
-			short -= row.Available
-		}
-	}
-	keys := s.overdue(shelf, at, func(hold *openHold) bool {
-		for _, line := range hold.lines {
-			if serves(line.row) {
-				short -= line.quantity
-			}
-		}
-		return short <= 0
-	})
-	if short > 0 {
-		return nil
-	}
-	expiries := make([]Command, len(keys))
-	for i, key := range keys {
-		id := key.id(s.tag)
-		expiries[i] = Command{
-			Clinic: s.id, Actor: SystemActor, Body: &ExpireReservation{HoldID: id},
-			IdempotencyKey: SystemKeyPrefix + "expire:" + string(id),
-		}
-	}
-	return expiries
-}
-
-// demanded returns what a command takes off a shelf, and whether it names the
-// lot and takes it whatever its expiry.
-func (s *State) demanded(c Command) (d demand, named, ok bool) {
-	ofLot := func(location LocationID, id LotID, quantity int64) (demand, bool, bool) {
-		lot, known := s.lots[id]
-		if !known {
-			return demand{}, false, false
-		}
-		return demand{shelf: Shelf{location, lot.Medicine}, lot: id, quantity: quantity}, true, true
-	}
-	switch body := c.Body.(type) {
-	case *ReserveStock:
-		return body.demand(), false, true
-	case *IssueStock:
-		return body.demand(), false, true
-	case *AdjustStock:
-		if body.Direction == Decrease {
-			return ofLot(body.LocationID, body.LotID, body.Quantity)
-		}
-	case *WriteOffStock:
-		return ofLot(body.LocationID, body.LotID, body.Quantity)
-	case *ReturnToSupplier:
-		return ofLot(body.LocationID, body.LotID, body.Quantity)
-	}
-	return demand{}, false, false
 }

@@ -1,52 +1,69 @@
 package ledger
 
-// movement is what a stock event says about entries: lines that all move
-// between the same two buckets of one shelf.
-type movement struct {
-	shelf    Shelf
-	from, to Bucket
-	lines    []Line
+import "slices"
+
+// Move says that lots of one shelf go from one bucket to another.
+type Move struct {
+	Shelf
+	From, To Bucket
+	Lines    []Line
+}
+
+func (m *Move) fields(c *codec) {
+	m.Shelf.fields(c)
+	number(c, &m.From)
+	number(c, &m.To)
+	c.lines(&m.Lines)
 }
 
 // mover is an event that posts entries.
-type mover interface{ movement() movement }
+type mover interface{ moves() []Move }
 
-func (b *StockReceived) movement() movement {
-	return movement{b.Shelf, Supplier, Available, b.Lines}
+func oneMove(shelf Shelf, from, to Bucket, lines []Line) []Move {
+	return []Move{{shelf, from, to, lines}}
 }
 
-func (b *StockReserved) movement() movement {
-	return movement{b.Shelf, Available, Reserved, b.Lines}
+func (b *StockReceived) moves() []Move {
+	if b.Quarantined {
+		return oneMove(b.Shelf, Supplier, Quarantined, b.Lines)
+	}
+	return oneMove(b.Shelf, Supplier, Available, b.Lines)
 }
 
-func (b *StockReleased) movement() movement {
-	return movement{b.Shelf, Reserved, Available, b.Lines}
-}
+func (b *StockReserved) moves() []Move { return oneMove(b.Shelf, Available, Reserved, b.Lines) }
 
-func (b *ReservationExpired) movement() movement {
-	return movement{b.Shelf, Reserved, Available, b.Lines}
-}
+func (b *StockReleased) moves() []Move { return oneMove(b.Shelf, Reserved, Available, b.Lines) }
 
-func (b *StockIssued) movement() movement {
+func (b *ReservationExpired) moves() []Move { return oneMove(b.Shelf, Reserved, Available, b.Lines) }
+
+func (b *StockIssued) moves() []Move {
 	if b.HoldID == "" {
-		return movement{b.Shelf, Available, Issued, b.Lines}
+		return oneMove(b.Shelf, Available, Issued, b.Lines)
 	}
-	return movement{b.Shelf, Reserved, Issued, b.Lines}
+	return oneMove(b.Shelf, Reserved, Issued, b.Lines)
 }
 
-func (b *StockAdjusted) movement() movement {
+func (b *StockAdjusted) moves() []Move {
 	if b.Direction == Increase {
-		return movement{b.Shelf, Adjustment, Available, b.Lines}
+		return oneMove(b.Shelf, Adjustment, Available, b.Lines)
 	}
-	return movement{b.Shelf, Available, Adjustment, b.Lines}
+	return oneMove(b.Shelf, Available, Adjustment, b.Lines)
 }
 
-func (b *StockWrittenOff) movement() movement {
-	return movement{b.Shelf, Available, Wasted, b.Lines}
+func (b *StockWrittenOff) moves() []Move {
+	return oneMove(b.Shelf, availableOr(b.FromQuarantine), Wasted, b.Lines)
 }
 
-func (b *StockReturnedToSupplier) movement() movement {
-	return movement{b.Shelf, Available, Supplier, b.Lines}
+func (b *StockReturnedToSupplier) moves() []Move {
+	return oneMove(b.Shelf, availableOr(b.FromQuarantine), Supplier, b.Lines)
+}
+
+// availableOr is the bucket that units lie in: available, or quarantined.
+func availableOr(quarantined bool) Bucket {
+	if quarantined {
+		return Quarantined
+	}
+	return Available
 }
 
 // EntriesOf returns the entries that an event posts, from the event alone. It
@@ -56,42 +73,39 @@ func EntriesOf(e Event) []Entry {
 	if !ok {
 		return nil
 	}
-	m := body.movement()
-	entries := make([]Entry, len(m.lines))
-	for i, line := range m.lines {
-		entries[i] = Entry{
-			Sequence: e.Sequence, Line: i, Location: m.shelf.Location, Medicine: m.shelf.Medicine, Lot: line.Lot,
-			Debit: m.to, Credit: m.from, Quantity: line.Quantity, After: line.After,
+	return entriesOf(e.Sequence, body.moves())
+}
+
+func entriesOf(sequence Sequence, moves []Move) []Entry {
+	n := 0
+	for i := range moves {
+		n += len(moves[i].Lines)
+	}
+	if n == 0 {
+		return nil
+	}
+	entries := make([]Entry, 0, n)
+	for i := range moves {
+		m := &moves[i]
+		for _, line := range m.Lines {
+			entries = append(entries, Entry{
+				Sequence: sequence, Line: len(entries), Location: m.Location, Medicine: m.Medicine, Lot: line.Lot,
+				Debit: m.To, Credit: m.From, Quantity: line.Quantity, After: line.After,
+			})
 		}
 	}
 	return entries
 }
 
-// LocationOf returns the location whose stock an event moves, or false where
-// it moves none.
-func LocationOf(e Event) (LocationID, bool) {
-	body, ok := e.Body.(mover)
-	if !ok {
-		return "", false
+// movedLocations returns the locations whose stock moves touch, each once, in
+// their order.
+func movedLocations(moves []Move) []LocationID {
+	var locations []LocationID
+	for i := range moves {
+		if !slices.Contains(locations, moves[i].Location) {
+			locations = append(locations, moves[i].Location)
+		}
 	}
-	return body.movement().shelf.Location, true
-}
-
-// HoldLocation returns the location of the open hold that a command draws on,
-// or false where it names none that is open.
-func HoldLocation(s *State, c Command) (LocationID, bool) {
-	var id HoldID
-	switch body := c.Body.(type) {
-	case *ReleaseStock:
-		id = body.HoldID
-	case *ExpireReservation:
-		id = body.HoldID
-	case *IssueStock:
-		id = body.HoldID
-	}
-	_, hold := s.openHold(id)
-	if hold == nil {
-		return "", false
-	}
-	return hold.shelf.Location, true
+	slices.Sort(locations)
+	return locations
 }

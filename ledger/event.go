@@ -20,6 +20,11 @@ type Event struct {
 	IdempotencyKey string
 	RequestHash    RequestHash
 	Body           EventBody
+	// Witness is the second person who stood by, or empty.
+	Witness Actor
+	// ReviewBy is until when a second person is to look at it, where the
+	// clinic's policy wants that afterwards; else zero.
+	ReviewBy Instant
 }
 
 // Kind identifies the command that the event came from.
@@ -29,8 +34,9 @@ func (e Event) Kind() Kind { return e.Body.kind() }
 type EventBody interface {
 	kind() Kind
 	fields(*codec)
-	// evolve changes the state and reports what it touched.
-	evolve(s *State, e *Event) (Effects, error)
+	// evolve changes the state and notes what it touched. The entries of an
+	// event that moves stock are posted before it.
+	evolve(s *State, e *Event, effects *Effects) error
 }
 
 // Line is one lot's part in a movement, with the held balances after it.
@@ -100,6 +106,9 @@ type MedicineFacts struct {
 	Form     string
 	ATCCode  string
 	Category string
+	// ControlClass groups the medicines that the law controls alike, for
+	// example schedule-2; empty for the others.
+	ControlClass string `json:",omitempty"`
 }
 
 // MedicineDeactivated ends a medicine's activity.
@@ -113,13 +122,15 @@ type LotRegistered struct {
 	LotID      LotID
 	MedicineID MedicineID
 	LotFacts
+	RecallID RecallID // the recall that the lot fell under at once, or empty
 }
 
 // LotUpdated carries the lot as it is from now on.
 type LotUpdated struct {
 	LotID LotID
 	LotFacts
-	Active bool
+	Active   bool
+	RecallID RecallID // the recall that the lot fell under by the change, or empty
 }
 
 // LotFacts describe a lot.
@@ -145,9 +156,10 @@ type Shelf struct {
 // StockReceived moved units from the supplier to the shelf.
 type StockReceived struct {
 	Shelf
-	Lines     []Line
-	Supplier  string
-	Reference string
+	Lines       []Line
+	Supplier    string
+	Reference   string
+	Quarantined bool // the lot was barred, so the units went to quarantine
 }
 
 // StockReserved moved units from available to reserved and opened a hold.
@@ -191,21 +203,23 @@ type StockAdjusted struct {
 	ReasonCode string
 }
 
-// StockWrittenOff moved available units to wasted.
+// StockWrittenOff moved units to wasted.
 type StockWrittenOff struct {
 	Shelf
-	Lines      []Line
-	ReasonCode string
-	Reference  string
+	Lines          []Line
+	ReasonCode     string
+	Reference      string
+	FromQuarantine bool
 }
 
-// StockReturnedToSupplier moved available units back to the supplier.
+// StockReturnedToSupplier moved units back to the supplier.
 type StockReturnedToSupplier struct {
 	Shelf
-	Lines      []Line
-	ReasonCode string
-	Supplier   string
-	Reference  string
+	Lines          []Line
+	ReasonCode     string
+	Supplier       string
+	Reference      string
+	FromQuarantine bool
 }
 
 func (*ClinicCreated) kind() Kind       { return KindCreateClinic }
@@ -272,15 +286,28 @@ func (f *MedicineFacts) fields(c *codec) {
 	text(c, &f.Category)
 }
 
+// What later releases added to bodies of commands and events; see extra.
+const (
+	extraControlClass   = 1
+	extraRecallID       = 2
+	extraQuarantined    = 3
+	extraFromQuarantine = 4
+	extraPack           = 5
+	extraWitness        = 100
+	extraReviewBy       = 101
+)
+
 func (b *MedicineAdded) fields(c *codec) {
 	text(c, &b.MedicineID)
 	b.MedicineFacts.fields(c)
+	extraText(c, extraControlClass, &b.ControlClass)
 }
 
 func (b *MedicineUpdated) fields(c *codec) {
 	text(c, &b.MedicineID)
 	b.MedicineFacts.fields(c)
 	c.flag(&b.Active)
+	extraText(c, extraControlClass, &b.ControlClass)
 }
 
 func (b *MedicineDeactivated) fields(c *codec) {
@@ -299,12 +326,14 @@ func (b *LotRegistered) fields(c *codec) {
 	text(c, &b.LotID)
 	text(c, &b.MedicineID)
 	b.LotFacts.fields(c)
+	extraText(c, extraRecallID, &b.RecallID)
 }
 
 func (b *LotUpdated) fields(c *codec) {
 	text(c, &b.LotID)
 	b.LotFacts.fields(c)
 	c.flag(&b.Active)
+	extraText(c, extraRecallID, &b.RecallID)
 }
 
 func (b *LotDeactivated) fields(c *codec) {
@@ -322,6 +351,7 @@ func (b *StockReceived) fields(c *codec) {
 	c.lines(&b.Lines)
 	text(c, &b.Supplier)
 	text(c, &b.Reference)
+	extraFlag(c, extraQuarantined, &b.Quarantined)
 }
 
 func (b *StockReserved) fields(c *codec) {
@@ -365,6 +395,7 @@ func (b *StockWrittenOff) fields(c *codec) {
 	c.lines(&b.Lines)
 	text(c, &b.ReasonCode)
 	text(c, &b.Reference)
+	extraFlag(c, extraFromQuarantine, &b.FromQuarantine)
 }
 
 func (b *StockReturnedToSupplier) fields(c *codec) {
@@ -373,6 +404,7 @@ func (b *StockReturnedToSupplier) fields(c *codec) {
 	text(c, &b.ReasonCode)
 	text(c, &b.Supplier)
 	text(c, &b.Reference)
+	extraFlag(c, extraFromQuarantine, &b.FromQuarantine)
 }
 
 func (e *Event) fields(c *codec) {
@@ -384,6 +416,8 @@ func (e *Event) fields(c *codec) {
 	text(c, &e.IdempotencyKey)
 	c.bytes(e.RequestHash[:])
 	e.Body.fields(c)
+	extraText(c, extraWitness, &e.Witness)
+	extra(c, extraReviewBy, &e.ReviewBy)
 }
 
 // AppendEvent appends the stored form of e to dst: version, kind, envelope,

@@ -10,13 +10,14 @@ import (
 // Effects are what one event changed: the entries it posted and the documents
 // as they are after it. Stock rows follow from the entries.
 type Effects struct {
-	Entries  []Entry
-	Stock    []*Stock
-	Hold     *Hold
-	Clinic   *Clinic
-	Location *Location
-	Medicine *Medicine
-	Lot      *Lot
+	Entries   []Entry
+	Stock     []*Stock
+	Holds     []*Hold
+	Clinic    *Clinic
+	Location  *Location
+	Medicine  *Medicine
+	Lots      []*Lot
+	Documents []*Document
 }
 
 // ErrCorrupt is wrapped by every error of [Evolve]: the record does not follow
@@ -32,13 +33,34 @@ func Evolve(s *State, r Record) (Effects, error) {
 		return Effects{}, corrupt(e, err)
 	}
 	mark := s.Mark()
-	effects, err := e.Body.evolve(s, e)
-	if err != nil {
+	var effects Effects
+	if err := s.apply(e, &effects); err != nil {
 		s.Rollback(mark)
 		return Effects{}, corrupt(e, err)
 	}
 	change(s, &s.head, Head{Epoch: s.head.Epoch, Sequence: e.Sequence, Hash: r.Hash, At: e.At})
 	return effects, nil
+}
+
+// apply makes the event's lots, posts its entries and changes its documents.
+func (s *State) apply(e *Event, effects *Effects) error {
+	if body, ok := e.Body.(lotMaker); ok {
+		if err := body.makeLots(s, e, effects); err != nil {
+			return err
+		}
+	}
+	if body, ok := e.Body.(mover); ok {
+		if err := s.post(e, body.moves(), effects); err != nil {
+			return err
+		}
+	}
+	if err := e.Body.evolve(s, e, effects); err != nil {
+		return err
+	}
+	if e.ReviewBy != 0 {
+		return s.openReview(e, effects)
+	}
+	return nil
 }
 
 func corrupt(e *Event, err error) error {
@@ -62,38 +84,42 @@ func follows(s *State, r Record) error {
 	return nil
 }
 
-func (b *ClinicCreated) evolve(s *State, e *Event) (Effects, error) {
+func (b *ClinicCreated) evolve(s *State, e *Event, effects *Effects) error {
 	if s.clinic != nil {
-		return Effects{}, errors.New("the clinic exists")
+		return errors.New("the clinic exists")
 	}
 	clinic := &Clinic{Name: b.Name, TimeZone: b.TimeZone, BackdatingDays: b.BackdatingDays, Active: true, LastSequence: e.Sequence}
-	return s.setClinic(clinic), nil
+	s.setClinic(clinic, effects)
+	return nil
 }
 
-func (s *State) setClinic(clinic *Clinic) Effects {
+func (s *State) setClinic(clinic *Clinic, effects *Effects) {
 	change(s, &s.clinic, clinic)
 	s.setZone(clinic.TimeZone)
-	return Effects{Clinic: clinic}
+	effects.Clinic = clinic
 }
 
-func (b *ClinicUpdated) evolve(s *State, e *Event) (Effects, error) {
-	return s.setClinic(&Clinic{Name: b.Name, TimeZone: b.TimeZone, BackdatingDays: b.BackdatingDays, Active: b.Active, LastSequence: e.Sequence}), nil
+func (b *ClinicUpdated) evolve(s *State, e *Event, effects *Effects) error {
+	s.setClinic(&Clinic{Name: b.Name, TimeZone: b.TimeZone, BackdatingDays: b.BackdatingDays, Active: b.Active, LastSequence: e.Sequence}, effects)
+	return nil
 }
 
-func (b *ClinicDeactivated) evolve(s *State, e *Event) (Effects, error) {
+func (b *ClinicDeactivated) evolve(s *State, e *Event, effects *Effects) error {
 	clinic := *s.clinic
 	clinic.Active, clinic.LastSequence = false, e.Sequence
-	return s.setClinic(&clinic), nil
+	s.setClinic(&clinic, effects)
+	return nil
 }
 
-func (b *LocationCreated) evolve(s *State, e *Event) (Effects, error) {
+func (b *LocationCreated) evolve(s *State, e *Event, effects *Effects) error {
 	if _, exists := s.locations[b.LocationID]; exists {
-		return Effects{}, fmt.Errorf("location %s exists", b.LocationID)
+		return fmt.Errorf("location %s exists", b.LocationID)
 	}
 	location := &Location{ID: b.LocationID, Name: b.Name, Kind: b.LocationKind, Active: true, LastSequence: e.Sequence}
 	put(s, s.locations, b.LocationID, location)
 	put(s, s.byIdentity, locationIdentity(b.Name), string(b.LocationID))
-	return Effects{Location: location}, nil
+	effects.Location = location
+	return nil
 }
 
 // revise replaces a document by a changed copy, so that what others read of
@@ -109,190 +135,220 @@ func revise[K ~string, V any](s *State, documents map[K]*V, id K, edit func(*V))
 	return &revised, nil
 }
 
-func (b *LocationUpdated) evolve(s *State, e *Event) (Effects, error) {
+func (b *LocationUpdated) evolve(s *State, e *Event, effects *Effects) error {
 	location, err := revise(s, s.locations, b.LocationID, func(l *Location) {
 		s.rename(locationIdentity(l.Name), locationIdentity(b.Name), string(l.ID))
 		l.Name, l.Kind, l.Active, l.LastSequence = b.Name, b.LocationKind, b.Active, e.Sequence
 	})
-	return Effects{Location: location}, err
+	effects.Location = location
+	return err
 }
 
-func (b *LocationDeactivated) evolve(s *State, e *Event) (Effects, error) {
+func (b *LocationDeactivated) evolve(s *State, e *Event, effects *Effects) error {
 	location, err := revise(s, s.locations, b.LocationID, func(l *Location) {
 		l.Active, l.LastSequence = false, e.Sequence
 	})
-	return Effects{Location: location}, err
+	effects.Location = location
+	return err
 }
 
-func (b *MedicineAdded) evolve(s *State, e *Event) (Effects, error) {
+func (b *MedicineAdded) evolve(s *State, e *Event, effects *Effects) error {
 	if _, exists := s.medicines[b.MedicineID]; exists {
-		return Effects{}, fmt.Errorf("medicine %s exists", b.MedicineID)
+		return fmt.Errorf("medicine %s exists", b.MedicineID)
 	}
 	medicine := &Medicine{ID: b.MedicineID, MedicineFacts: b.MedicineFacts, Active: true, LastSequence: e.Sequence}
 	put(s, s.medicines, b.MedicineID, medicine)
 	put(s, s.byIdentity, medicineIdentity(b.MedicineFacts), string(b.MedicineID))
-	return Effects{Medicine: medicine}, nil
+	effects.Medicine = medicine
+	return nil
 }
 
-func (b *MedicineUpdated) evolve(s *State, e *Event) (Effects, error) {
+func (b *MedicineUpdated) evolve(s *State, e *Event, effects *Effects) error {
 	medicine, err := revise(s, s.medicines, b.MedicineID, func(m *Medicine) {
 		s.rename(medicineIdentity(m.MedicineFacts), medicineIdentity(b.MedicineFacts), string(m.ID))
 		m.MedicineFacts, m.Active, m.LastSequence = b.MedicineFacts, b.Active, e.Sequence
 	})
-	return Effects{Medicine: medicine}, err
+	effects.Medicine = medicine
+	return err
 }
 
-func (b *MedicineDeactivated) evolve(s *State, e *Event) (Effects, error) {
+func (b *MedicineDeactivated) evolve(s *State, e *Event, effects *Effects) error {
 	medicine, err := revise(s, s.medicines, b.MedicineID, func(m *Medicine) {
 		m.Active, m.LastSequence = false, e.Sequence
 	})
-	return Effects{Medicine: medicine}, err
+	effects.Medicine = medicine
+	return err
 }
 
-func (b *LotRegistered) evolve(s *State, e *Event) (Effects, error) {
-	if _, exists := s.lots[b.LotID]; exists {
-		return Effects{}, fmt.Errorf("lot %s exists", b.LotID)
+func (b *LotRegistered) evolve(s *State, e *Event, effects *Effects) error {
+	lot := &Lot{ID: b.LotID, Medicine: b.MedicineID, LotFacts: b.LotFacts, Active: true}
+	if b.RecallID != "" {
+		lot.Bar, lot.RecallID = BarRecalled, b.RecallID
 	}
-	lot := &Lot{ID: b.LotID, Medicine: b.MedicineID, LotFacts: b.LotFacts, Active: true, RegisteredSequence: e.Sequence, LastSequence: e.Sequence}
-	put(s, s.lots, b.LotID, lot)
-	put(s, s.byIdentity, lotIdentity(lot.Medicine, b.LotFacts), string(b.LotID))
-	return Effects{Lot: lot}, nil
+	return s.addLot(e, lot, effects)
+}
+
+func (s *State) addLot(e *Event, lot *Lot, effects *Effects) error {
+	if _, exists := s.lots[lot.ID]; exists {
+		return fmt.Errorf("lot %s exists", lot.ID)
+	}
+	lot.RegisteredSequence, lot.LastSequence = e.Sequence, e.Sequence
+	put(s, s.lots, lot.ID, lot)
+	s.nameLot(lot)
+	document := *lot
+	effects.Lots = append(effects.Lots, &document)
+	return nil
 }
 
 // reviseLot changes a lot in place, because stock rows point to it.
-func (s *State) reviseLot(id LotID, edit func(*Lot)) (Effects, error) {
+func (s *State) reviseLot(e *Event, id LotID, effects *Effects, edit func(*Lot)) error {
 	lot, ok := s.lots[id]
 	if !ok {
-		return Effects{}, fmt.Errorf("lot %s is unknown", id)
+		return fmt.Errorf("lot %s is unknown", id)
 	}
 	before := *lot
 	after := before
 	edit(&after)
+	after.LastSequence = e.Sequence
+	s.unnameLot(lot)
 	change(s, lot, after)
-	s.rename(lotIdentity(lot.Medicine, before.LotFacts), lotIdentity(lot.Medicine, lot.LotFacts), string(id))
+	s.nameLot(lot)
 	if before.Expiry != lot.Expiry {
 		s.resort(lot.Medicine)
 	}
-	return Effects{Lot: &after}, nil
+	effects.Lots = append(effects.Lots, &after)
+	return nil
 }
 
-func (b *LotUpdated) evolve(s *State, e *Event) (Effects, error) {
-	return s.reviseLot(b.LotID, func(l *Lot) {
-		l.LotFacts, l.Active, l.LastSequence = b.LotFacts, b.Active, e.Sequence
+func (b *LotUpdated) evolve(s *State, e *Event, effects *Effects) error {
+	return s.reviseLot(e, b.LotID, effects, func(l *Lot) {
+		l.LotFacts, l.Active = b.LotFacts, b.Active
+		if b.RecallID != "" {
+			l.Bar, l.RecallID = BarRecalled, b.RecallID
+		}
 	})
 }
 
-func (b *LotDeactivated) evolve(s *State, e *Event) (Effects, error) {
-	return s.reviseLot(b.LotID, func(l *Lot) { l.Active, l.LastSequence = false, e.Sequence })
+func (b *LotDeactivated) evolve(s *State, e *Event, effects *Effects) error {
+	return s.reviseLot(e, b.LotID, effects, func(l *Lot) { l.Active = false })
 }
 
 // post moves each line's quantity between buckets and checks that the balances
 // come out as recorded.
-func (s *State) post(e *Event, m movement) (Effects, error) {
-	effects := Effects{Entries: EntriesOf(*e), Stock: make([]*Stock, len(m.lines))}
-	key, shelf := m.shelf, s.shelf(m.shelf)
-	for i, line := range m.lines {
-		lot, ok := s.lots[line.Lot]
-		if !ok || lot.Medicine != key.Medicine {
-			return effects, fmt.Errorf("lot %s of medicine %s is unknown", line.Lot, key.Medicine)
+func (s *State) post(e *Event, moves []Move, effects *Effects) error {
+	effects.Entries = entriesOf(e.Sequence, moves)
+	effects.Stock = make([]*Stock, 0, len(effects.Entries))
+	for i := range moves {
+		m := &moves[i]
+		if !m.From.known() || !m.To.known() || m.From == m.To {
+			return fmt.Errorf("a move goes from %s to %s", m.From, m.To)
 		}
-		row := s.row(shelf, lot)
-		after, ok := row.move(m.from, m.to, line.Quantity)
-		if !ok || line.Quantity <= 0 || after != line.After {
-			return effects, fmt.Errorf("location %s, lot %s: moving %d from %s to %s leaves %+v, and %+v is recorded", key.Location, line.Lot, line.Quantity, m.from, m.to, after, line.After)
+		shelf := s.shelf(m.Shelf)
+		for _, line := range m.Lines {
+			stock, err := s.postLine(e, shelf, m, line)
+			if err != nil {
+				return err
+			}
+			effects.Stock = append(effects.Stock, stock)
 		}
-		stock := row.Stock
-		stock.Balances, stock.LastSequence = after, e.Sequence
-		change(s, &row.Stock, stock)
-		effects.Stock[i] = &row.Stock
 	}
-	return effects, nil
+	return nil
 }
 
-func (b *StockReceived) evolve(s *State, e *Event) (Effects, error) {
-	return s.post(e, b.movement())
+func (s *State) postLine(e *Event, shelf *shelfState, m *Move, line Line) (*Stock, error) {
+	lot, ok := s.lots[line.Lot]
+	if !ok || lot.Medicine != m.Medicine {
+		return nil, fmt.Errorf("lot %s of medicine %s is unknown", line.Lot, m.Medicine)
+	}
+	row := s.row(shelf, lot)
+	after, ok := row.move(m.From, m.To, line.Quantity)
+	if !ok || line.Quantity <= 0 || after != line.After {
+		return nil, fmt.Errorf("location %s, lot %s: moving %d from %s to %s leaves %+v, and %+v is recorded", m.Location, line.Lot, line.Quantity, m.From, m.To, after, line.After)
+	}
+	stock := row.Stock
+	stock.Balances, stock.LastSequence = after, e.Sequence
+	change(s, &row.Stock, stock)
+	return &row.Stock, nil
 }
 
-func (b *StockAdjusted) evolve(s *State, e *Event) (Effects, error) {
+func (b *StockReceived) evolve(*State, *Event, *Effects) error { return nil }
+
+func (b *StockAdjusted) evolve(*State, *Event, *Effects) error {
 	if b.Direction != Increase && b.Direction != Decrease {
-		return Effects{}, fmt.Errorf("direction %d is unknown", b.Direction)
+		return fmt.Errorf("direction %d is unknown", b.Direction)
 	}
-	return s.post(e, b.movement())
+	return nil
 }
 
-func (b *StockWrittenOff) evolve(s *State, e *Event) (Effects, error) {
-	return s.post(e, b.movement())
+func (b *StockWrittenOff) evolve(*State, *Event, *Effects) error { return nil }
+
+func (b *StockReturnedToSupplier) evolve(*State, *Event, *Effects) error { return nil }
+
+func (b *StockReserved) evolve(s *State, e *Event, effects *Effects) error {
+	return s.open(e, &HoldOpening{Shelf: b.Shelf, HoldID: b.HoldID, Lines: b.Lines, ReasonCode: b.ReasonCode, Deadline: b.Deadline}, effects)
 }
 
-func (b *StockReturnedToSupplier) evolve(s *State, e *Event) (Effects, error) {
-	return s.post(e, b.movement())
-}
-
-func (b *StockReserved) evolve(s *State, e *Event) (Effects, error) {
-	effects, err := s.post(e, b.movement())
-	if err != nil {
-		return effects, err
-	}
-	key, ok := parseHoldID(b.HoldID, s.tag)
+// open makes a hold of units that have just been reserved.
+func (s *State) open(e *Event, opening *HoldOpening, effects *Effects) error {
+	key, ok := parseHoldID(opening.HoldID, s.tag)
 	if !ok || key.sequence != e.Sequence || s.holds[key] != nil {
-		return effects, fmt.Errorf("hold id %s was not made by this command", b.HoldID)
+		return fmt.Errorf("hold id %s was not made by this command", opening.HoldID)
 	}
-	shelf := s.shelf(b.Shelf)
-	hold := &openHold{shelf: shelf, reasonCode: b.ReasonCode, actor: e.Actor, deadline: b.Deadline, last: e.Sequence, lines: make([]openLine, len(b.Lines))}
-	for i, line := range b.Lines {
-		hold.lines[i] = openLine{row: shelf.find(line.Lot), quantity: line.Quantity, reserved: line.Quantity}
+	shelf := s.shelf(opening.Shelf)
+	hold := &openHold{
+		shelf: shelf, reasonCode: opening.ReasonCode, actor: e.Actor, deadline: opening.Deadline, transfer: opening.TransferID,
+		last: e.Sequence, lines: make([]openLine, len(opening.Lines)),
+	}
+	for i, line := range opening.Lines {
+		row := shelf.find(line.Lot)
+		if row == nil {
+			return fmt.Errorf("hold %s holds lot %s, which is not at location %s", opening.HoldID, line.Lot, opening.Location)
+		}
+		hold.lines[i] = openLine{row: row, quantity: line.Quantity, reserved: line.Quantity}
 	}
 	put(s, s.holds, key, hold)
-	heap.Push(&shelf.deadlines, deadlineItem{deadline: b.Deadline, key: key})
-	effects.Hold = s.holdDocument(key, hold)
-	return effects, nil
+	heap.Push(&shelf.deadlines, deadlineItem{deadline: opening.Deadline, key: key})
+	effects.Holds = append(effects.Holds, s.holdDocument(key, hold))
+	return nil
 }
 
 // draw takes lines out of a hold and closes it when nothing is left.
-func (s *State) draw(e *Event, id HoldID, lines []Line, effects Effects, closes HoldStatus) (Effects, error) {
+func (s *State) draw(e *Event, id HoldID, lines []Line, effects *Effects, closes HoldStatus) error {
 	key, old := s.openHold(id)
 	if old == nil {
-		return effects, fmt.Errorf("hold %s is not open", id)
+		return fmt.Errorf("hold %s is not open", id)
 	}
 	hold := *old
 	hold.last, hold.lines = e.Sequence, slices.Clone(old.lines)
 	for _, line := range lines {
 		at := slices.IndexFunc(hold.lines, func(l openLine) bool { return l.row.Lot == line.Lot })
 		if at < 0 || hold.lines[at].quantity < line.Quantity {
-			return effects, fmt.Errorf("hold %s does not hold %d of lot %s", id, line.Quantity, line.Lot)
+			return fmt.Errorf("hold %s does not hold %d of lot %s", id, line.Quantity, line.Lot)
 		}
 		hold.lines[at].quantity -= line.Quantity
 	}
-	effects.Hold = s.holdDocument(key, &hold)
+	document := s.holdDocument(key, &hold)
+	effects.Holds = append(effects.Holds, document)
 	if slices.ContainsFunc(hold.lines, func(l openLine) bool { return l.quantity > 0 }) {
 		put(s, s.holds, key, &hold)
-		return effects, nil
+		return nil
 	}
 	remove(s, s.holds, key)
-	effects.Hold.Status = closes
-	return effects, nil
+	document.Status = closes
+	return nil
 }
 
-func (b *StockReleased) evolve(s *State, e *Event) (Effects, error) {
-	effects, err := s.post(e, b.movement())
-	if err != nil {
-		return effects, err
-	}
+func (b *StockReleased) evolve(s *State, e *Event, effects *Effects) error {
 	return s.draw(e, b.HoldID, b.Lines, effects, HoldReleased)
 }
 
-func (b *ReservationExpired) evolve(s *State, e *Event) (Effects, error) {
-	effects, err := s.post(e, b.movement())
-	if err != nil {
-		return effects, err
-	}
+func (b *ReservationExpired) evolve(s *State, e *Event, effects *Effects) error {
 	return s.draw(e, b.HoldID, b.Lines, effects, HoldExpired)
 }
 
-func (b *StockIssued) evolve(s *State, e *Event) (Effects, error) {
-	effects, err := s.post(e, b.movement())
-	if err != nil || b.HoldID == "" {
-		return effects, err
+func (b *StockIssued) evolve(s *State, e *Event, effects *Effects) error {
+	if b.HoldID == "" {
+		return nil
 	}
 	return s.draw(e, b.HoldID, b.Lines, effects, HoldIssued)
 }

@@ -15,10 +15,51 @@ func medicineIdentity(f MedicineFacts) string {
 func lotIdentity(medicine MedicineID, f LotFacts) string {
 	maker := "manufacturer\x00" + strings.ToLower(f.Manufacturer)
 	if f.GTIN != "" {
-		// All lengths of a GTIN name the same item once padded to 14 digits.
-		maker = "gtin\x00" + strings.Repeat("0", max(0, 14-len(f.GTIN))) + f.GTIN
+		maker = "gtin\x00" + gtin14(f.GTIN)
 	}
 	return "lot\x00" + string(medicine) + "\x00" + maker + "\x00" + f.LotNumber
+}
+
+// gtin14 pads a GTIN: all its lengths name the same item once they have 14
+// digits.
+func gtin14(gtin string) string {
+	return strings.Repeat("0", max(0, 14-len(gtin))) + gtin
+}
+
+// gtinLotIdentity finds a lot by what is printed on its pack, without knowing
+// the medicine.
+func gtinLotIdentity(gtin, lotNumber string) string {
+	return "pack lot\x00" + gtin14(gtin) + "\x00" + lotNumber
+}
+
+func packIdentity(gtin string) string { return "pack\x00" + gtin14(gtin) }
+
+func recallIdentity(r *Recall) string {
+	return makerIdentity(r.GTIN, r.Manufacturer, r.LotNumber)
+}
+
+// makerIdentity is what a recall names: a maker's lot number, of whatever
+// medicine.
+func makerIdentity(gtin, manufacturer, lotNumber string) string {
+	if gtin != "" {
+		return "recall\x00gtin\x00" + gtin14(gtin) + "\x00" + lotNumber
+	}
+	return "recall\x00manufacturer\x00" + strings.ToLower(manufacturer) + "\x00" + lotNumber
+}
+
+// nameLot makes a lot known by its identities.
+func (s *State) nameLot(lot *Lot) {
+	put(s, s.byIdentity, lotIdentity(lot.Medicine, lot.LotFacts), string(lot.ID))
+	if lot.GTIN != "" {
+		put(s, s.byIdentity, gtinLotIdentity(lot.GTIN, lot.LotNumber), string(lot.ID))
+	}
+}
+
+func (s *State) unnameLot(lot *Lot) {
+	remove(s, s.byIdentity, lotIdentity(lot.Medicine, lot.LotFacts))
+	if lot.GTIN != "" {
+		remove(s, s.byIdentity, gtinLotIdentity(lot.GTIN, lot.LotNumber))
+	}
 }
 
 // rename moves an identity from its old key to its new one.

@@ -60,6 +60,44 @@ const (
 	ReasonEtagMismatch          Reason = "ETAG_MISMATCH"
 	ReasonLinkedCommandRejected Reason = "LINKED_COMMAND_REJECTED"
 	ReasonLocationForbidden     Reason = "LOCATION_FORBIDDEN"
+	ReasonCommandForbidden      Reason = "COMMAND_FORBIDDEN"
+	ReasonLotQuarantined        Reason = "LOT_QUARANTINED"
+	ReasonLotRecalled           Reason = "LOT_RECALLED"
+	ReasonLotNotBarred          Reason = "LOT_NOT_BARRED"
+	ReasonHoldOfTransfer        Reason = "HOLD_OF_TRANSFER"
+	ReasonTransferNotFound      Reason = "TRANSFER_NOT_FOUND"
+	ReasonTransferState         Reason = "TRANSFER_STATE"
+	ReasonTransferOverdue       Reason = "TRANSFER_OVERDUE"
+	ReasonTransferEmpty         Reason = "TRANSFER_EMPTY"
+	ReasonTransferSurplus       Reason = "TRANSFER_SURPLUS"
+	ReasonTransferShort         Reason = "TRANSFER_SHORT"
+	ReasonRecallNotFound        Reason = "RECALL_NOT_FOUND"
+	ReasonRecallExists          Reason = "RECALL_EXISTS"
+	ReasonRecallStep            Reason = "RECALL_STEP"
+	ReasonCountNotFound         Reason = "COUNT_NOT_FOUND"
+	ReasonCountEmpty            Reason = "COUNT_EMPTY"
+	ReasonCountTooLarge         Reason = "COUNT_TOO_LARGE"
+	ReasonCountInFuture         Reason = "COUNT_IN_FUTURE"
+	ReasonCountEatsHeld         Reason = "COUNT_EATS_HELD"
+	ReasonCountIncomplete       Reason = "COUNT_INCOMPLETE"
+	ReasonReceiptNotFound       Reason = "RECEIPT_NOT_FOUND"
+	ReasonReceiptReversed       Reason = "RECEIPT_REVERSED"
+	ReasonExpiryTooLate         Reason = "EXPIRY_TOO_LATE"
+	ReasonLoanExists            Reason = "LOAN_EXISTS"
+	ReasonLoanNotFound          Reason = "LOAN_NOT_FOUND"
+	ReasonLoanTooSmall          Reason = "LOAN_TOO_SMALL"
+	ReasonPackNotFound          Reason = "PACK_NOT_FOUND"
+	ReasonIdentifierExists      Reason = "IDENTIFIER_EXISTS"
+	ReasonIdentifierNotFound    Reason = "IDENTIFIER_NOT_FOUND"
+	ReasonScanUnreadable        Reason = "SCAN_UNREADABLE"
+	ReasonScanIncomplete        Reason = "SCAN_INCOMPLETE"
+	ReasonScanContradictsLot    Reason = "SCAN_CONTRADICTS_LOT"
+	ReasonReasonCodeUnknown     Reason = "REASON_CODE_UNKNOWN"
+	ReasonWitnessRequired       Reason = "WITNESS_REQUIRED"
+	ReasonSamePerson            Reason = "SAME_PERSON"
+	ReasonApprovalNotFound      Reason = "APPROVAL_NOT_FOUND"
+	ReasonApprovalLapsed        Reason = "APPROVAL_LAPSED"
+	ReasonApprovalNotDue        Reason = "APPROVAL_NOT_DUE"
 )
 
 // ReasonInfo documents one reason.
@@ -103,7 +141,45 @@ var reasonInfos = indexReasons(
 	ReasonInfo{ReasonOccurredTooEarly, Precondition, "occurred_at lies before the clinic's window for backdating.", "Record it with a later occurred_at, or widen the window with UpdateClinic."},
 	ReasonInfo{ReasonIdempotencyKeyReused, AlreadyExists, "The idempotency key was used for another command, or by another actor.", "Use a new key for a new command; repeat a key only with the same body and actor."},
 	ReasonInfo{ReasonEtagMismatch, Conflict, "It was changed since the caller read it.", "Read it again and send the update with its new etag."},
+	ReasonInfo{ReasonCommandForbidden, Forbidden, "The caller decides on another person's command which their own token does not permit.", "Use a token that permits both command.approve and the command itself."},
 	ReasonInfo{ReasonLocationForbidden, Forbidden, "The caller's token does not name the location whose stock the command would move.", "Use a token that names the location."},
+	ReasonInfo{ReasonLotQuarantined, Precondition, "The lot is in quarantine and may be neither reserved for issue nor issued.", "Use another lot, or release this one with ReleaseLot."},
+	ReasonInfo{ReasonLotRecalled, Precondition, "The lot is recalled and may be neither reserved for issue nor issued.", "Use another lot; a recall ends with LiftRecall."},
+	ReasonInfo{ReasonLotNotBarred, Precondition, "The lot is not in quarantine as a whole.", "Name the location to release units that lie in quarantine there."},
+	ReasonInfo{ReasonHoldOfTransfer, Precondition, "The hold belongs to a transfer and goes with it.", "Dispatch or cancel the transfer that the error names."},
+	ReasonInfo{ReasonTransferNotFound, NotFound, "No open transfer has this id: it was never asked for in this clinic, or it was completed, rejected or cancelled.", "List transfers with ListTransfers."},
+	ReasonInfo{ReasonTransferState, Precondition, "The transfer is in a state in which this cannot be done.", "Look at the transfer with GetTransfer; the error names its status."},
+	ReasonInfo{ReasonTransferOverdue, Precondition, "The transfer should have set out before, and its holds may be given up.", "Cancel it and ask for a new one."},
+	ReasonInfo{ReasonTransferEmpty, Precondition, "Nothing is reserved for the transfer any more: its lots were recalled.", "Cancel it and ask for a new one."},
+	ReasonInfo{ReasonTransferSurplus, Precondition, "More of a lot arrived than is under way in the transfer.", "Count again; if it is so, give a reason_code, and the surplus is taken from variance."},
+	ReasonInfo{ReasonTransferShort, Precondition, "Units of the transfer are still under way.", "Receive them; if they are lost, give a reason_code, and they go to variance."},
+	ReasonInfo{ReasonRecallNotFound, NotFound, "No open recall has this id: it was never begun in this clinic, or it was lifted.", "List recalls with ListRecalls."},
+	ReasonInfo{ReasonRecallExists, AlreadyExists, "An open recall names the same lot number of the same maker.", "Use the recall that the error names."},
+	ReasonInfo{ReasonRecallStep, Conflict, "The recall's follow-up is at another step.", "Go on with the step that the error names."},
+	ReasonInfo{ReasonCountNotFound, NotFound, "No open count has this id: it was never begun in this clinic, or it has ended.", "List counts with ListCounts, or start one."},
+	ReasonInfo{ReasonCountEmpty, Precondition, "The location holds nothing of what is to be counted.", "Record what is found there with RecordCount and the location_id, without a count session."},
+	ReasonInfo{ReasonCountTooLarge, Precondition, "The location holds more lots than one count session takes.", "Name the medicines to count, and count the location in several sessions."},
+	ReasonInfo{ReasonCountInFuture, Invalid, "A line names a sequence that the clinic's journal does not have yet.", "Send the sequence of the as_of of the answer that was read while counting, or leave it out to count against now."},
+	ReasonInfo{ReasonCountEatsHeld, Precondition, "So many units are missing that promised ones must be among them.", "Release the holds and requests that the error names, then record the count again."},
+	ReasonInfo{ReasonCountIncomplete, Precondition, "Lots of the count were not counted, or must be counted again.", "Count them; to end the count all the same, give a reason_code."},
+	ReasonInfo{ReasonReceiptNotFound, NotFound, "No ReceiveStock of the clinic has this sequence.", "Find the receipt's sequence with ListMovements."},
+	ReasonInfo{ReasonReceiptReversed, Precondition, "Less of the receipt is left to be reversed than the command names.", "Name at most what is left, or leave the quantity out to reverse all of it."},
+	ReasonInfo{ReasonExpiryTooLate, Precondition, "What is made cannot last longer than what it is made from.", "Send an expiry that is not after that of any input."},
+	ReasonInfo{ReasonLoanExists, AlreadyExists, "An open loan has this reference.", "Choose another reference; it is shared by both clinics."},
+	ReasonInfo{ReasonLoanNotFound, NotFound, "No open loan with this clinic has this reference.", "List loans with ListLoans."},
+	ReasonInfo{ReasonLoanTooSmall, Precondition, "Less of the loan is left to be repaid than the command names.", "Repay at most what is left."},
+	ReasonInfo{ReasonPackNotFound, NotFound, "The medicine has no such pack, so the quantity cannot be converted exactly.", "Define the pack with SetPacks, or send base units."},
+	ReasonInfo{ReasonIdentifierExists, AlreadyExists, "This identifier names something else already.", "Remove it there first with RemoveIdentifier."},
+	ReasonInfo{ReasonIdentifierNotFound, NotFound, "Nothing of the clinic has this identifier.", "Add it with AddIdentifier, or use the id."},
+	ReasonInfo{ReasonScanUnreadable, Invalid, "What was scanned is not a GS1 element string that the ledger reads.", "Scan the pack again; the message says what is wrong and where."},
+	ReasonInfo{ReasonScanIncomplete, Invalid, "The scan lacks what is needed to find the lot.", "Scan the pack's DataMatrix, or name the lot by its id."},
+	ReasonInfo{ReasonScanContradictsLot, Precondition, "The expiry on the pack is another one than the lot's.", "Compare pack and lot; correct the lot with UpdateLot if it was entered wrong."},
+	ReasonInfo{ReasonReasonCodeUnknown, Precondition, "The clinic's policy does not know this reason code for this command.", "Use one of the codes that the error names, or add it with SetPolicy."},
+	ReasonInfo{ReasonWitnessRequired, Precondition, "The clinic's policy wants a second person to stand by.", "Send the command again with the witness's own token in witness_token."},
+	ReasonInfo{ReasonSamePerson, Forbidden, "One person cannot be both who gives a command and its second person.", "Have somebody else witness, approve or reject it."},
+	ReasonInfo{ReasonApprovalNotFound, NotFound, "No open request has this id: it was never made in this clinic, or it was decided.", "List requests with ListApprovals."},
+	ReasonInfo{ReasonApprovalLapsed, Precondition, "The request's time has run out.", "Give the command again; LapseCommand puts the units back that the request holds."},
+	ReasonInfo{ReasonApprovalNotDue, Precondition, "The request's time has not run out.", "Reject or withdraw it with RejectCommand."},
 	ReasonInfo{ReasonLinkedCommandRejected, Precondition, "Another command of the linked batch was rejected, so none was carried out.", "Mend the command that was rejected and send the batch again."},
 )
 

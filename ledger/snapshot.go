@@ -18,7 +18,8 @@ type Snapshot struct {
 	Medicines []Medicine
 	Lots      []Lot
 	Stock     []Stock
-	Holds     []Hold // open ones
+	Holds     []Hold     // open ones
+	Documents []Document `json:",omitempty"` // open ones
 }
 
 // Snapshot copies the state out.
@@ -43,6 +44,10 @@ func (s *State) Snapshot() Snapshot {
 		snapshot.Holds = append(snapshot.Holds, *s.holdDocument(key, hold))
 	}
 	slices.SortFunc(snapshot.Holds, func(a, b Hold) int { return cmp.Compare(a.ID, b.ID) })
+	for _, document := range s.documents {
+		snapshot.Documents = append(snapshot.Documents, *document)
+	}
+	slices.SortFunc(snapshot.Documents, compareDocuments)
 	return snapshot
 }
 
@@ -81,7 +86,7 @@ func Restore(clinic ClinicID, zones Zones, snapshot Snapshot) (*State, error) {
 	}
 	for _, lot := range snapshot.Lots {
 		s.lots[lot.ID] = &lot
-		s.byIdentity[lotIdentity(lot.Medicine, lot.LotFacts)] = string(lot.ID)
+		s.nameLot(&lot)
 	}
 	if err := s.restoreStock(snapshot.Stock); err != nil {
 		return nil, err
@@ -91,6 +96,7 @@ func Restore(clinic ClinicID, zones Zones, snapshot Snapshot) (*State, error) {
 			return nil, err
 		}
 	}
+	s.restoreDocuments(snapshot.Documents)
 	s.Commit()
 	return s, nil
 }
@@ -137,6 +143,23 @@ func (s *State) restoreHold(document Hold) error {
 	return nil
 }
 
+func (s *State) restoreDocuments(documents []Document) {
+	for _, document := range documents {
+		s.documents[document.Body.About().DocumentKey] = &document
+		s.indexDocument(document.Body)
+		transfer, ok := document.Body.(*Transfer)
+		if !ok {
+			continue
+		}
+		for _, id := range transfer.HoldIDs {
+			// A recall may have voided one of the transfer's holds.
+			if _, hold := s.openHold(id); hold != nil {
+				hold.transfer = transfer.TransferID
+			}
+		}
+	}
+}
+
 // CheckInvariants returns every way in which the documents of a snapshot
 // contradict each other: DESIGN's invariants 2 and 3 as far as one state shows
 // them.
@@ -146,10 +169,23 @@ func (snapshot Snapshot) CheckInvariants() []error {
 		Shelf
 		lot LotID
 	}
-	reserved := make(map[rowKey]int64)
+	// What the documents say should lie in each of these buckets.
+	due := map[Bucket]map[rowKey]int64{Reserved: {}, Pending: {}, InTransit: {}}
 	for _, hold := range snapshot.Holds {
 		for _, line := range hold.Lines {
-			reserved[rowKey{hold.Shelf, line.Lot}] += line.Quantity
+			due[Reserved][rowKey{hold.Shelf, line.Lot}] += line.Quantity
+		}
+	}
+	for _, document := range snapshot.Documents {
+		switch body := document.Body.(type) {
+		case *Approval:
+			for _, line := range body.Lines {
+				due[Pending][rowKey{line.Shelf, line.Lot}] += line.Quantity
+			}
+		case *Transfer:
+			for _, parcel := range body.Parcels {
+				due[InTransit][rowKey{Shelf{body.From, parcel.Medicine}, parcel.Lot}] += parcel.InTransit()
+			}
 		}
 	}
 	for _, stock := range snapshot.Stock {
@@ -158,13 +194,23 @@ func (snapshot Snapshot) CheckInvariants() []error {
 		if min(b.Available, b.Reserved, b.Pending, b.Quarantined, b.InTransit) < 0 {
 			broken = append(broken, fmt.Errorf("%s: a held balance is negative: %+v", account, b))
 		}
-		if held := reserved[rowKey{stock.Shelf, stock.Lot}]; held != b.Reserved {
-			broken = append(broken, fmt.Errorf("%s: %d units are reserved, and the open holds sum to %d", account, b.Reserved, held))
+		for bucket, source := range dueSources {
+			key := rowKey{stock.Shelf, stock.Lot}
+			if want := due[bucket][key]; want != b.Of(bucket) {
+				broken = append(broken, fmt.Errorf("%s: %d units are %s, and the open %s sum to %d", account, b.Of(bucket), bucket, source, want))
+			}
+			delete(due[bucket], key)
 		}
-		delete(reserved, rowKey{stock.Shelf, stock.Lot})
 	}
-	for key, held := range reserved {
-		broken = append(broken, fmt.Errorf("location %s, medicine %s, lot %s: holds of %d units have no stock", key.Location, key.Medicine, key.lot, held))
+	for bucket, source := range dueSources {
+		for key, want := range due[bucket] {
+			if want != 0 {
+				broken = append(broken, fmt.Errorf("location %s, medicine %s, lot %s: %s of %d units have no stock", key.Location, key.Medicine, key.lot, source, want))
+			}
+		}
 	}
 	return broken
 }
+
+// dueSources names the documents whose quantities sum up to a bucket's balance.
+var dueSources = map[Bucket]string{Reserved: "holds", Pending: "approvals", InTransit: "transfers"}

@@ -47,9 +47,23 @@ type Lot struct {
 	Medicine MedicineID
 	LotFacts
 	Active             bool
+	Bar                Bar      `json:",omitempty"`
+	RecallID           RecallID `json:",omitempty"` // the recall that bars it
+	Parents            []LotID  `json:",omitempty"` // the lots that it was made from
 	RegisteredSequence Sequence
 	LastSequence       Sequence
 }
+
+// Bar says what keeps a lot from being reserved for issue or issued, anywhere
+// in the clinic. The numbers are stored.
+type Bar int16
+
+// The bars. One flag on the lot bars it at every location at once.
+const (
+	BarNone        Bar = 0
+	BarQuarantined Bar = 1
+	BarRecalled    Bar = 2
+)
 
 // Stock is what one location holds of one lot.
 type Stock struct {
@@ -65,10 +79,12 @@ type HoldStatus int16
 
 // The states of a hold.
 const (
-	HoldOpen     HoldStatus = 1
-	HoldReleased HoldStatus = 2
-	HoldIssued   HoldStatus = 3
-	HoldExpired  HoldStatus = 4
+	HoldOpen       HoldStatus = 1
+	HoldReleased   HoldStatus = 2
+	HoldIssued     HoldStatus = 3
+	HoldExpired    HoldStatus = 4
+	HoldVoided     HoldStatus = 5 // its lots were recalled
+	HoldDispatched HoldStatus = 6 // its transfer set out
 )
 
 // Hold is a reservation of named lots.
@@ -110,6 +126,7 @@ type openHold struct {
 	reasonCode string
 	actor      Actor
 	deadline   Instant
+	transfer   TransferID // the transfer that it belongs to, or empty
 	last       Sequence
 	lines      []openLine
 }
@@ -136,7 +153,8 @@ type State struct {
 	shelves    map[Shelf]*shelfState
 	rows       int // stock rows on all shelves
 	holds      map[holdKey]*openHold
-	byIdentity map[string]string // unique names to ids, see identity.go
+	documents  map[DocumentKey]*Document // open ones
+	byIdentity map[string]string         // unique names to ids, see identity.go
 
 	undo []func()
 }
@@ -151,6 +169,7 @@ func NewState(clinic ClinicID, zones Zones) *State {
 		lots:       make(map[LotID]*Lot),
 		shelves:    make(map[Shelf]*shelfState),
 		holds:      make(map[holdKey]*openHold),
+		documents:  make(map[DocumentKey]*Document),
 		byIdentity: make(map[string]string),
 	}
 }
@@ -163,7 +182,7 @@ func (s *State) Head() Head { return s.head }
 
 // Size counts the documents that the state keeps in memory.
 func (s *State) Size() int {
-	return len(s.locations) + len(s.medicines) + len(s.lots) + len(s.holds) + s.rows
+	return len(s.locations) + len(s.medicines) + len(s.lots) + len(s.holds) + len(s.documents) + s.rows
 }
 
 // Mark names the present point for [State.Rollback].

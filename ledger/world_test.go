@@ -74,8 +74,8 @@ func (w *world) give(t fataler, c Command) (Event, *Rejection) {
 	}
 	w.records = append(w.records, record)
 	w.entries = append(w.entries, effects.Entries...)
-	if effects.Hold != nil {
-		w.holds = append(w.holds, effects.Hold.ID)
+	for _, hold := range effects.Holds {
+		w.holds = append(w.holds, hold.ID)
 	}
 	return event, nil
 }

@@ -92,6 +92,12 @@ type Submission struct {
 	// Locations, where not empty, are the only ones whose stock the commands
 	// may move.
 	Locations []ledger.LocationID
+	// Permits tells which commands the caller may give. Who decides on another
+	// person's command must be permitted to give it. Nil permits all.
+	Permits func(ledger.Kind) bool
+	// Witnesses are the second persons of the commands, each with the only
+	// locations that they are entitled to; none means all.
+	Witnesses map[ledger.Actor][]ledger.LocationID
 }
 
 // Verdict is the answer to one command: a record, or an error.

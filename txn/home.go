@@ -3,7 +3,6 @@ package txn
 import (
 	"container/list"
 	"fmt"
-	"slices"
 	"sync"
 
 	"github.com/stockledger/stockledger/ledger"
@@ -152,6 +151,10 @@ type plan struct {
 	suspect func(key string) bool
 	waiting []bool // the verdicts of this unit wait for its lookup
 
+	// past reads what a command needs of the journal; nil where nothing can be
+	// read, and then such commands wait.
+	past func(ledger.Command) (ledger.Command, error)
+
 	rows, bytes int
 }
 
@@ -182,7 +185,8 @@ func (p *plan) decideUnit(w *unit, at ledger.Instant) (verdicts []Verdict, waits
 	}
 	if p.known == nil {
 		for _, c := range w.commands {
-			if p.suspect(c.IdempotencyKey) {
+			// What needs the past is read under the head's lock.
+			if p.suspect(c.IdempotencyKey) || ledger.NeedsPast(c) {
 				return make([]Verdict, len(w.commands)), true, nil
 			}
 		}
@@ -190,6 +194,11 @@ func (p *plan) decideUnit(w *unit, at ledger.Instant) (verdicts []Verdict, waits
 	mark, records := p.home.state.Mark(), len(p.records)
 	verdicts = make([]Verdict, len(w.commands))
 	for i, c := range w.commands {
+		if p.past != nil {
+			if c, err = p.past(c); err != nil {
+				return nil, false, err
+			}
+		}
 		record, rejection, err := p.decide(w.submission, c, at)
 		if err != nil {
 			return nil, false, err
@@ -227,11 +236,8 @@ func (p *plan) decide(s *submission, c ledger.Command, at ledger.Instant) (ledge
 		return ledger.Record{}, keyReused(c.IdempotencyKey), nil
 	}
 	state := p.home.state
-	if location, ok := ledger.HoldLocation(state, c); ok {
-		// A rejection would tell about a hold that the caller may not see.
-		if forbidden := s.forbids(location); forbidden != nil {
-			return ledger.Record{}, forbidden, nil
-		}
+	if !ledger.Concerns(state, c, s.Locations) {
+		return ledger.Record{}, locationForbidden(), nil
 	}
 	event, rejection := ledger.Decide(state, c, at)
 	if rejection != nil && rejection.Reason == ledger.ReasonInsufficientStock {
@@ -360,22 +366,31 @@ func keyReused(key string) *ledger.Rejection {
 	}
 }
 
-// forbidsEvent refuses an event that moves stock where the caller may not.
+// forbidsEvent refuses an event that the caller, or the witness, is not
+// entitled to.
 func (s *submission) forbidsEvent(event ledger.Event) *ledger.Rejection {
-	location, moves := ledger.LocationOf(event)
-	if !moves {
-		return nil
+	scope := ledger.ScopeOf(event)
+	if !scope.Within(s.Locations) {
+		return locationForbidden()
 	}
-	return s.forbids(location)
+	if event.Witness != "" && !scope.Within(s.Witnesses[event.Witness]) {
+		r := locationForbidden()
+		r.Field = "witness_token"
+		return r
+	}
+	if kind, ok := ledger.ApprovedCommand(event); ok && s.Permits != nil && !s.Permits(kind) {
+		return &ledger.Rejection{
+			Reason: ledger.ReasonCommandForbidden, Field: "approval_id",
+			Message:  fmt.Sprintf("The token does not permit %s, so it cannot decide on one either.", kind),
+			Metadata: map[string]string{"command": kind.String()},
+		}
+	}
+	return nil
 }
 
-// forbids refuses a location that the caller may not touch.
-func (s *submission) forbids(location ledger.LocationID) *ledger.Rejection {
-	if len(s.Locations) == 0 || slices.Contains(s.Locations, location) {
-		return nil
-	}
+func locationForbidden() *ledger.Rejection {
 	return &ledger.Rejection{
 		Reason: ledger.ReasonLocationForbidden, Field: "location_id",
-		Message: "The command would move stock of a location that the token does not name.",
+		Message: "The command concerns a location that the token does not name.",
 	}
 }

@@ -17,11 +17,12 @@ const (
 	loadHeads     = `SELECT clinic_id, epoch, sequence, hash, recorded_at FROM heads WHERE clinic_id = ANY($1)`
 	loadClinics   = `SELECT clinic_id, name, time_zone, backdating_days, active, last_sequence FROM clinics WHERE clinic_id = ANY($1)`
 	loadLocations = `SELECT clinic_id, location_id, name, kind, active, last_sequence FROM locations WHERE clinic_id = ANY($1)`
-	loadMedicines = `SELECT clinic_id, medicine_id, name, base_unit, strength, form, atc_code, category, active, last_sequence FROM medicines WHERE clinic_id = ANY($1)`
-	loadLots      = `SELECT clinic_id, lot_id, medicine_id, manufacturer, gtin, lot_number, expiry, active, registered_sequence, last_sequence FROM lots WHERE clinic_id = ANY($1)`
+	loadMedicines = `SELECT clinic_id, medicine_id, name, base_unit, strength, form, atc_code, category, active, last_sequence, control_class FROM medicines WHERE clinic_id = ANY($1)`
+	loadLots      = `SELECT clinic_id, lot_id, medicine_id, manufacturer, gtin, lot_number, expiry, active, registered_sequence, last_sequence, bar, recall_id, parents FROM lots WHERE clinic_id = ANY($1)`
 	loadStock     = `SELECT clinic_id, location_id, medicine_id, lot_id, available, reserved, pending, quarantined, in_transit, first_sequence, last_sequence FROM stock WHERE clinic_id = ANY($1)`
 	loadHolds     = `SELECT clinic_id, location_id, medicine_id, hold_id, lot_id, quantity, reserved_quantity, reason_code, deadline, actor, opened_sequence, last_sequence
 		FROM holds WHERE clinic_id = ANY($1) AND status = 1 ORDER BY clinic_id, location_id, medicine_id, hold_id, line`
+	loadDocuments = `SELECT clinic_id, kind, opened_sequence, last_sequence, document FROM documents WHERE clinic_id = ANY($1) AND is_open`
 )
 
 const (
@@ -120,7 +121,7 @@ func (l *loader) read(results pgx.BatchResults, step loadStep) error {
 func (l *loader) steps() []loadStep {
 	return []loadStep{
 		{loadHeads, l.head}, {loadClinics, l.clinic}, {loadLocations, l.location}, {loadMedicines, l.medicine},
-		{loadLots, l.lot}, {loadStock, l.stock}, {loadHolds, l.hold},
+		{loadLots, l.lot}, {loadStock, l.stock}, {loadHolds, l.hold}, {loadDocuments, l.document},
 	}
 }
 
@@ -164,7 +165,7 @@ func (l *loader) location(rows pgx.Rows) error {
 func (l *loader) medicine(rows pgx.Rows) error {
 	var clinic ledger.ClinicID
 	var d ledger.Medicine
-	if err := rows.Scan(&clinic, &d.ID, &d.Name, &d.BaseUnit, &d.Strength, &d.Form, &d.ATCCode, &d.Category, &d.Active, &d.LastSequence); err != nil {
+	if err := rows.Scan(&clinic, &d.ID, &d.Name, &d.BaseUnit, &d.Strength, &d.Form, &d.ATCCode, &d.Category, &d.Active, &d.LastSequence, &d.ControlClass); err != nil {
 		return err
 	}
 	s := l.snapshots[clinic]
@@ -176,11 +177,13 @@ func (l *loader) lot(rows pgx.Rows) error {
 	var clinic ledger.ClinicID
 	var d ledger.Lot
 	var expiry time.Time
-	err := rows.Scan(&clinic, &d.ID, &d.Medicine, &d.Manufacturer, &d.GTIN, &d.LotNumber, &expiry, &d.Active, &d.RegisteredSequence, &d.LastSequence)
+	var parents string
+	err := rows.Scan(&clinic, &d.ID, &d.Medicine, &d.Manufacturer, &d.GTIN, &d.LotNumber, &expiry, &d.Active, &d.RegisteredSequence, &d.LastSequence,
+		&d.Bar, &d.RecallID, &parents)
 	if err != nil {
 		return err
 	}
-	d.Expiry = ledger.DateOf(expiry)
+	d.Expiry, d.Parents = ledger.DateOf(expiry), parentsOf(parents)
 	s := l.snapshots[clinic]
 	s.Lots = append(s.Lots, d)
 	return nil
@@ -216,6 +219,23 @@ func (l *loader) hold(rows pgx.Rows) error {
 	}
 	d.Deadline, d.Status, d.Lines = ledger.InstantOf(deadline), ledger.HoldOpen, []ledger.HoldLine{line}
 	s.Holds = append(s.Holds, d)
+	return nil
+}
+
+func (l *loader) document(rows pgx.Rows) error {
+	var clinic ledger.ClinicID
+	var kind ledger.DocumentKind
+	var d ledger.Document
+	var stored []byte
+	err := rows.Scan(&clinic, &kind, &d.OpenedSequence, &d.LastSequence, &stored)
+	if err != nil {
+		return err
+	}
+	if d.Body, err = ledger.DecodeDocument(kind, stored); err != nil {
+		return fmt.Errorf("clinic %s: %w", clinic, err)
+	}
+	s := l.snapshots[clinic]
+	s.Documents = append(s.Documents, d)
 	return nil
 }
 

@@ -187,7 +187,7 @@ func (n *planNode) accesses() []access {
 
 var (
 	quotedText = regexp.MustCompile(`'(?:[^']|'')*'`)
-	columnName = regexp.MustCompile(`(?:(\w+)\.)?\b(clinic_id|location_id|medicine_id|lot_id|hold_id|sequence|line|idempotency_key)\b`)
+	columnName = regexp.MustCompile(`(?:(\w+)\.)?\b(clinic_id|location_id|medicine_id|lot_id|hold_id|kind|document_id|opened_sequence|sequence|line|idempotency_key)\b`)
 )
 
 // searched returns the columns that a condition compares, without those of
@@ -211,9 +211,11 @@ type wantPlan struct {
 }
 
 // serves tells whether an index is the one that is wanted. Both indexes of lots
-// begin with the clinic, and either will do to read all of a clinic's.
+// begin with the clinic, and either will do to read all of a clinic's; while
+// there are no documents, either finds one.
 func serves(index, want string) bool {
-	return index == want || want == "lots" && (index == "lots_pkey" || index == "lots_by_medicine")
+	return index == want || want == "lots" && (index == "lots_pkey" || index == "lots_by_medicine") ||
+		want == "documents" && (index == "documents_pkey" || index == "documents_by_opening")
 }
 
 // check runs the call and explains what it sent on the given kinds of
@@ -325,6 +327,12 @@ func TestPlansOfReads(t *testing.T) {
 			return err
 		}
 	}
+	documents := func(f DocumentFilter) func() error {
+		return func() error {
+			_, _, _, err := q.Documents(ctx, c.id, f, &DocumentPlace{Opened: 5, ID: "TR-5"}, 50, o)
+			return err
+		}
+	}
 	holds := func(f HoldFilter) func() error {
 		return func() error {
 			_, _, _, err := q.Holds(ctx, c.id, f, HoldKey{Shelf: shelf("store", "m050")}, 50, o)
@@ -367,8 +375,27 @@ func TestPlansOfReads(t *testing.T) {
 		{"Holds of a location", holds(HoldFilter{Shelf: shelf("store", "")}), []string{view, clinics, "holds_open(clinic_id, location_id)"}},
 		{"Holds of a shelf", holds(HoldFilter{Shelf: card}), []string{view, clinics, "holds_open(clinic_id, location_id, medicine_id)"}},
 		{"Holds and closed ones", holds(HoldFilter{IncludeClosed: true}), []string{view, clinics, "holds_pkey(clinic_id, location_id, medicine_id, hold_id)"}},
+		{"Document", func() error {
+			_, _, err := q.Document(ctx, c.id, ledger.DocumentKey{Kind: ledger.DocumentTransfer, ID: "TR-1"}, o)
+			return err
+		}, []string{view, clinics, "documents(clinic_id, kind, document_id)"}},
+		{"Documents", documents(DocumentFilter{Kind: ledger.DocumentTransfer, NewestFirst: true}), []string{view, clinics, "documents_by_opening(clinic_id, kind, opened_sequence, document_id)"}},
+		{"open Documents for a limited caller", documents(DocumentFilter{Kind: ledger.DocumentTransfer, OpenOnly: true, Locations: store}),
+			[]string{view, clinics, "documents_open(clinic_id, kind, opened_sequence, document_id)"}},
+		{"BalanceAt", func() error {
+			stock, _, err := q.Stock(ctx, c.id, card, o)
+			if err == nil {
+				_, _, err = q.BalanceAt(ctx, c.id, card, stock.Rows[0].Lot, stock.Rows[0].LastSequence-1, o)
+			}
+			return err
+		},
+			[]string{view, clinics, places, what, lots, onShelf, "entries_pkey(clinic_id, location_id, medicine_id, sequence)"}},
+		{"Register", func() error {
+			_, _, _, err := q.Register(ctx, c.id, RegisterFilter{Shelf: card, From: 1, To: ledger.InstantOf(time.Now())}, nil, 10, o)
+			return err
+		}, []string{view, clinics, places, what, lots, onShelf, aJournal, "entries_pkey(clinic_id, location_id, medicine_id, sequence)"}},
 		{"loadStates", func() error { _, err := db.loadStates(ctx, []ledger.ClinicID{c.id, "x"}); return err }, []string{
-			view, clinics, "locations_pkey(clinic_id)", "medicines_pkey(clinic_id)", "lots(clinic_id)", "stock_pkey(clinic_id)", "holds_open(clinic_id)",
+			view, clinics, "locations_pkey(clinic_id)", "medicines_pkey(clinic_id)", "lots(clinic_id)", "stock_pkey(clinic_id)", "holds_open(clinic_id)", "documents_open(clinic_id)",
 		}},
 		{"catchUp", func() error {
 			return db.readTx(ctx, func(tx pgx.Tx) error { return catchUp(ctx, tx, ledger.NewState(c.id, time.LoadLocation)) })
@@ -381,8 +408,9 @@ func TestPlansOfReads(t *testing.T) {
 		}, []string{"journal_idempotency_key(clinic_id, idempotency_key)"}},
 		{"Shard", func() error { _, err := NewDirectory(db).Shard(ctx, c.id); return err }, []string{"clinic_directory_pkey(clinic_id)"}},
 		{"Verify", func() error { _, err := Verify(ctx, db, VerifyOptions{Clinics: []ledger.ClinicID{c.id}}); return err }, []string{
-			view, clinics, "locations_pkey(clinic_id)", "medicines_pkey(clinic_id)", "lots(clinic_id)", "stock_pkey(clinic_id)", "holds_open(clinic_id)",
+			view, clinics, "locations_pkey(clinic_id)", "medicines_pkey(clinic_id)", "lots(clinic_id)", "stock_pkey(clinic_id)", "holds_open(clinic_id)", "documents_open(clinic_id)",
 			aJournal, "entries_pkey(clinic_id, location_id, medicine_id, sequence, line)", "holds_pkey(clinic_id, location_id, medicine_id, hold_id, lot_id)",
+			"documents_pkey(clinic_id, kind, document_id)",
 		}},
 	}
 	for _, test := range tests {

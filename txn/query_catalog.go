@@ -47,8 +47,8 @@ func (q *Queries) ListClinics(ctx context.Context, ids []ledger.ClinicID, after 
 
 const (
 	selectLocations = `SELECT location_id, name, kind, active, last_sequence FROM locations WHERE clinic_id = `
-	selectMedicines = `SELECT medicine_id, name, base_unit, strength, form, atc_code, category, active, last_sequence FROM medicines WHERE clinic_id = `
-	selectLots      = `SELECT lot_id, medicine_id, manufacturer, gtin, lot_number, expiry, active, registered_sequence, last_sequence FROM lots WHERE clinic_id = `
+	selectMedicines = `SELECT medicine_id, name, base_unit, strength, form, atc_code, category, active, last_sequence, control_class FROM medicines WHERE clinic_id = `
+	selectLots      = `SELECT lot_id, medicine_id, manufacturer, gtin, lot_number, expiry, active, registered_sequence, last_sequence, bar, recall_id, parents FROM lots WHERE clinic_id = `
 )
 
 func scanLocation(rows pgx.Rows, d *ledger.Location) error {
@@ -56,13 +56,15 @@ func scanLocation(rows pgx.Rows, d *ledger.Location) error {
 }
 
 func scanMedicine(rows pgx.Rows, d *ledger.Medicine) error {
-	return rows.Scan(&d.ID, &d.Name, &d.BaseUnit, &d.Strength, &d.Form, &d.ATCCode, &d.Category, &d.Active, &d.LastSequence)
+	return rows.Scan(&d.ID, &d.Name, &d.BaseUnit, &d.Strength, &d.Form, &d.ATCCode, &d.Category, &d.Active, &d.LastSequence, &d.ControlClass)
 }
 
 func scanLot(rows pgx.Rows, d *ledger.Lot) error {
 	var expiry time.Time
-	err := rows.Scan(&d.ID, &d.Medicine, &d.Manufacturer, &d.GTIN, &d.LotNumber, &expiry, &d.Active, &d.RegisteredSequence, &d.LastSequence)
-	d.Expiry = ledger.DateOf(expiry)
+	var parents string
+	err := rows.Scan(&d.ID, &d.Medicine, &d.Manufacturer, &d.GTIN, &d.LotNumber, &expiry, &d.Active, &d.RegisteredSequence, &d.LastSequence,
+		&d.Bar, &d.RecallID, &parents)
+	d.Expiry, d.Parents = ledger.DateOf(expiry), parentsOf(parents)
 	return err
 }
 

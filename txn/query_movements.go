@@ -16,10 +16,20 @@ type Movement struct {
 	RecordedAt ledger.Instant
 	OccurredAt ledger.Instant
 	Actor      ledger.Actor
+	// Kind is the command; of one that a second person approved, that one.
 	Kind       ledger.Kind
 	ReasonCode string
 	Reference  string // the delivery note, or the recipient
 	HoldID     ledger.HoldID
+	// Party is who delivered, lent, got it back or used it.
+	Party string
+	// Requester gave a command that Actor, as second person, decided on.
+	Requester ledger.Actor
+	Witness   ledger.Actor
+	// Corrects is the command that this one corrects, or zero.
+	Corrects ledger.Sequence
+	// DocumentID is the transfer, count, recall, approval or loan, or empty.
+	DocumentID string
 }
 
 // MovementKey is a place in a list of movements.
@@ -190,25 +200,43 @@ func (v *view) journal(ctx context.Context, f MovementFilter, at *MovementKey) (
 // movement describes an entry by its event.
 func movement(event ledger.Event, entry ledger.Entry) Movement {
 	m := Movement{
-		Entry: entry, RecordedAt: event.At, OccurredAt: event.OccurredAt, Actor: event.Actor, Kind: event.Kind(),
+		Entry: entry, RecordedAt: event.At, OccurredAt: event.OccurredAt, Actor: event.Actor, Kind: event.Kind(), Witness: event.Witness,
 	}
-	switch body := event.Body.(type) {
-	case *ledger.StockReceived:
-		m.Reference = body.Reference
-	case *ledger.StockReserved:
-		m.ReasonCode, m.HoldID = body.ReasonCode, body.HoldID
-	case *ledger.StockReleased:
-		m.ReasonCode, m.HoldID = body.ReasonCode, body.HoldID
-	case *ledger.ReservationExpired:
-		m.HoldID = body.HoldID
-	case *ledger.StockIssued:
-		m.ReasonCode, m.Reference, m.HoldID = body.ReasonCode, body.Recipient, body.HoldID
-	case *ledger.StockAdjusted:
-		m.ReasonCode = body.ReasonCode
-	case *ledger.StockWrittenOff:
-		m.ReasonCode, m.Reference = body.ReasonCode, body.Reference
-	case *ledger.StockReturnedToSupplier:
-		m.ReasonCode, m.Reference = body.ReasonCode, body.Reference
+	body := event.Body
+	if change, ok := body.(*ledger.Change); ok {
+		m.Requester = change.Requester
+		if change.Approved != nil && entry.Line >= change.OwnLines() {
+			body = change.Approved
+			m.Kind = change.ApprovedKind()
+		}
 	}
+	m.describe(body)
 	return m
+}
+
+// describe takes over what the body of an event says beside its entries.
+func (m *Movement) describe(body ledger.EventBody) {
+	switch b := body.(type) {
+	case *ledger.Change:
+		m.ReasonCode, m.Reference, m.Party, m.Corrects = b.ReasonCode, b.Reference, b.Party, b.Corrects
+		if len(b.Documents) > 0 {
+			m.DocumentID = b.Documents[0].About().ID
+		}
+	case *ledger.StockReceived:
+		m.Reference, m.Party = b.Reference, b.Supplier
+	case *ledger.StockReserved:
+		m.ReasonCode, m.HoldID = b.ReasonCode, b.HoldID
+	case *ledger.StockReleased:
+		m.ReasonCode, m.HoldID = b.ReasonCode, b.HoldID
+	case *ledger.ReservationExpired:
+		m.HoldID = b.HoldID
+	case *ledger.StockIssued:
+		m.ReasonCode, m.Reference, m.HoldID, m.Party = b.ReasonCode, b.Recipient, b.HoldID, b.Recipient
+	case *ledger.StockAdjusted:
+		m.ReasonCode = b.ReasonCode
+	case *ledger.StockWrittenOff:
+		m.ReasonCode, m.Reference = b.ReasonCode, b.Reference
+	case *ledger.StockReturnedToSupplier:
+		m.ReasonCode, m.Reference, m.Party = b.ReasonCode, b.Reference, b.Supplier
+	}
 }

@@ -19,13 +19,14 @@ type StockRow struct {
 	LotNumber string
 	Expiry    ledger.Date
 	LotActive bool
+	LotBar    ledger.Bar
 	Expired   bool // the expiry has passed at the clinic
 }
 
 // usable returns the units that can be reserved or issued, for a supply that
 // must last until a day.
 func (r *StockRow) usable(lastsUntil ledger.Date) int64 {
-	if r.Expired || !r.LotActive || r.Expiry < lastsUntil {
+	if r.Expired || !r.LotActive || r.LotBar != ledger.BarNone || r.Expiry < lastsUntil {
 		return 0
 	}
 	return r.Available
@@ -54,16 +55,16 @@ type StockFilter struct {
 
 func (v *view) selectStock() *selection {
 	return selectFrom(`SELECT s.location_id, s.medicine_id, s.lot_id, s.available, s.reserved, s.pending, s.quarantined, s.in_transit,
-		s.first_sequence, s.last_sequence, l.lot_number, l.expiry, l.active
+		s.first_sequence, s.last_sequence, l.lot_number, l.expiry, l.active, l.bar
 		FROM stock AS s `+
-		lookUpJoin(v.server, "lots", "l", "s", []string{"clinic_id", "lot_id"}, []string{"lot_number", "expiry", "active"})+` WHERE`).
+		lookUpJoin(v.server, "lots", "l", "s", []string{"clinic_id", "lot_id"}, []string{"lot_number", "expiry", "active", "bar"})+` WHERE`).
 		add(` s.clinic_id = ?`, v.id)
 }
 
 func (v *view) scanStock(rows pgx.Rows, r *StockRow) error {
 	var expiry time.Time
 	err := rows.Scan(&r.Location, &r.Medicine, &r.Lot, &r.Available, &r.Reserved, &r.Pending, &r.Quarantined, &r.InTransit,
-		&r.FirstSequence, &r.LastSequence, &r.LotNumber, &expiry, &r.LotActive)
+		&r.FirstSequence, &r.LastSequence, &r.LotNumber, &expiry, &r.LotActive, &r.LotBar)
 	r.Expiry = ledger.DateOf(expiry)
 	r.Expired = r.Expiry < v.today
 	return err

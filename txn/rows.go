@@ -3,6 +3,7 @@ package txn
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -52,10 +53,16 @@ var (
 	medicinesTable = table{"medicines", []string{"clinic_id", "medicine_id"}, []column{
 		{"clinic_id", "text"}, {"medicine_id", "text"}, {"name", "text"}, {"base_unit", "text"}, {"strength", "text"},
 		{"form", "text"}, {"atc_code", "text"}, {"category", "text"}, {"active", "bool"}, {"last_sequence", "int8"},
+		{"control_class", "text"},
 	}}
 	lotsTable = table{"lots", []string{"clinic_id", "lot_id"}, []column{
 		{"clinic_id", "text"}, {"lot_id", "text"}, {"medicine_id", "text"}, {"manufacturer", "text"}, {"gtin", "text"},
 		{"lot_number", "text"}, {"expiry", "date"}, {"active", "bool"}, {"registered_sequence", "int8"}, {"last_sequence", "int8"},
+		{"bar", "int2"}, {"recall_id", "text"}, {"parents", "text"},
+	}}
+	documentsTable = table{"documents", []string{"clinic_id", "kind", "document_id"}, []column{
+		{"clinic_id", "text"}, {"kind", "int2"}, {"document_id", "text"}, {"is_open", "bool"}, {"location_id", "text"},
+		{"other_location_id", "text"}, {"opened_sequence", "int8"}, {"last_sequence", "int8"}, {"document", "bytea"},
 	}}
 )
 
@@ -117,6 +124,7 @@ type rowSet struct {
 	medicines medicineRows
 	newLots   lotRows
 	lots      lotRows
+	documents documentRows
 	queued    int
 }
 
@@ -167,6 +175,7 @@ type lastDocuments struct {
 	locations latest[ledger.LocationID, *ledger.Location]
 	medicines latest[ledger.MedicineID, *ledger.Medicine]
 	lots      latest[ledger.LotID, *ledger.Lot]
+	documents latest[ledger.DocumentKey, *ledger.Document]
 }
 
 // latest keeps the last value given for each key, in the order of first keys.
@@ -188,8 +197,8 @@ func (l *latest[K, V]) set(key K, value V) {
 }
 
 func (l *lastDocuments) note(e *ledger.Effects) {
-	if e.Hold != nil {
-		l.holds.set(e.Hold.ID, e.Hold)
+	for _, hold := range e.Holds {
+		l.holds.set(hold.ID, hold)
 	}
 	if e.Clinic != nil {
 		l.clinic = e.Clinic
@@ -200,8 +209,11 @@ func (l *lastDocuments) note(e *ledger.Effects) {
 	if e.Medicine != nil {
 		l.medicines.set(e.Medicine.ID, e.Medicine)
 	}
-	if e.Lot != nil {
-		l.lots.set(e.Lot.ID, e.Lot)
+	for _, lot := range e.Lots {
+		l.lots.set(lot.ID, lot)
+	}
+	for _, document := range e.Documents {
+		l.documents.set(document.Body.About().DocumentKey, document)
 	}
 }
 
@@ -229,6 +241,9 @@ func (s *rowSet) addDocuments(clinic ledger.ClinicID, base ledger.Sequence, last
 			s.lots.add(clinic, lot)
 		}
 	}
+	for _, document := range last.documents.values {
+		s.documents.add(clinic, document)
+	}
 }
 
 // queue adds the statements of all tables that have rows to a batch.
@@ -245,6 +260,7 @@ func (s *rowSet) queue(b *pgx.Batch, sql statements) {
 	queueRows(b, sql.stock, len(s.stock.clinic), s.stock.columns)
 	queueRows(b, sql.openHolds, len(s.openHolds.clinic), s.openHolds.columns)
 	queueChanged(b, sql.server, holdsTable, len(s.holds.clinic), s.holds.key, s.holds.columns)
+	queueChanged(b, sql.server, documentsTable, len(s.documents.clinic), s.documents.key, s.documents.columns)
 	s.queued = b.Len() - before
 }
 
@@ -470,9 +486,9 @@ func (r *locationRows) columns() []any {
 }
 
 type medicineRows struct {
-	clinic, medicine, name, unit, strength, form, atc, category []string
-	active                                                      []bool
-	last                                                        []int64
+	clinic, medicine, name, unit, strength, form, atc, category, class []string
+	active                                                             []bool
+	last                                                               []int64
 }
 
 func (r *medicineRows) add(clinic ledger.ClinicID, m *ledger.Medicine) {
@@ -484,12 +500,13 @@ func (r *medicineRows) add(clinic ledger.ClinicID, m *ledger.Medicine) {
 	r.form = append(r.form, m.Form)
 	r.atc = append(r.atc, m.ATCCode)
 	r.category = append(r.category, m.Category)
+	r.class = append(r.class, m.ControlClass)
 	r.active = append(r.active, m.Active)
 	r.last = append(r.last, int64(m.LastSequence))
 }
 
 func (r *medicineRows) columns() []any {
-	return []any{r.clinic, r.medicine, r.name, r.unit, r.strength, r.form, r.atc, r.category, r.active, r.last}
+	return []any{r.clinic, r.medicine, r.name, r.unit, r.strength, r.form, r.atc, r.category, r.active, r.last, r.class}
 }
 
 type lotRows struct {
@@ -497,6 +514,8 @@ type lotRows struct {
 	expiry                                            []time.Time
 	active                                            []bool
 	registered, last                                  []int64
+	bar                                               []int16
+	recall, parents                                   []string
 }
 
 func (r *lotRows) add(clinic ledger.ClinicID, l *ledger.Lot) {
@@ -510,12 +529,61 @@ func (r *lotRows) add(clinic ledger.ClinicID, l *ledger.Lot) {
 	r.active = append(r.active, l.Active)
 	r.registered = append(r.registered, int64(l.RegisteredSequence))
 	r.last = append(r.last, int64(l.LastSequence))
+	r.bar = append(r.bar, int16(l.Bar))
+	r.recall = append(r.recall, string(l.RecallID))
+	r.parents = append(r.parents, parentsText(l.Parents))
+}
+
+// parentsText joins the ids of the lots that a lot was made from; ids hold no
+// spaces.
+func parentsText(parents []ledger.LotID) string { return strings.Join(texts(parents), " ") }
+
+func parentsOf(text string) []ledger.LotID {
+	var parents []ledger.LotID
+	for _, id := range strings.Fields(text) {
+		parents = append(parents, ledger.LotID(id))
+	}
+	return parents
 }
 
 func (r *lotRows) key(row int) []any { return []any{r.clinic[row], r.lot[row]} }
 
 func (r *lotRows) columns() []any {
-	return []any{r.clinic, r.lot, r.medicine, r.manufacturer, r.gtin, r.number, r.expiry, r.active, r.registered, r.last}
+	return []any{
+		r.clinic, r.lot, r.medicine, r.manufacturer, r.gtin, r.number, r.expiry, r.active, r.registered, r.last,
+		r.bar, r.recall, r.parents,
+	}
+}
+
+type documentRows struct {
+	clinic                       []string
+	kind                         []int16
+	id                           []string
+	open                         []bool
+	location, otherLocation      []string
+	openedSequence, lastSequence []int64
+	document                     [][]byte
+}
+
+func (r *documentRows) add(clinic ledger.ClinicID, d *ledger.Document) {
+	about := d.Body.About()
+	r.clinic = append(r.clinic, string(clinic))
+	r.kind = append(r.kind, int16(about.Kind))
+	r.id = append(r.id, about.ID)
+	r.open = append(r.open, about.Open)
+	r.location = append(r.location, string(about.Location))
+	r.otherLocation = append(r.otherLocation, string(about.OtherLocation))
+	r.openedSequence = append(r.openedSequence, int64(d.OpenedSequence))
+	r.lastSequence = append(r.lastSequence, int64(d.LastSequence))
+	r.document = append(r.document, ledger.AppendDocument(nil, d.Body))
+}
+
+func (r *documentRows) key(row int) []any { return []any{r.clinic[row], r.kind[row], r.id[row]} }
+
+func (r *documentRows) columns() []any {
+	return []any{
+		r.clinic, r.kind, r.id, r.open, r.location, r.otherLocation, r.openedSequence, r.lastSequence, r.document,
+	}
 }
 
 // blindReads are what a blind group must know before it may tell rejections:

@@ -49,6 +49,7 @@ const (
 	ruleClosedEmpty = "closed-holds-are-empty"
 	ruleClosedHolds = "closed-holds-follow-journal"
 	ruleProjection  = "projection-follows-journal"
+	ruleClosedDocs  = "closed-documents-follow-journal"
 )
 
 // String writes the violation on one line.
@@ -167,7 +168,7 @@ func (db *DB) clinicsWithRows(ctx context.Context) ([]ledger.ClinicID, error) {
 		for _, id := range listed {
 			known[id] = true
 		}
-		for _, t := range []table{journalTable, entriesTable, stockTable, holdsTable, locationsTable, medicinesTable, lotsTable} {
+		for _, t := range []table{journalTable, entriesTable, stockTable, holdsTable, locationsTable, medicinesTable, lotsTable, documentsTable} {
 			for from := append(slices.Sorted(maps.Keys(known)), ""); len(from) > 0; {
 				if from, err = db.strangersAfter(ctx, tx, t, from, known); err != nil {
 					return err
@@ -244,8 +245,9 @@ type verifier struct {
 	// link nothing can be said of what the journal makes.
 	whole bool
 
-	posted, stored   tally // entries: by the journal, in the table
-	closed, archived tally // closed holds: by the journal, in the table
+	posted, stored   tally                                // entries: by the journal, in the table
+	closed, archived tally                                // closed holds: by the journal, in the table
+	filed            map[ledger.DocumentKey]filedDocument // closed documents, by the journal
 	ends             map[lotKey]lotEnd
 	flows            map[ledger.LotID]map[ledger.Bucket]int64
 	entries          int64
@@ -258,6 +260,7 @@ func newVerifier(clinic ledger.ClinicID, tx pgx.Tx) *verifier {
 	return &verifier{
 		clinic: clinic, tx: tx, progress: func() {}, state: ledger.NewState(clinic, time.LoadLocation),
 		posted: make(tally), stored: make(tally), closed: make(tally), archived: make(tally),
+		filed: make(map[ledger.DocumentKey]filedDocument),
 		ends:  make(map[lotKey]lotEnd),
 		flows: make(map[ledger.LotID]map[ledger.Bucket]int64),
 	}
@@ -301,6 +304,9 @@ func (v *verifier) run(ctx context.Context) error {
 		return err
 	}
 	if err := v.checkClosedHolds(ctx); err != nil {
+		return err
+	}
+	if err := v.checkClosedDocuments(ctx); err != nil {
 		return err
 	}
 	if err := v.checkHead(ctx); err != nil {
@@ -380,9 +386,10 @@ func (v *verifier) link(row *journalRow) bool {
 	for i := range effects.Entries {
 		v.posted.add(effects.Entries[i].Sequence, entryDigest(&effects.Entries[i]))
 	}
-	for _, hold := range closedRows(effects.Hold) {
+	for _, hold := range closedRows(effects.Holds) {
 		v.closed.add(hold.lastSequence, hold.digest())
 	}
+	v.file(effects.Documents)
 	v.checkClearing(effects.Entries)
 	return true
 }
@@ -674,17 +681,19 @@ func (r *holdRow) String() string {
 		r.line, r.quantity, r.reserved, r.status, r.reasonCode, r.deadline, r.actor, r.opened, r.lastSequence)
 }
 
-// closedRows are the rows of a hold that a command has closed.
-func closedRows(hold *ledger.Hold) []holdRow {
-	if hold == nil || hold.Status == ledger.HoldOpen {
-		return nil
-	}
-	rows := make([]holdRow, len(hold.Lines))
-	for i, line := range hold.Lines {
-		rows[i] = holdRow{
-			heldKey: heldKey{hold.Shelf, hold.ID, line.Lot}, line: i, quantity: line.Quantity, reserved: line.Reserved,
-			status: hold.Status, reasonCode: hold.ReasonCode, deadline: hold.Deadline, actor: hold.Actor,
-			opened: hold.OpenedSequence, lastSequence: hold.LastSequence,
+// closedRows are the rows of the holds that a command has closed.
+func closedRows(holds []*ledger.Hold) []holdRow {
+	var rows []holdRow
+	for _, hold := range holds {
+		if hold.Status == ledger.HoldOpen {
+			continue
+		}
+		for i, line := range hold.Lines {
+			rows = append(rows, holdRow{
+				heldKey: heldKey{hold.Shelf, hold.ID, line.Lot}, line: i, quantity: line.Quantity, reserved: line.Reserved,
+				status: hold.Status, reasonCode: hold.ReasonCode, deadline: hold.Deadline, actor: hold.Actor,
+				opened: hold.OpenedSequence, lastSequence: hold.LastSequence,
+			})
 		}
 	}
 	return rows
@@ -750,7 +759,7 @@ func (v *verifier) explainClosedHolds(ctx context.Context) error {
 	spans := v.closed.differences(v.archived, suspectSpans)
 	closed := make(map[heldKey]holdRow)
 	err := v.again(ctx, func(effects *ledger.Effects) {
-		for _, row := range closedRows(effects.Hold) {
+		for _, row := range closedRows(effects.Holds) {
 			if spans[row.lastSequence/tallySpan] {
 				closed[row.heldKey] = row
 			}
@@ -825,7 +834,7 @@ func (v *verifier) checkHead(ctx context.Context) error {
 func (v *verifier) checkHeadless(ctx context.Context) error {
 	var in []string
 	for _, t := range []table{
-		journalTable, entriesTable, stockTable, holdsTable, clinicsTable, locationsTable, medicinesTable, lotsTable,
+		journalTable, entriesTable, stockTable, holdsTable, clinicsTable, locationsTable, medicinesTable, lotsTable, documentsTable,
 	} {
 		var exists bool
 		err := v.tx.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM "+t.name+" WHERE clinic_id = $1)", v.clinic).Scan(&exists)
@@ -981,6 +990,9 @@ func (v *verifier) compareAll(got, want *ledger.Snapshot) {
 	})
 	compare(v, got.Holds, want.Holds, func(d *ledger.Hold) (string, ledger.Sequence) {
 		return fmt.Sprintf("%s, hold %s", shelfName(d.Shelf), d.ID), d.LastSequence
+	})
+	compare(v, got.Documents, want.Documents, func(d *ledger.Document) (string, ledger.Sequence) {
+		return documentName(d.Body.About().DocumentKey), d.LastSequence
 	})
 }
 

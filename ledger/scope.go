@@ -1,0 +1,131 @@
+package ledger
+
+import "slices"
+
+// Scope is the locations that a person must be entitled to for a command: all
+// of All, and one of Any unless that is empty. Both are empty for commands that
+// concern the clinic as a whole.
+type Scope struct{ All, Any []LocationID }
+
+// Within reports whether the locations suffice; an empty list is everything.
+func (s Scope) Within(locations []LocationID) bool {
+	if len(locations) == 0 {
+		return true
+	}
+	for _, location := range s.All {
+		if !slices.Contains(locations, location) {
+			return false
+		}
+	}
+	return len(s.Any) == 0 || slices.ContainsFunc(s.Any, func(l LocationID) bool { return slices.Contains(locations, l) })
+}
+
+// ScopeOf returns the locations that whoever gave an event's command must be
+// entitled to.
+func ScopeOf(e Event) Scope { return scopeOf(e.Body) }
+
+func scopeOf(body EventBody) Scope {
+	if b, ok := body.(*Change); ok {
+		return b.scope()
+	}
+	if b, ok := body.(mover); ok {
+		return Scope{All: movedLocations(b.moves())}
+	}
+	return Scope{}
+}
+
+func (b *Change) scope() Scope {
+	for _, document := range b.Documents {
+		switch d := document.(type) {
+		case *Approval:
+			return d.Scope
+		case *Count:
+			return Scope{All: []LocationID{d.Location}}
+		case *Level:
+			return Scope{All: []LocationID{d.Location}}
+		case *Transfer:
+			return d.scope(b.of)
+		}
+	}
+	return Scope{All: movedLocations(b.Moves)}
+}
+
+// scope says who may act on a transfer: the source gives, the destination
+// takes, and either may ask for one, give one up or close one.
+func (t *Transfer) scope(command Kind) Scope {
+	switch command {
+	case KindApproveTransfer, KindRejectTransfer, KindDispatchTransfer:
+		return Scope{All: []LocationID{t.From}}
+	case KindReceiveTransfer:
+		return Scope{All: []LocationID{t.To}}
+	default:
+		return Scope{Any: []LocationID{t.From, t.To}}
+	}
+}
+
+// ApprovedCommand returns the kind of the command that an event of a second
+// person is about.
+func ApprovedCommand(e Event) (Kind, bool) {
+	b, ok := e.Body.(*Change)
+	if !ok || b.of != KindApproveCommand && b.of != KindRejectCommand || len(b.Documents) == 0 {
+		return 0, false
+	}
+	approval, ok := b.Documents[0].(*Approval)
+	if !ok || approval.Status == ApprovalWithdrawn {
+		return 0, false
+	}
+	return approval.Command, true
+}
+
+// Concerns reports whether what a command names, a hold or a document that is
+// open, lies within the locations. A rejection would otherwise tell about
+// things that the caller may not see.
+func Concerns(s *State, c Command, locations []LocationID) bool {
+	if len(locations) == 0 {
+		return true
+	}
+	key, hold := named(c.Body)
+	if hold != "" {
+		_, open := s.openHold(hold)
+		return open == nil || slices.Contains(locations, open.shelf.Location)
+	}
+	found, ok := s.documents[key]
+	return !ok || found.Body.About().concerns(locations)
+}
+
+// named returns the document or hold that a command acts on.
+func named(body CommandBody) (key DocumentKey, hold HoldID) {
+	switch b := body.(type) {
+	case *ReleaseStock:
+		return key, b.HoldID
+	case *ExpireReservation:
+		return key, b.HoldID
+	case *IssueStock:
+		return key, b.HoldID
+	case *ApproveTransfer:
+		return DocumentKey{DocumentTransfer, string(b.TransferID)}, ""
+	case *RejectTransfer:
+		return DocumentKey{DocumentTransfer, string(b.TransferID)}, ""
+	case *CancelTransfer:
+		return DocumentKey{DocumentTransfer, string(b.TransferID)}, ""
+	case *DispatchTransfer:
+		return DocumentKey{DocumentTransfer, string(b.TransferID)}, ""
+	case *ReceiveTransfer:
+		return DocumentKey{DocumentTransfer, string(b.TransferID)}, ""
+	case *CompleteTransfer:
+		return DocumentKey{DocumentTransfer, string(b.TransferID)}, ""
+	case *RecordCount:
+		return DocumentKey{DocumentCount, string(b.CountID)}, ""
+	case *CompleteCount:
+		return DocumentKey{DocumentCount, string(b.CountID)}, ""
+	case *CancelCount:
+		return DocumentKey{DocumentCount, string(b.CountID)}, ""
+	case *ApproveCommand:
+		return DocumentKey{DocumentApproval, string(b.ApprovalID)}, ""
+	case *RejectCommand:
+		return DocumentKey{DocumentApproval, string(b.ApprovalID)}, ""
+	case *LapseCommand:
+		return DocumentKey{DocumentApproval, string(b.ApprovalID)}, ""
+	}
+	return key, ""
+}

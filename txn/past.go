@@ -1,0 +1,111 @@
+package txn
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/stockledger/stockledger/ledger"
+)
+
+// The statements that read what a journal said in the past. A lot that has not
+// moved since is found by its stock row alone; of others, entries are walked
+// back from the sequence, which is as far as the lot's own last movement.
+const (
+	selectRecordAt = `SELECT event, hash FROM journal WHERE clinic_id = $1 AND sequence = $2`
+	selectStockOf  = `SELECT available, reserved, pending, quarantined, in_transit, first_sequence, last_sequence FROM stock
+		WHERE clinic_id = $1 AND location_id = $2 AND medicine_id = $3 AND lot_id = $4`
+	selectEntryUpTo = `SELECT available, reserved, pending, quarantined, in_transit FROM entries
+		WHERE clinic_id = $1 AND location_id = $2 AND medicine_id = $3 AND sequence <= $5 AND lot_id = $4
+		ORDER BY sequence DESC, line DESC LIMIT 1`
+)
+
+// withPast gives a command the facts of the past that it is decided by.
+func withPast(ctx context.Context, tx pgx.Tx, state *ledger.State, c ledger.Command, at ledger.Instant) (ledger.Command, error) {
+	if !ledger.NeedsPast(c) {
+		return c, nil
+	}
+	if sequence, ok := ledger.ReceiptWanted(c); ok {
+		rows, err := tx.Query(ctx, selectRecordAt, c.Clinic, sequence)
+		if err != nil {
+			return c, fmt.Errorf("read a receipt: %w", err)
+		}
+		records, err := readRecords(rows)
+		if err != nil {
+			return c, fmt.Errorf("read a receipt: %w", err)
+		}
+		if len(records) == 0 {
+			return ledger.WithReceipt(c, ledger.Record{}), nil
+		}
+		return ledger.WithReceipt(c, records[0]), nil
+	}
+	balances, err := balancesAt(ctx, tx, c.Clinic, ledger.BalancesWanted(state, c, at))
+	return ledger.WithBalances(c, balances), err
+}
+
+// balancesAt reads balances of the past; those without a lot are zero.
+func balancesAt(ctx context.Context, tx pgx.Tx, clinic ledger.ClinicID, wanted []ledger.BalanceAt) ([]ledger.Balances, error) {
+	balances := make([]ledger.Balances, len(wanted))
+	var moved []int // those whose lot has moved since
+	batch := &pgx.Batch{}
+	for i, w := range wanted {
+		if w.Lot == "" {
+			continue
+		}
+		batch.Queue(selectStockOf, clinic, w.Location, w.Medicine, w.Lot).Query(func(rows pgx.Rows) error {
+			stock, err := pgx.CollectRows(rows, scanPresent)
+			if err != nil || len(stock) == 0 || stock[0].first > w.Sequence {
+				return err
+			}
+			if stock[0].last > w.Sequence {
+				moved = append(moved, i)
+				return nil
+			}
+			balances[i] = stock[0].balances
+			return nil
+		})
+	}
+	if err := sendAll(ctx, tx, batch); err != nil {
+		return nil, err
+	}
+	batch = &pgx.Batch{}
+	for _, i := range moved {
+		w := wanted[i]
+		batch.Queue(selectEntryUpTo, clinic, w.Location, w.Medicine, w.Lot, w.Sequence).Query(func(rows pgx.Rows) error {
+			entry, err := pgx.CollectRows(rows, scanBalances)
+			if err == nil && len(entry) > 0 {
+				balances[i] = entry[0]
+			}
+			return err
+		})
+	}
+	return balances, sendAll(ctx, tx, batch)
+}
+
+func sendAll(ctx context.Context, tx pgx.Tx, batch *pgx.Batch) error {
+	if batch.Len() == 0 {
+		return nil
+	}
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("read past balances: %w", err)
+	}
+	return nil
+}
+
+// present is what a stock row says of now.
+type present struct {
+	balances    ledger.Balances
+	first, last ledger.Sequence
+}
+
+func scanPresent(row pgx.CollectableRow) (p present, err error) {
+	b := &p.balances
+	err = row.Scan(&b.Available, &b.Reserved, &b.Pending, &b.Quarantined, &b.InTransit, &p.first, &p.last)
+	return p, err
+}
+
+func scanBalances(row pgx.CollectableRow) (b ledger.Balances, err error) {
+	err = row.Scan(&b.Available, &b.Reserved, &b.Pending, &b.Quarantined, &b.InTransit)
+	return b, err
+}

@@ -1,0 +1,111 @@
+package txn
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/stockledger/stockledger/ledger"
+)
+
+// DocumentFilter narrows a list of documents of one kind.
+type DocumentFilter struct {
+	Kind     ledger.DocumentKind
+	OpenOnly bool
+	Location ledger.LocationID // empty: any
+	// Locations, where not nil, are the only ones shown: documents that concern
+	// one of them, or the clinic as a whole.
+	Locations   []ledger.LocationID
+	NewestFirst bool
+}
+
+// DocumentPlace is a place in a list of documents.
+type DocumentPlace struct {
+	Opened ledger.Sequence
+	ID     string
+}
+
+func scanDocument(kind ledger.DocumentKind) func(pgx.Rows, *ledger.Document) error {
+	return func(rows pgx.Rows, d *ledger.Document) error {
+		var stored []byte
+		err := rows.Scan(&d.OpenedSequence, &d.LastSequence, &stored)
+		if err != nil {
+			return err
+		}
+		d.Body, err = ledger.DecodeDocument(kind, stored)
+		return err
+	}
+}
+
+// Document reads a document, open or closed. It is nil where there is none.
+func (q *Queries) Document(ctx context.Context, clinic ledger.ClinicID, key ledger.DocumentKey, o ReadOptions) (*ledger.Document, AsOf, error) {
+	var found *ledger.Document
+	asOf, err := q.read(ctx, clinic, o, func(v *view) error {
+		found = nil // of an attempt that failed
+		s := selectFrom(`SELECT opened_sequence, last_sequence, document FROM documents WHERE`).
+			add(` clinic_id = ? AND kind = ? AND document_id = ?`, clinic, key.Kind, key.ID)
+		documents, err := collect(ctx, v.tx, s, scanDocument(key.Kind))
+		if len(documents) > 0 {
+			found = &documents[0]
+		}
+		return err
+	})
+	return found, asOf, err
+}
+
+// Documents reads documents by when they were opened, from after a place (nil:
+// from the beginning). next is the place to go on from, nil at the end.
+func (q *Queries) Documents(ctx context.Context, clinic ledger.ClinicID, f DocumentFilter, after *DocumentPlace, limit int, o ReadOptions) (documents []ledger.Document, next *DocumentPlace, asOf AsOf, err error) {
+	asOf, err = q.read(ctx, clinic, o, func(v *view) (err error) {
+		documents, err = collect(ctx, v.tx, f.selection(clinic, after, limit+1), scanDocument(f.Kind))
+		return err
+	})
+	documents, more := page(documents, limit)
+	if more {
+		last := documents[len(documents)-1]
+		next = &DocumentPlace{last.OpenedSequence, last.Body.About().ID}
+	}
+	return documents, next, asOf, err
+}
+
+func (f DocumentFilter) selection(clinic ledger.ClinicID, after *DocumentPlace, limit int) *selection {
+	s := selectFrom(`SELECT opened_sequence, last_sequence, document FROM documents WHERE`).
+		add(` clinic_id = ? AND kind = ?`, clinic, f.Kind).
+		addIf(f.OpenOnly, ` AND is_open`).
+		addIf(f.Location != "", ` AND (location_id = ? OR other_location_id = ?)`, f.Location, f.Location)
+	if f.Locations != nil {
+		only := texts(f.Locations)
+		s.add(` AND (location_id = ANY(?) OR other_location_id = ANY(?) OR location_id = '' AND other_location_id = '')`, only, only)
+	}
+	if f.NewestFirst {
+		if after != nil {
+			s.add(` AND (opened_sequence, document_id) < (?, ?)`, after.Opened, after.ID)
+		}
+		return s.add(` ORDER BY opened_sequence DESC, document_id DESC LIMIT ?`, limit)
+	}
+	if after != nil {
+		s.add(` AND (opened_sequence, document_id) > (?, ?)`, after.Opened, after.ID)
+	}
+	return s.add(` ORDER BY opened_sequence, document_id LIMIT ?`, limit)
+}
+
+// BalanceAt reads what a location held of a lot once the command with a
+// sequence had been posted. A sequence that the journal does not have yet is a
+// SequenceNotReachedError.
+func (q *Queries) BalanceAt(ctx context.Context, clinic ledger.ClinicID, shelf ledger.Shelf, lot ledger.LotID, at ledger.Sequence, o ReadOptions) (ledger.Balances, AsOf, error) {
+	var balance ledger.Balances
+	o.MinSequence = max(o.MinSequence, at)
+	asOf, err := q.read(ctx, clinic, o, func(v *view) error {
+		if err := v.known(ctx, []ledger.LocationID{shelf.Location}, []ledger.MedicineID{shelf.Medicine}); err != nil {
+			return err
+		}
+		balances, err := balancesAt(ctx, v.tx, clinic, []ledger.BalanceAt{{Shelf: shelf, Lot: lot, Sequence: at}})
+		if err != nil {
+			return fmt.Errorf("read a past balance: %w", err)
+		}
+		balance = balances[0]
+		return nil
+	})
+	return balance, asOf, err
+}

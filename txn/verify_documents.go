@@ -1,0 +1,114 @@
+package txn
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/stockledger/stockledger/ledger"
+)
+
+// filedDocument is what is kept of a closed document to compare it.
+type filedDocument struct {
+	opened, last ledger.Sequence
+	digest       [sha256.Size / 2]byte
+}
+
+func fileOf(opened, last ledger.Sequence, body []byte) filedDocument {
+	sum := sha256.Sum256(body)
+	return filedDocument{opened, last, [sha256.Size / 2]byte(sum[:])}
+}
+
+func documentName(key ledger.DocumentKey) string { return key.Kind.String() + " " + key.ID }
+
+// file notes which documents a command closed, and which it opened again.
+func (v *verifier) file(documents []*ledger.Document) {
+	for _, d := range documents {
+		about := d.Body.About()
+		if about.Open {
+			delete(v.filed, about.DocumentKey)
+			continue
+		}
+		v.filed[about.DocumentKey] = fileOf(d.OpenedSequence, d.LastSequence, ledger.AppendDocument(nil, d.Body))
+	}
+}
+
+// closedDocument is a stored row of a closed document.
+type closedDocument struct {
+	about ledger.About
+	filedDocument
+	stored []byte
+}
+
+// checkClosedDocuments compares the documents that are closed, which the state
+// has forgotten, with those that the journal has closed; and the columns of all
+// documents with what stands in them.
+func (v *verifier) checkClosedDocuments(ctx context.Context) error {
+	for after := (ledger.DocumentKey{}); ; {
+		rows, err := v.storedDocuments(ctx, after)
+		if v.unreadable("documents", 0, err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for i := range rows {
+			v.checkDocument(&rows[i])
+			after = rows[i].about.DocumentKey
+		}
+		v.progress()
+		if len(rows) < verifyChunk {
+			break
+		}
+	}
+	if !v.whole {
+		return nil
+	}
+	missing := slices.SortedFunc(maps.Keys(v.filed), func(a, b ledger.DocumentKey) int { return int(v.filed[a].last - v.filed[b].last) })
+	for _, key := range missing {
+		v.found(ruleClosedDocs, documentName(key), v.filed[key].last, "the closed document is missing, or stored as open")
+	}
+	return nil
+}
+
+func (v *verifier) storedDocuments(ctx context.Context, after ledger.DocumentKey) ([]closedDocument, error) {
+	s := selectFrom(`SELECT kind, document_id, is_open, location_id, other_location_id, opened_sequence, last_sequence, document FROM documents WHERE`).
+		add(` clinic_id = ? AND (kind, document_id) > (?, ?)`, v.clinic, after.Kind, after.ID).
+		add(` ORDER BY kind, document_id LIMIT ?`, verifyChunk)
+	return collect(ctx, v.tx, s, func(rows pgx.Rows, d *closedDocument) error {
+		a := &d.about
+		return rows.Scan(&a.Kind, &a.ID, &a.Open, &a.Location, &a.OtherLocation, &d.opened, &d.last, &d.stored)
+	})
+}
+
+func (v *verifier) checkDocument(d *closedDocument) {
+	key := d.about.DocumentKey
+	body, err := ledger.DecodeDocument(key.Kind, d.stored)
+	if err != nil {
+		v.found(ruleReadable, documentName(key), d.last, "the document cannot be read: %v", err)
+		return
+	}
+	if about := body.About(); about != d.about {
+		v.found(ruleProjection, documentName(key), d.last, "its columns say %s, and it says itself %s", aboutText(d.about), aboutText(about))
+		return
+	}
+	if d.about.Open || !v.whole {
+		return
+	}
+	want, ok := v.filed[key]
+	delete(v.filed, key)
+	switch {
+	case !ok:
+		v.found(ruleClosedDocs, documentName(key), d.last, "a closed document is stored that the journal does not close")
+	case want != fileOf(d.opened, d.last, d.stored):
+		v.found(ruleClosedDocs, documentName(key), want.last, "stored is another document than the journal closes: opened by %d, last changed by %d; replayed is %d, %d", d.opened, d.last, want.opened, want.last)
+	}
+}
+
+func aboutText(a ledger.About) string {
+	return fmt.Sprintf("%s, open %t, locations %q and %q", documentName(a.DocumentKey), a.Open, a.Location, a.OtherLocation)
+}
