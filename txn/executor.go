@@ -135,6 +135,8 @@ type Executor struct {
 	homes     *homeCache
 	metrics   *executorMetrics
 
+	recalled chan struct{} // wakes FollowRecalls
+
 	mu     sync.Mutex
 	former *former
 	closed bool
@@ -150,6 +152,7 @@ func NewExecutor(db *DB, cfg ExecutorConfig) *Executor {
 		directory: NewDirectory(db),
 		homes:     newHomeCache(cfg.CachedDocuments),
 		metrics:   newExecutorMetrics(),
+		recalled:  make(chan struct{}, 1),
 		former: newFormer(formerLimits{
 			groupCommands: cfg.GroupCommands, queueCommands: cfg.QueueCommands, inFlight: cfg.GroupsInFlight,
 		}),

@@ -314,6 +314,7 @@ func lockHead(ctx context.Context, tx pgx.Tx, clinic ledger.ClinicID) (ledger.He
 
 // answer gives the verdicts of a committed plan.
 func (e *Executor) answer(p *plan) {
+	e.noteRecalls(p.records)
 	for i, w := range p.units {
 		if verdicts := p.verdicts[i]; verdicts != nil {
 			e.metrics.verdicts(verdicts)

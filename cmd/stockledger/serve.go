@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -158,6 +159,10 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 	return err
 }
 
+// followRecallsEvery is how often a node looks for recalls that another one left
+// behind. Its own it follows up at once.
+const followRecallsEvery = 10 * time.Second
+
 // run serves until ctx ends and then stops in the reverse order of the start.
 // It calls listening once the addresses are known.
 func (n *node) run(ctx context.Context, listening func()) error {
@@ -167,7 +172,12 @@ func (n *node) run(ctx context.Context, listening func()) error {
 	}
 	n.log.Info("serving", "api", n.server.Addr(), "admin", n.server.AdminAddr(), "database", n.db.Server().Kind, "version", version)
 	listening()
+	following, stop := context.WithCancel(ctx)
+	var background sync.WaitGroup
+	background.Go(func() { n.executor.FollowRecalls(following, followRecallsEvery) })
 	err := n.server.Run(ctx)
+	stop()
+	background.Wait()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.grace)
 	defer cancel()
 	err = errors.Join(err, n.executor.Close(grace))
