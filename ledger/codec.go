@@ -172,7 +172,7 @@ func (c *codec) lines(p *[]Line) {
 func (c *codec) blob(p *[]byte) {
 	s := string(*p)
 	text(c, &s)
-	if c.reading {
+	if c.reading && s != "" {
 		*p = []byte(s)
 	}
 }

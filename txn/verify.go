@@ -991,8 +991,8 @@ func (v *verifier) compareAll(got, want *ledger.Snapshot) {
 	compare(v, got.Holds, want.Holds, func(d *ledger.Hold) (string, ledger.Sequence) {
 		return fmt.Sprintf("%s, hold %s", shelfName(d.Shelf), d.ID), d.LastSequence
 	})
-	compare(v, got.Documents, want.Documents, func(d *ledger.Document) (string, ledger.Sequence) {
-		return documentName(d.Body.About().DocumentKey), d.LastSequence
+	compare(v, writtenOut(got.Documents), writtenOut(want.Documents), func(d *writtenDocument) (string, ledger.Sequence) {
+		return documentName(d.key), d.LastSequence
 	})
 }
 

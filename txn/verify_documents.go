@@ -37,6 +37,22 @@ func (v *verifier) file(documents []*ledger.Document) {
 	}
 }
 
+// writtenDocument is a document whose body is written out, to be compared and
+// shown.
+type writtenDocument struct {
+	key                          ledger.DocumentKey
+	OpenedSequence, LastSequence ledger.Sequence
+	Body                         string
+}
+
+func writtenOut(documents []ledger.Document) []writtenDocument {
+	written := make([]writtenDocument, len(documents))
+	for i, d := range documents {
+		written[i] = writtenDocument{d.Body.About().DocumentKey, d.OpenedSequence, d.LastSequence, fmt.Sprintf("%+v", d.Body)}
+	}
+	return written
+}
+
 // closedDocument is a stored row of a closed document.
 type closedDocument struct {
 	about ledger.About
