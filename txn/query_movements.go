@@ -211,7 +211,20 @@ func movement(event ledger.Event, entry ledger.Entry) Movement {
 		}
 	}
 	m.describe(body)
+	if m.DocumentID == "" && body != event.Body {
+		m.DocumentID = documentOfChange(event.Body.(*ledger.Change))
+	}
 	return m
+}
+
+// documentOfChange is the document that people know the change by, or empty.
+func documentOfChange(change *ledger.Change) string {
+	for _, document := range change.Documents {
+		if about := document.About(); about.Kind != ledger.DocumentReversal {
+			return about.ID
+		}
+	}
+	return ""
 }
 
 // describe takes over what the body of an event says beside its entries.
@@ -219,9 +232,7 @@ func (m *Movement) describe(body ledger.EventBody) {
 	switch b := body.(type) {
 	case *ledger.Change:
 		m.ReasonCode, m.Reference, m.Party, m.Corrects = b.ReasonCode, b.Reference, b.Party, b.Corrects
-		if len(b.Documents) > 0 {
-			m.DocumentID = b.Documents[0].About().ID
-		}
+		m.DocumentID = documentOfChange(b)
 	case *ledger.StockReceived:
 		m.Reference, m.Party = b.Reference, b.Supplier
 	case *ledger.StockReserved:

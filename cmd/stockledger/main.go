@@ -18,13 +18,14 @@ var version = "development"
 
 // cli is the command line. Every flag has an environment variable.
 type cli struct {
-	Serve   serveCmd   `cmd:"" help:"Serve the API."`
-	Migrate migrateCmd `cmd:"" help:"Bring the database's schema up to date, or show its state."`
-	Import  importCmd  `cmd:"" help:"Import medicines or stock from a CSV file, through the API."`
-	Verify  verifyCmd  `cmd:"" help:"Replay every journal and compare it with everything stored."`
-	Token   tokenCmd   `cmd:"" help:"Print a token for callers of the API."`
-	Dev     devCmd     `cmd:"" help:"Run all of it on this machine, with demo clinics: what make run does."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Serve    serveCmd    `cmd:"" help:"Serve the API."`
+	Migrate  migrateCmd  `cmd:"" help:"Bring the database's schema up to date, or show its state."`
+	Import   importCmd   `cmd:"" help:"Import medicines or stock from a CSV file, through the API."`
+	Verify   verifyCmd   `cmd:"" help:"Replay every journal and compare it with everything stored."`
+	Register registerCmd `cmd:"" help:"Write a controlled medicine's register as CSV, for an inspector."`
+	Token    tokenCmd    `cmd:"" help:"Print a token for callers of the API."`
+	Dev      devCmd      `cmd:"" help:"Run all of it on this machine, with demo clinics: what make run does."`
+	Version  versionCmd  `cmd:"" help:"Print the version."`
 
 	LogFormat string `enum:"text,json" default:"text" env:"STOCKLEDGER_LOG_FORMAT" help:"Format of the log: text or json."`
 	LogLevel  string `enum:"debug,info,warn,error" default:"info" env:"STOCKLEDGER_LOG_LEVEL" help:"Least severe lines to log: debug, info, warn or error."`
