@@ -2,6 +2,7 @@ package txn
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -222,6 +223,9 @@ func (l *loader) hold(rows pgx.Rows) error {
 	return nil
 }
 
+// errUnreadable means that stored bytes are not what this program writes.
+var errUnreadable = errors.New("a document cannot be read")
+
 func (l *loader) document(rows pgx.Rows) error {
 	var clinic ledger.ClinicID
 	var kind ledger.DocumentKind
@@ -232,7 +236,7 @@ func (l *loader) document(rows pgx.Rows) error {
 		return err
 	}
 	if d.Body, err = ledger.DecodeDocument(kind, stored); err != nil {
-		return fmt.Errorf("clinic %s: %w", clinic, err)
+		return fmt.Errorf("clinic %s: %w: %w", clinic, errUnreadable, err)
 	}
 	s := l.snapshots[clinic]
 	s.Documents = append(s.Documents, d)

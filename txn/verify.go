@@ -285,7 +285,7 @@ func (v *verifier) sorted() []Violation {
 // whether it did.
 func (v *verifier) unreadable(what string, sequence ledger.Sequence, err error) bool {
 	var value pgx.ScanArgError
-	if !errors.As(err, &value) {
+	if !errors.As(err, &value) && !errors.Is(err, errUnreadable) {
 		return false
 	}
 	v.found(ruleReadable, what, sequence, "a row cannot be read: %v", err)

@@ -105,6 +105,7 @@ func (v *verifier) checkDocument(d *closedDocument) {
 	key := d.about.DocumentKey
 	body, err := ledger.DecodeDocument(key.Kind, d.stored)
 	if err != nil {
+		delete(v.filed, key)
 		v.found(ruleReadable, documentName(key), d.last, "the document cannot be read: %v", err)
 		return
 	}

@@ -62,7 +62,7 @@ func violations(tb testing.TB, db *DB, clinic ledger.ClinicID) []string {
 func wipe(tb testing.TB, db *DB, clinic ledger.ClinicID) {
 	tb.Helper()
 	for _, table := range []string{
-		"clinic_directory", "heads", "journal", "entries", "stock", "holds", "clinics", "locations", "medicines", "lots",
+		"clinic_directory", "heads", "journal", "entries", "stock", "holds", "clinics", "locations", "medicines", "lots", "documents",
 	} {
 		if _, err := db.write.Exec(context.Background(), "DELETE FROM "+table+" WHERE clinic_id = $1", clinic); err != nil {
 			tb.Errorf("wipe %s: %v", table, err)
@@ -583,11 +583,12 @@ func TestVerifyListsEveryClinicWithRows(t *testing.T) {
 	t.Parallel()
 	e := testExecutor(t, ExecutorConfig{})
 	stranded := make(map[ledger.ClinicID]string)
-	for _, table := range []string{"heads", "journal", "entries", "stock", "holds", "clinics", "locations", "medicines", "lots", "clinic_directory"} {
+	for _, table := range []string{"heads", "journal", "entries", "stock", "holds", "clinics", "locations", "medicines", "lots", "documents", "clinic_directory"} {
 		c, _, _ := verifiable(t, e)
+		c.must(&ledger.UpdateStockLevels{LocationID: "store", MedicineID: "zinc", Min: 1, Reorder: 1})
 		t.Cleanup(func() { wipe(t, e.db, c.id) })
 		stranded[c.id] = table
-		for _, other := range []string{"heads", "journal", "entries", "stock", "holds", "clinics", "locations", "medicines", "lots", "clinic_directory"} {
+		for _, other := range []string{"heads", "journal", "entries", "stock", "holds", "clinics", "locations", "medicines", "lots", "documents", "clinic_directory"} {
 			if other == table {
 				continue
 			}
@@ -612,7 +613,7 @@ func TestVerifyListsEveryClinicWithRows(t *testing.T) {
 	}
 }
 
-// TestVerifySumsUpClearing is about entries that no command posts yet.
+// TestVerifySumsUpClearing is about entries that no command posts.
 func TestVerifySumsUpClearing(t *testing.T) {
 	t.Parallel()
 	v := newVerifier("a", nil)
