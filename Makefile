@@ -5,14 +5,15 @@ BIN         := bin/stockledger
 TOOLS       := bin/tools
 GO_FILES     = $(shell find . -path './.*' -prune -o -path ./proto/gen -prune -o -name '*.go' -print)
 FUZZ_SECONDS ?= 5
+JOURNAL_ENTRIES ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test bench lint generate fmt fuzz clean-data tools check-generated check-format race-ready
+.PHONY: help run build test bench bench-journal lint generate fmt fuzz clean-data tools check-generated check-format race-ready
 # Steps of a target read what the ones before them wrote.
 .NOTPARALLEL:
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
 run: build ## Start a database, load demo clinics and serve: everything on this machine
 	@$(BIN) dev
@@ -27,11 +28,15 @@ test: tools check-generated check-format lint race-ready ## Run everything that 
 	@$(MAKE) --no-print-directory fuzz
 	@$(CAN_RACE) || echo "$(NO_RACE)"
 
-fuzz: ## Fuzz the stored event format for FUZZ_SECONDS
+fuzz: ## Fuzz the stored event format and journal files, FUZZ_SECONDS each
 	go test -run '^$$' -fuzz FuzzDecodeEvent -fuzztime $(FUZZ_SECONDS)s ./ledger
+	go test -run '^$$' -fuzz FuzzJournalFile -fuzztime $(FUZZ_SECONDS)s -fuzzminimizetime 20x ./txn
 
 bench: build ## Measure against hand-written SQL (BENCH_SECONDS, BENCH_ROUNDS, BENCH_JSON=FILE)
 	@go run ./loadtest/bench
+
+bench-journal: ## Make, verify, import and export a journal of JOURNAL_ENTRIES, with the memory that each takes
+	go test -run '^$$' -bench '^BenchmarkJournal$$' -benchtime 1x -timeout 1h ./txn -journal.entries $(JOURNAL_ENTRIES)
 
 lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## Vet and lint code and API
 	go vet ./...

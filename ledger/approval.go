@@ -170,9 +170,13 @@ func (b *LapseCommand) check() *Rejection { return checkID("approval_id", b.Appr
 // request makes the event of a command that must be approved before: the units
 // that it would take wait in pending.
 func (s *State) request(c *Command, decided EventBody, at Instant) (*Change, *Rejection) {
+	body := c.Body
+	if count, ok := body.(*RecordCount); ok {
+		body = count.pinned(s, at)
+	}
 	approval := &Approval{
-		ApprovalID: ApprovalID(s.numbered("AP")), Status: ApprovalOpen, Command: c.Body.Kind(), Requester: c.Actor,
-		Deadline: s.approvalDeadline(at), Body: appendBody(c.Body), Scope: scopeOf(decided),
+		ApprovalID: ApprovalID(s.numbered("AP")), Status: ApprovalOpen, Command: body.Kind(), Requester: c.Actor,
+		Deadline: s.approvalDeadline(at), Body: appendBody(body), Scope: scopeOf(decided),
 	}
 	d := &draft{s: s}
 	if m, ok := decided.(mover); ok {
@@ -201,7 +205,7 @@ func (d *draft) suspend(approval *Approval, m Move) {
 }
 
 // resume moves the pending units of a request back to where they came from;
-// units of a lot that was barred meanwhile go to quarantine.
+// units of a lot that was recalled meanwhile go to quarantine.
 func (d *draft) resume(approval *Approval) {
 	for _, line := range approval.Lines {
 		lot, target := d.s.lots[line.Lot], line.Bucket
@@ -238,8 +242,9 @@ func (b *ApproveCommand) decide(s *State, by Actor, at Instant) (EventBody, *Rej
 	}
 	d := &draft{s: s}
 	d.resume(approval)
-	event := &Change{of: b.Kind(), Requester: approval.Requester}
+	event := &Change{of: b.Kind()}
 	if !approval.Review {
+		event.Requester = approval.Requester
 		event.Approved, r = s.afresh(approval, at)
 		if r != nil {
 			return nil, r
@@ -297,7 +302,7 @@ func (s *State) giveBack(kind Kind, approval *Approval, status ApprovalStatus, b
 	d := &draft{s: s}
 	d.resume(approval)
 	event := d.change(kind)
-	event.Documents, event.ReasonCode, event.Requester = []DocumentBody{approval.close(status, by)}, reasonCode, approval.Requester
+	event.Documents, event.ReasonCode = []DocumentBody{approval.close(status, by)}, reasonCode
 	return event, d.refused
 }
 

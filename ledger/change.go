@@ -31,8 +31,9 @@ type Change struct {
 	Requester Actor
 
 	// beyondTolerance tells the rules about second persons that a count is
-	// far off. It is no part of the event.
+	// far off, and counted what it was about. They are no part of the event.
 	beyondTolerance bool
+	counted         []MedicineID
 }
 
 // HoldOpening is a hold that a command makes.
@@ -136,8 +137,11 @@ func (b *Change) approvedField(c *codec) {
 	}
 	b.Approved = spec.event()
 	b.Approved.fields(&inner)
-	if inner.err != nil || len(inner.buf) > 0 {
-		c.fail(fmt.Errorf("approved event: %d bytes are left: %w", len(inner.buf), errors.Join(inner.err)))
+	if inner.err == nil && len(inner.buf) > 0 {
+		inner.err = fmt.Errorf("%d bytes follow its end", len(inner.buf))
+	}
+	if inner.err != nil {
+		c.fail(fmt.Errorf("approved event: %w", inner.err))
 	}
 }
 

@@ -36,6 +36,9 @@ func checkCommand(c *Command) *Rejection {
 	if c.OccurredAt < 0 || c.OccurredAt > MaxInstant {
 		return reject(ReasonInvalidField, "occurred_at", "occurred_at must lie between 1970 and 9999.")
 	}
+	if r := checkCode("late_reason_code", c.LateReasonCode, false); r != nil {
+		return r
+	}
 	return c.Body.check()
 }
 
@@ -261,7 +264,7 @@ func (b *CreateLocation) check() *Rejection {
 
 func (b *UpdateLocation) check() *Rejection {
 	return first(
-		checkID("location_id", b.LocationID),
+		checkReference("location_id", b.LocationID),
 		checkEtag(b.Etag),
 		given(b.Name, name("name", true)),
 		given(b.LocationKind, checkLocationKind),
@@ -270,7 +273,7 @@ func (b *UpdateLocation) check() *Rejection {
 
 func (b *DeactivateLocation) check() *Rejection {
 	return first(
-		checkID("location_id", b.LocationID),
+		checkReference("location_id", b.LocationID),
 		checkEtag(b.Etag),
 		checkCode("reason_code", b.ReasonCode, true),
 	)
@@ -291,7 +294,7 @@ func (b *AddMedicine) check() *Rejection {
 
 func (b *UpdateMedicine) check() *Rejection {
 	return first(
-		checkID("medicine_id", b.MedicineID),
+		checkReference("medicine_id", b.MedicineID),
 		checkEtag(b.Etag),
 		given(b.Name, name("name", true)),
 		given(b.BaseUnit, word("base_unit", true)),
@@ -305,7 +308,7 @@ func (b *UpdateMedicine) check() *Rejection {
 
 func (b *DeactivateMedicine) check() *Rejection {
 	return first(
-		checkID("medicine_id", b.MedicineID),
+		checkReference("medicine_id", b.MedicineID),
 		checkEtag(b.Etag),
 		checkCode("reason_code", b.ReasonCode, true),
 	)
@@ -327,7 +330,7 @@ func (b *RegisterLot) check() *Rejection {
 
 func (b *UpdateLot) check() *Rejection {
 	return first(
-		checkID("lot_id", b.LotID),
+		checkReference("lot_id", b.LotID),
 		checkEtag(b.Etag),
 		given(b.Manufacturer, name("manufacturer", false)),
 		given(b.GTIN, checkGTIN),
@@ -338,7 +341,7 @@ func (b *UpdateLot) check() *Rejection {
 
 func (b *DeactivateLot) check() *Rejection {
 	return first(
-		checkID("lot_id", b.LotID),
+		checkReference("lot_id", b.LotID),
 		checkEtag(b.Etag),
 		checkCode("reason_code", b.ReasonCode, true),
 	)

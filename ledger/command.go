@@ -161,6 +161,9 @@ type Command struct {
 	// Witness is the second person who stands by, where there is one: the
 	// subject of a verified token, and never the actor.
 	Witness Actor
+	// LateReasonCode says why OccurredAt lies before the clinic's window for
+	// backdating; without it, such a command is rejected.
+	LateReasonCode string
 }
 
 // RequestHash is what tells a repeated command from another one under the same
@@ -179,6 +182,7 @@ func (c Command) RequestHash() RequestHash {
 	number(&w, &c.OccurredAt)
 	c.Body.fields(&w)
 	extraText(&w, extraWitness, &c.Witness)
+	extraText(&w, extraLateReasonCode, &c.LateReasonCode)
 	sum := sha256.Sum256(w.buf)
 	return RequestHash(sum[:16])
 }

@@ -111,6 +111,9 @@ func (b *ConvertStock) decide(s *State, _ Actor, at Instant) (EventBody, *Reject
 	if r != nil {
 		return nil, r
 	}
+	if today := s.today(at); b.Expiry < today {
+		return nil, reject(ReasonInvalidField, "expiry", "The expiry is %s, and it is %s at the clinic.", b.Expiry, today)
+	}
 	lot := &Lot{
 		ID: newID(s, b.LotID, lotPrefix), Medicine: made.medicine.ID, Active: true,
 		LotFacts: LotFacts{Manufacturer: b.Manufacturer, LotNumber: b.LotNumber, Expiry: b.Expiry},
@@ -154,7 +157,10 @@ func (d *draft) produce(of Kind, location LocationID, lot *Lot, quantity int64) 
 	if r := d.s.newLot(lot); r != nil {
 		return nil, r
 	}
-	d.move(Shelf{location, lot.Medicine}, lot, Converted, Available, quantity)
+	if recall := d.s.recallOf(lot.LotFacts, ""); recall != nil {
+		lot.Bar, lot.RecallID = BarRecalled, recall.RecallID
+	}
+	d.move(Shelf{location, lot.Medicine}, lot, Converted, availableOr(lot.Bar != BarNone), quantity)
 	event := d.change(of)
 	event.Lots = []Lot{*lot}
 	return event, d.refused
@@ -198,6 +204,9 @@ func (b *OpenContainer) decide(s *State, _ Actor, at Instant) (EventBody, *Rejec
 	d := &draft{s: s}
 	line := LotLine{LotID: found.lot.ID, Quantity: quantity}
 	if r := d.consume(location.ID, line, opened, at); r != nil {
+		if r.Reason == ReasonExpiryTooLate {
+			r.Field = "in_use_until"
+		}
 		return nil, r
 	}
 	event, r := d.produce(b.Kind(), location.ID, opened, quantity)

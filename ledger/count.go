@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -194,23 +195,18 @@ func (b *RecordCount) check() *Rejection {
 	if len(b.Lines) == 0 || len(b.Lines) > maxCountLines {
 		return reject(ReasonInvalidField, "lines", "There must be 1 to %d lines; there are %d.", maxCountLines, len(b.Lines))
 	}
-	seen := make(map[CountedLine]bool)
 	for i, line := range b.Lines {
 		r := first(checkReference("lot_id", line.LotID), checkPack(line.Pack))
-		key := CountedLine{LotID: line.LotID, Quarantined: line.Quarantined}
 		switch {
 		case r != nil:
 		case line.Counted < 0 || line.Counted > MaxQuantity:
 			r = reject(ReasonQuantityOutOfRange, "counted", "The count is %d.", line.Counted)
 		case line.Sequence < 0:
 			r = reject(ReasonInvalidField, "sequence", "The sequence is %d.", line.Sequence)
-		case seen[key]:
-			r = reject(ReasonInvalidField, "lot_id", "It is counted twice.")
 		}
 		if r != nil {
 			return r.inLine(i)
 		}
-		seen[key] = true
 	}
 	return first(
 		checkOptionalID("count_id", b.CountID),
@@ -273,7 +269,7 @@ func (s *State) knownCount(id CountID) (*Count, *Rejection) {
 }
 
 func (b *RecordCount) decide(s *State, _ Actor, at Instant) (EventBody, *Rejection) {
-	work := &countWork{draft: draft{s: s}, at: at}
+	work := &countWork{draft: draft{s: s}, at: at, seen: make(map[CountedLine]bool)}
 	location := b.LocationID
 	if b.CountID != "" {
 		count, r := s.knownCount(b.CountID)
@@ -305,8 +301,37 @@ func (b *RecordCount) decide(s *State, _ Actor, at Instant) (EventBody, *Rejecti
 	if work.count != nil {
 		event.Documents = []DocumentBody{work.count}
 	}
-	event.beyondTolerance = work.beyond
+	event.beyondTolerance, event.counted = work.beyond, work.medicines
 	return event, nil
+}
+
+// location is where the count was taken: a place of the clinic, if it is one.
+func (b *RecordCount) location(s *State) LocationID {
+	location := b.LocationID
+	if count := document[Count](s, DocumentCount, string(b.CountID)); count != nil {
+		location = count.Location
+	}
+	if place, r := s.activeLocation(location); r == nil {
+		location = place.ID
+	}
+	return location
+}
+
+// pinned returns the count with the sequence and the balance of each line that
+// was counted now: it is judged by them when somebody approves it, however much
+// was moved since.
+func (b *RecordCount) pinned(s *State, at Instant) *RecordCount {
+	location, pinned := b.location(s), *b
+	pinned.Lines, pinned.Balances = slices.Clone(b.Lines), make([]Balances, len(b.Lines))
+	copy(pinned.Balances, b.Balances)
+	for i := range pinned.Lines {
+		line := &pinned.Lines[i]
+		if found, r := s.lotItem(line.LotID, at); r == nil && line.Sequence == 0 {
+			line.Sequence = s.head.Sequence
+			pinned.Balances[i] = s.balance(Shelf{location, found.lot.Medicine}, found.lot.ID)
+		}
+	}
+	return &pinned
 }
 
 // countWork is a RecordCount under way.
@@ -315,7 +340,10 @@ type countWork struct {
 	at       Instant
 	location LocationID
 	count    *Count // nil outside of a session
-	beyond   bool   // a posted variance exceeds the tolerance
+	seen     map[CountedLine]bool
+	beyond   bool // a posted variance exceeds the tolerance
+
+	medicines []MedicineID // of all lines
 }
 
 // line posts the variance of one line, or asks for a recount. then is the
@@ -325,9 +353,19 @@ func (w *countWork) line(line CountedLine, then *Balances) *Rejection {
 	if r != nil {
 		return r
 	}
+	// Two references may be to one lot, and its variance be posted twice.
+	key := CountedLine{LotID: found.lot.ID, Quarantined: line.Quarantined}
+	if w.seen[key] {
+		return reject(ReasonInvalidField, "lot_id", "Lot %q is counted twice.", found.lot.ID)
+	}
+	w.seen[key] = true
+	w.medicines = append(w.medicines, found.medicine.ID)
 	counted, r := found.units(w.s, line.Counted, line.Pack)
 	if r != nil {
-		return r.of("counted")
+		if r.Field == "quantity" {
+			r.Field = "counted"
+		}
+		return r
 	}
 	shelf := Shelf{w.location, found.lot.Medicine}
 	if then == nil {
@@ -346,6 +384,11 @@ func (w *countWork) line(line CountedLine, then *Balances) *Rejection {
 		}
 	}
 	w.beyond = w.beyond || exceeds
+	if variance > 0 {
+		if r := w.s.stockable(found); r != nil {
+			return r
+		}
+	}
 	return w.postVariance(shelf, found.lot, bucket, variance)
 }
 
@@ -373,7 +416,7 @@ func (w *countWork) postVariance(shelf Shelf, lot *Lot, bucket Bucket, variance 
 		w.move(shelf, lot, Variance, bucket, variance)
 	case variance < 0:
 		if now := w.s.balance(shelf, lot.ID); now.Of(bucket) < -variance {
-			return w.eatsHeld(shelf, lot, now, -variance)
+			return w.eatsHeld(shelf, lot, now.Of(bucket), -variance)
 		}
 		w.move(shelf, lot, bucket, Variance, -variance)
 	}
@@ -381,28 +424,43 @@ func (w *countWork) postVariance(shelf Shelf, lot *Lot, bucket Bucket, variance 
 }
 
 // eatsHeld refuses a variance that would take units which are promised, and
-// names who holds them.
-func (w *countWork) eatsHeld(shelf Shelf, lot *Lot, now Balances, missing int64) *Rejection {
+// names who holds them. Of a blind count it tells no numbers: they would give
+// the balance away.
+func (w *countWork) eatsHeld(shelf Shelf, lot *Lot, free, missing int64) *Rejection {
 	const named = 20
-	var holds []string
-	if f, ok := w.s.shelves[shelf]; ok {
-		if row := f.find(lot.ID); row != nil {
-			for _, key := range w.s.holdsOf(f, row) {
-				holds = append(holds, string(key.id(w.s.tag)))
+	holders := w.s.holders(shelf, lot.ID)
+	total := len(holders)
+	who := "nobody holds the others: they left after the count"
+	if total > 0 {
+		who = fmt.Sprintf("%d holds and approvals have the others, first of all %s", total, strings.Join(holders[:min(total, 3)], ", "))
+	}
+	if w.count != nil && w.count.Blind {
+		return reject(ReasonCountEatsHeld, "counted", "More units of lot %q are missing than are free; %s.", lot.ID, who).
+			with("lot_id", lot.ID, "held_by", strings.Join(holders[:min(total, named)], ","))
+	}
+	return reject(ReasonCountEatsHeld, "counted", "%d units of lot %q are missing, and only %d are free; %s.", missing, lot.ID, free, who).
+		with("lot_id", lot.ID, "missing", missing, "available", free, "held_by", strings.Join(holders[:min(total, named)], ","))
+}
+
+// holders are the ids of the holds and requests that have units of a lot on a
+// shelf.
+func (s *State) holders(shelf Shelf, lot LotID) []string {
+	var ids []string
+	if f, ok := s.shelves[shelf]; ok {
+		if row := f.find(lot); row != nil {
+			for _, key := range s.holdsOf(f, row) {
+				ids = append(ids, string(key.id(s.tag)))
 			}
 		}
 	}
-	for _, document := range w.s.documents {
+	for _, document := range s.documents {
 		approval, ok := document.Body.(*Approval)
-		if ok && slices.ContainsFunc(approval.Lines, func(l PendingLine) bool { return l.Shelf == shelf && l.Lot == lot.ID }) {
-			holds = append(holds, string(approval.ApprovalID))
+		if ok && slices.ContainsFunc(approval.Lines, func(l PendingLine) bool { return l.Shelf == shelf && l.Lot == lot }) {
+			ids = append(ids, string(approval.ApprovalID))
 		}
 	}
-	slices.Sort(holds)
-	total := len(holds)
-	return reject(ReasonCountEatsHeld, "counted", "%d units of lot %q are missing, and only %d are not held; %d holds and approvals have the others, first of all %s.",
-		missing, lot.ID, now.Available, total, strings.Join(holds[:min(total, 3)], ", ")).
-		with("lot_id", lot.ID, "missing", missing, "available", now.Available, "held_by", strings.Join(holds[:min(total, named)], ","))
+	slices.Sort(ids)
+	return ids
 }
 
 func (b *CompleteCount) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection) {

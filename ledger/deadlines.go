@@ -1,6 +1,9 @@
 package ledger
 
-import "container/heap"
+import (
+	"cmp"
+	"container/heap"
+)
 
 // deadlineHeap orders a shelf's holds by deadline. Holds that closed stay in it
 // until they come to the top: removal would cost more than it saves.
@@ -11,9 +14,19 @@ type deadlineItem struct {
 	key      holdKey
 }
 
-func (h deadlineHeap) Len() int           { return len(h) }
-func (h deadlineHeap) Less(i, j int) bool { return h[i].deadline < h[j].deadline }
-func (h deadlineHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h deadlineHeap) Len() int      { return len(h) }
+func (h deadlineHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+
+// Less orders holds of one deadline by their age: which of them are given up
+// must not depend on how the heap came about.
+func (h deadlineHeap) Less(i, j int) bool {
+	return cmp.Or(cmp.Compare(h[i].deadline, h[j].deadline), compareHolds(h[i].key, h[j].key)) < 0
+}
+
+// compareHolds orders holds by their age.
+func compareHolds(a, b holdKey) int {
+	return cmp.Or(cmp.Compare(a.sequence, b.sequence), cmp.Compare(a.ordinal, b.ordinal))
+}
 
 // Push is for container/heap.
 func (h *deadlineHeap) Push(x any) { *h = append(*h, x.(deadlineItem)) }
@@ -28,18 +41,25 @@ func (h *deadlineHeap) Pop() any {
 
 // overdue returns the shelf's open holds whose deadline lies before at, the
 // longest overdue first, until enough says stop.
-func (s *State) overdue(shelf *shelfState, at Instant, enough func(*openHold) bool) []holdKey {
+func (s *State) overdue(shelf *shelfState, at Instant, enough func(holdKey, *openHold) bool) []holdKey {
 	var found []deadlineItem
 	seen := make(map[holdKey]bool)
 	for len(shelf.deadlines) > 0 && shelf.deadlines[0].deadline < at {
 		item := heap.Pop(&shelf.deadlines).(deadlineItem)
 		hold, open := s.holds[item.key]
-		if !open || hold.deadline != item.deadline || seen[item.key] {
+		if !open {
+			// What closed it may be taken back, and with it this.
+			s.onUndo(func() { heap.Push(&shelf.deadlines, item) })
+			continue
+		}
+		// A hold that was taken back may have left its item to another one of
+		// the same id, on whatever shelf.
+		if hold.shelf != shelf || hold.deadline != item.deadline || seen[item.key] {
 			continue
 		}
 		seen[item.key] = true
 		found = append(found, item)
-		if enough(hold) {
+		if enough(item.key, hold) {
 			break
 		}
 	}

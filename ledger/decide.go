@@ -35,6 +35,9 @@ func Decide(s *State, c Command, at Instant) (Event, *Rejection) {
 		Actor: c.Actor, IdempotencyKey: c.IdempotencyKey, RequestHash: c.RequestHash(),
 		Body: body, Witness: c.Witness,
 	}
+	if s.clinic != nil && occurred < s.earliest(at) {
+		event.LateReasonCode = c.LateReasonCode
+	}
 	return event, s.applyPolicy(&c, &event)
 }
 
@@ -87,40 +90,57 @@ func (s *State) admitsTime(c *Command, at Instant, backdatingDays int64) *Reject
 		return reject(ReasonOccurredInFuture, "occurred_at", "occurred_at is %s, and it is %s now.", c.OccurredAt, at).
 			with("occurred_at", c.OccurredAt, "now", at)
 	}
-	earliest := at - Instant(backdatingDays)*24*60*60*1_000_000
-	if backdatingDays == 0 {
-		// Commands travel: one given now arrives a little later.
-		earliest = at - 60*60*1_000_000
-	}
-	if c.OccurredAt < earliest {
+	earliest := earliestFor(at, backdatingDays)
+	if c.OccurredAt < earliest && c.LateReasonCode == "" {
 		return reject(ReasonOccurredTooEarly, "occurred_at", "occurred_at is %s; this clinic records back to %s.", c.OccurredAt, earliest).
 			with("occurred_at", c.OccurredAt, "earliest", earliest)
 	}
 	return nil
 }
 
-func (s *State) activeLocation(id LocationID) (*Location, *Rejection) {
+// earliestFor is how far back a clinic's window for backdating reaches.
+func earliestFor(at Instant, backdatingDays int64) Instant {
+	if backdatingDays == 0 {
+		// Commands travel: one given now arrives a little later.
+		return at - 60*60*1_000_000
+	}
+	return at - Instant(backdatingDays)*24*60*60*1_000_000
+}
+
+func (s *State) earliest(at Instant) Instant { return earliestFor(at, s.clinic.BackdatingDays) }
+
+func (s *State) knownLocation(id LocationID) (*Location, *Rejection) {
 	found, ok := s.identified(SubjectLocation, string(id))
 	location := s.locations[LocationID(found)]
 	if !ok || location == nil {
 		return nil, reject(ReasonLocationNotFound, "location_id", "Clinic %q has no location %q.", s.id, id).with("location_id", id)
 	}
-	if !location.Active {
-		return nil, reject(ReasonLocationInactive, "location_id", "Location %q is inactive.", id).with("location_id", id)
-	}
 	return location, nil
 }
 
-func (s *State) activeMedicine(id MedicineID) (*Medicine, *Rejection) {
+func (s *State) activeLocation(id LocationID) (*Location, *Rejection) {
+	location, r := s.knownLocation(id)
+	if r == nil && !location.Active {
+		return nil, reject(ReasonLocationInactive, "location_id", "Location %q is inactive.", id).with("location_id", id)
+	}
+	return location, r
+}
+
+func (s *State) knownMedicine(id MedicineID) (*Medicine, *Rejection) {
 	found, ok := s.identified(SubjectMedicine, string(id))
 	medicine := s.medicines[MedicineID(found)]
 	if !ok || medicine == nil {
 		return nil, reject(ReasonMedicineNotFound, "medicine_id", "Clinic %q has no medicine %q.", s.id, id).with("medicine_id", id)
 	}
-	if !medicine.Active {
+	return medicine, nil
+}
+
+func (s *State) activeMedicine(id MedicineID) (*Medicine, *Rejection) {
+	medicine, r := s.knownMedicine(id)
+	if r == nil && !medicine.Active {
 		return nil, reject(ReasonMedicineInactive, "medicine_id", "Medicine %q is inactive.", id).with("medicine_id", id)
 	}
-	return medicine, nil
+	return medicine, r
 }
 
 func (s *State) knownLot(id LotID) (*Lot, *Rejection) {
@@ -256,21 +276,20 @@ func (b *CreateLocation) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejec
 }
 
 func (b *UpdateLocation) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection) {
-	location, ok := s.locations[b.LocationID]
-	if !ok {
-		_, r := s.activeLocation(b.LocationID)
+	location, r := s.knownLocation(b.LocationID)
+	if r != nil {
 		return nil, r
 	}
 	event := &LocationUpdated{
-		LocationID:   b.LocationID,
+		LocationID:   location.ID,
 		Name:         or(b.Name, location.Name),
 		LocationKind: or(b.LocationKind, location.Kind),
 		Active:       or(b.Active, location.Active),
 	}
-	r := first(
+	r = first(
 		checkVersion(b.Etag, location.LastSequence),
 		s.identityFree(ReasonLocationExists, "location_id", locationIdentity(location.Name), locationIdentity(event.Name)),
-		s.mayDeactivate(location.Active && !event.Active, ReasonLocationHoldsStock, atLocation(b.LocationID)),
+		s.mayDeactivate(location.Active && !event.Active, ReasonLocationHoldsStock, atLocation(location.ID)),
 	)
 	return event, r
 }
@@ -294,9 +313,9 @@ func (b *DeactivateLocation) decide(s *State, _ Actor, _ Instant) (EventBody, *R
 	}
 	r = first(
 		checkVersion(b.Etag, location.LastSequence),
-		s.mayDeactivate(true, ReasonLocationHoldsStock, atLocation(b.LocationID)),
+		s.mayDeactivate(true, ReasonLocationHoldsStock, atLocation(location.ID)),
 	)
-	return &LocationDeactivated{LocationID: b.LocationID, ReasonCode: b.ReasonCode}, r
+	return &LocationDeactivated{LocationID: location.ID, ReasonCode: b.ReasonCode}, r
 }
 
 func (b *AddMedicine) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection) {
@@ -309,13 +328,12 @@ func (b *AddMedicine) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejectio
 }
 
 func (b *UpdateMedicine) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection) {
-	medicine, ok := s.medicines[b.MedicineID]
-	if !ok {
-		_, r := s.activeMedicine(b.MedicineID)
+	medicine, r := s.knownMedicine(b.MedicineID)
+	if r != nil {
 		return nil, r
 	}
 	event := &MedicineUpdated{
-		MedicineID: b.MedicineID,
+		MedicineID: medicine.ID,
 		MedicineFacts: MedicineFacts{
 			Name: or(b.Name, medicine.Name), BaseUnit: or(b.BaseUnit, medicine.BaseUnit),
 			Strength: or(b.Strength, medicine.Strength), Form: or(b.Form, medicine.Form),
@@ -324,11 +342,11 @@ func (b *UpdateMedicine) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejec
 		},
 		Active: or(b.Active, medicine.Active),
 	}
-	r := first(
+	r = first(
 		checkVersion(b.Etag, medicine.LastSequence),
 		s.identityFree(ReasonMedicineExists, "medicine_id", medicineIdentity(medicine.MedicineFacts), medicineIdentity(event.MedicineFacts)),
 		s.baseUnitFree(medicine, event.BaseUnit),
-		s.mayDeactivate(medicine.Active && !event.Active, ReasonMedicineHoldsStock, ofMedicine(b.MedicineID)),
+		s.mayDeactivate(medicine.Active && !event.Active, ReasonMedicineHoldsStock, ofMedicine(medicine.ID)),
 	)
 	return event, r
 }
@@ -354,9 +372,9 @@ func (b *DeactivateMedicine) decide(s *State, _ Actor, _ Instant) (EventBody, *R
 	}
 	r = first(
 		checkVersion(b.Etag, medicine.LastSequence),
-		s.mayDeactivate(true, ReasonMedicineHoldsStock, ofMedicine(b.MedicineID)),
+		s.mayDeactivate(true, ReasonMedicineHoldsStock, ofMedicine(medicine.ID)),
 	)
-	return &MedicineDeactivated{MedicineID: b.MedicineID, ReasonCode: b.ReasonCode}, r
+	return &MedicineDeactivated{MedicineID: medicine.ID, ReasonCode: b.ReasonCode}, r
 }
 
 func (b *RegisterLot) decide(s *State, _ Actor, at Instant) (EventBody, *Rejection) {
@@ -372,7 +390,7 @@ func (b *RegisterLot) decide(s *State, _ Actor, at Instant) (EventBody, *Rejecti
 		return nil, r
 	}
 	event := &LotRegistered{LotID: lot.ID, MedicineID: lot.Medicine, LotFacts: lot.LotFacts}
-	if recall := s.recallOf(lot.LotFacts); recall != nil {
+	if recall := s.recallOf(lot.LotFacts, ""); recall != nil {
 		event.RecallID = recall.RecallID
 	}
 	return event, nil
@@ -384,14 +402,14 @@ func (b *UpdateLot) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection)
 		return nil, r
 	}
 	event := &LotUpdated{
-		LotID: b.LotID,
+		LotID: lot.ID,
 		LotFacts: LotFacts{
 			Manufacturer: or(b.Manufacturer, lot.Manufacturer), GTIN: or(b.GTIN, lot.GTIN),
 			LotNumber: or(b.LotNumber, lot.LotNumber), Expiry: or(b.Expiry, lot.Expiry),
 		},
 		Active: or(b.Active, lot.Active),
 	}
-	if recall := s.recallOf(event.LotFacts); recall != nil && lot.Bar != BarRecalled {
+	if recall := s.recallOf(event.LotFacts, ""); recall != nil && lot.Bar != BarRecalled {
 		event.RecallID = recall.RecallID
 	}
 	if event.Manufacturer == "" && event.GTIN == "" {
@@ -401,7 +419,7 @@ func (b *UpdateLot) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection)
 		checkVersion(b.Etag, lot.LastSequence),
 		s.identityFree(ReasonLotExists, "lot_id", lotIdentity(lot.Medicine, lot.LotFacts), lotIdentity(lot.Medicine, event.LotFacts)),
 		s.packLotFree(lot.LotFacts, event.LotFacts),
-		s.mayDeactivate(lot.Active && !event.Active, ReasonLotHoldsStock, ofLot(b.LotID)),
+		s.mayDeactivate(lot.Active && !event.Active, ReasonLotHoldsStock, ofLot(lot.ID)),
 	)
 	return event, r
 }
@@ -422,7 +440,7 @@ func (b *DeactivateLot) decide(s *State, _ Actor, _ Instant) (EventBody, *Reject
 	}
 	r = first(
 		checkVersion(b.Etag, lot.LastSequence),
-		s.mayDeactivate(true, ReasonLotHoldsStock, ofLot(b.LotID)),
+		s.mayDeactivate(true, ReasonLotHoldsStock, ofLot(lot.ID)),
 	)
-	return &LotDeactivated{LotID: b.LotID, ReasonCode: b.ReasonCode}, r
+	return &LotDeactivated{LotID: lot.ID, ReasonCode: b.ReasonCode}, r
 }

@@ -5,12 +5,12 @@ func (b *ReceiveStock) decide(s *State, _ Actor, at Instant) (EventBody, *Reject
 	if r != nil {
 		return nil, r
 	}
-	found, r := s.activeLotItem(b.LotID, at)
+	found, r := s.lotItem(b.LotID, at)
 	if r != nil {
 		return nil, r
 	}
 	lot := found.lot
-	if _, r := s.activeMedicine(lot.Medicine); r != nil {
+	if r := s.stockable(found); r != nil {
 		return nil, r
 	}
 	if r := s.notExpired(lot, at); r != nil {
@@ -35,10 +35,27 @@ func (b *ReceiveStock) decide(s *State, _ Actor, at Instant) (EventBody, *Reject
 // activeLotItem resolves a reference to an active lot.
 func (s *State) activeLotItem(reference LotID, at Instant) (item, *Rejection) {
 	found, r := s.lotItem(reference, at)
-	if r == nil && !found.lot.Active {
-		r = reject(ReasonLotInactive, "lot_id", "Lot %q is inactive.", found.lot.ID).with("lot_id", found.lot.ID)
+	if r == nil {
+		r = found.active()
 	}
 	return found, r
+}
+
+func (i item) active() *Rejection {
+	if i.lot.Active {
+		return nil
+	}
+	return reject(ReasonLotInactive, "lot_id", "Lot %q is inactive.", i.lot.ID).with("lot_id", i.lot.ID)
+}
+
+// stockable refuses to put units of an inactive lot or medicine on a shelf:
+// they would be out of sight.
+func (s *State) stockable(found item) *Rejection {
+	if r := found.active(); r != nil {
+		return r
+	}
+	_, r := s.activeMedicine(found.medicine.ID)
+	return r.of("lot_id")
 }
 
 // usable refuses the use of a lot that has expired or is barred.
@@ -71,7 +88,11 @@ func (s *State) line(shelf Shelf, lot LotID, from, to Bucket, quantity int64) (L
 		return Line{Lot: lot, Quantity: quantity, After: after}, nil
 	}
 	if from.Held() && before.Of(from) < quantity {
-		return Line{}, s.shortage(shelf, lot, quantity, before.Of(from), before.Reserved)
+		r := s.shortage(shelf, lot, quantity, before.Of(from), before.Reserved)
+		if from == Available {
+			r.short = shortfall{shelf, quantity - before.Available}
+		}
+		return Line{}, r
 	}
 	return Line{}, reject(ReasonBalanceOverflow, "quantity", "Lot %q at location %q holds %d units; %d more exceed what a balance can be.", lot, shelf.Location, before.OnHand(), quantity).
 		with("location_id", shelf.Location, "lot_id", lot, "on_hand", before.OnHand(), "requested", quantity)
@@ -138,7 +159,9 @@ func (s *State) allocate(d demand, to Bucket, at Instant) ([]Line, *Rejection) {
 			}
 		}
 	}
-	return nil, s.shortage(d.shelf, d.lot, d.quantity, available, reserved)
+	r := s.shortage(d.shelf, d.lot, d.quantity, available, reserved)
+	r.short = shortfall{d.shelf, left}
+	return nil, r
 }
 
 // demandable judges the names in a demand.
@@ -366,6 +389,11 @@ func (s *State) moveLot(m lotMove, at Instant) (Shelf, []Line, *Rejection) {
 	found, r := s.activeLotItem(m.lot, at)
 	if r != nil {
 		return Shelf{}, nil, r
+	}
+	if m.to.Held() {
+		if r := s.stockable(found); r != nil {
+			return Shelf{}, nil, r
+		}
 	}
 	quantity, r := found.units(s, m.quantity, m.pack)
 	if r != nil {

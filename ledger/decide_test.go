@@ -76,8 +76,6 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-func ptr[T any](v T) *T { return &v }
-
 func TestExpiredLotsAreWrittenOffButNeverIssued(t *testing.T) {
 	w := newWorld(t)
 	w.must(t, &ReceiveStock{LocationID: "store", LotID: "zinc-0", Quantity: 10})

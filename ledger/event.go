@@ -22,6 +22,9 @@ type Event struct {
 	Body           EventBody
 	// Witness is the second person who stood by, or empty.
 	Witness Actor
+	// LateReasonCode is why it was recorded after the clinic's window for
+	// backdating, or empty where it was not.
+	LateReasonCode string
 	// ReviewBy is until when a second person is to look at it, where the
 	// clinic's policy wants that afterwards; else zero.
 	ReviewBy Instant
@@ -295,6 +298,7 @@ const (
 	extraPack           = 5
 	extraWitness        = 100
 	extraReviewBy       = 101
+	extraLateReasonCode = 102
 )
 
 func (b *MedicineAdded) fields(c *codec) {
@@ -418,6 +422,7 @@ func (e *Event) fields(c *codec) {
 	e.Body.fields(c)
 	extraText(c, extraWitness, &e.Witness)
 	extra(c, extraReviewBy, &e.ReviewBy)
+	extraText(c, extraLateReasonCode, &e.LateReasonCode)
 }
 
 // AppendEvent appends the stored form of e to dst: version, kind, envelope,

@@ -192,6 +192,9 @@ func (s *State) addLot(e *Event, lot *Lot, effects *Effects) error {
 	if _, exists := s.lots[lot.ID]; exists {
 		return fmt.Errorf("lot %s exists", lot.ID)
 	}
+	if _, known := s.medicines[lot.Medicine]; !known {
+		return fmt.Errorf("lot %s is of medicine %s, which is unknown", lot.ID, lot.Medicine)
+	}
 	lot.RegisteredSequence, lot.LastSequence = e.Sequence, e.Sequence
 	put(s, s.lots, lot.ID, lot)
 	s.nameLot(lot)
@@ -210,7 +213,10 @@ func (s *State) reviseLot(e *Event, id LotID, effects *Effects, edit func(*Lot))
 	after := before
 	edit(&after)
 	after.LastSequence = e.Sequence
-	s.unnameLot(lot)
+	named := after.LotFacts
+	if named.Expiry = before.Expiry; named != before.LotFacts {
+		s.unnameLot(lot)
+	}
 	change(s, lot, after)
 	s.nameLot(lot)
 	if before.Expiry != lot.Expiry {
@@ -221,12 +227,31 @@ func (s *State) reviseLot(e *Event, id LotID, effects *Effects, edit func(*Lot))
 }
 
 func (b *LotUpdated) evolve(s *State, e *Event, effects *Effects) error {
-	return s.reviseLot(e, b.LotID, effects, func(l *Lot) {
-		l.LotFacts, l.Active = b.LotFacts, b.Active
-		if b.RecallID != "" {
-			l.Bar, l.RecallID = BarRecalled, b.RecallID
+	err := s.reviseLot(e, b.LotID, effects, func(l *Lot) { l.LotFacts, l.Active = b.LotFacts, b.Active })
+	if err != nil || b.RecallID == "" {
+		return err
+	}
+	return s.fallUnder(e, b.RecallID, b.LotID, effects)
+}
+
+// fallUnder bars a lot that was registered, and what was made from it, by a
+// recall that began before. Their stock has to be followed up.
+func (s *State) fallUnder(e *Event, id RecallID, lot LotID, effects *Effects) error {
+	recall := document[Recall](s, DocumentRecall, string(id))
+	if recall == nil {
+		return fmt.Errorf("recall %s is not open", id)
+	}
+	for _, l := range s.descendants([]*Lot{s.lots[lot]}) {
+		if l.Bar == BarRecalled {
+			continue
 		}
-	})
+		if err := s.reviseLot(e, l.ID, effects, func(l *Lot) { l.Bar, l.RecallID = BarRecalled, id }); err != nil {
+			return err
+		}
+	}
+	next := *recall
+	next.FollowedUp = false
+	return s.putDocument(e, &next, effects)
 }
 
 func (b *LotDeactivated) evolve(s *State, e *Event, effects *Effects) error {

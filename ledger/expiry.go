@@ -4,37 +4,62 @@ package ledger
 // stock: holds past their deadline count as reserved until ExpireReservation
 // is posted, or CancelTransfer where they belong to a transfer. It returns none
 // where even all of them would not do.
+//
+// It puts the units of overdue holds back, the longest overdue first, until the
+// command is accepted, and takes it all back. So it serves every command,
+// whatever it draws on.
 func ExpiriesFor(s *State, c Command, at Instant) []Command {
 	at = max(at, s.head.At)
-	d, named, ok := s.demanded(c, at)
-	if !ok {
-		return nil
-	}
-	shelf, ok := s.shelves[d.shelf]
-	if !ok {
-		return nil
-	}
-	today := s.today(at)
-	// A command that names a lot takes it as it is.
-	serves := func(row *stockRow) bool { return named && row.Lot == d.lot || !named && d.usable(row, today) }
-	short := d.quantity
-	for _, row := range shelf.rows {
-		if serves(row) {
-			short -= row.Available
+	mark := s.Mark()
+	defer s.Rollback(mark)
+	var keys []holdKey
+	given := make(map[holdKey]bool)
+	for asked := int64(0); ; {
+		_, r := Decide(s, c, at)
+		if r == nil {
+			return s.expiries(keys)
 		}
+		shelf, ok := s.shelves[r.short.shelf]
+		if r.short.units == 0 || !ok {
+			return nil
+		}
+		// What was put back may not serve the command. Asking for ever more
+		// bounds how often it is judged.
+		asked = max(r.short.units, 2*asked)
+		more := s.putBack(shelf, at, asked, given)
+		if len(more) == 0 {
+			return nil
+		}
+		keys = append(keys, more...)
 	}
-	keys := s.overdue(shelf, at, func(hold *openHold) bool {
+}
+
+// putBack makes units of a shelf's overdue holds available, as many as are
+// asked for, from holds that were not given before.
+func (s *State) putBack(shelf *shelfState, at Instant, asked int64, given map[holdKey]bool) []holdKey {
+	d := &draft{s: s}
+	overdue := s.overdue(shelf, at, func(key holdKey, hold *openHold) bool {
 		for _, line := range hold.lines {
-			if serves(line.row) {
-				short -= line.quantity
+			if !given[key] {
+				asked -= line.quantity
 			}
 		}
-		return short <= 0
+		return asked <= 0
 	})
-	if short > 0 {
-		return nil
+	var keys []holdKey
+	for _, key := range overdue {
+		if given[key] {
+			continue
+		}
+		given[key] = true
+		keys = append(keys, key)
+		for _, line := range s.holds[key].lines {
+			if line.quantity > 0 {
+				d.move(shelf.Shelf, line.row.lot, Reserved, Available, line.quantity)
+			}
+		}
 	}
-	return s.expiries(keys)
+	return keys
 }
 
 // expiries are the commands that give overdue holds up.
@@ -62,47 +87,3 @@ func (s *State) expiries(keys []holdKey) []Command {
 
 // overdueReason is why the ledger cancels a transfer by itself.
 const overdueReason = "OVERDUE"
-
-// demanded returns what a command takes off a shelf, and whether it names the
-// lot and takes it whatever its expiry.
-func (s *State) demanded(c Command, at Instant) (d demand, named, ok bool) {
-	if body, is := c.Body.(*ReserveStock); is {
-		d, r := body.demand(s, at)
-		return d, false, r == nil
-	}
-	if body, is := c.Body.(*IssueStock); is && body.HoldID == "" {
-		d, r := body.demand(s, at)
-		return d, false, r == nil
-	}
-	var m lotMove
-	switch body := c.Body.(type) {
-	case *AdjustStock:
-		if body.Direction == Decrease {
-			m = lotMove{location: body.LocationID, lot: body.LotID, quantity: body.Quantity, pack: body.Pack}
-		}
-	case *WriteOffStock:
-		if !body.FromQuarantine {
-			m = lotMove{location: body.LocationID, lot: body.LotID, quantity: body.Quantity, pack: body.Pack}
-		}
-	case *ReturnToSupplier:
-		if !body.FromQuarantine {
-			m = lotMove{location: body.LocationID, lot: body.LotID, quantity: body.Quantity, pack: body.Pack}
-		}
-	case *LendStock:
-		m = lotMove{location: body.LocationID, lot: body.LotID, quantity: body.Quantity, pack: body.Pack}
-	case *RepayLoan:
-		m = lotMove{location: body.LocationID, lot: body.LotID, quantity: body.Quantity, pack: body.Pack}
-	case *OpenContainer:
-		m = lotMove{location: body.LocationID, lot: body.LotID, quantity: body.Quantity, pack: body.Pack}
-	}
-	if m.lot == "" {
-		return demand{}, false, false
-	}
-	location, r1 := s.activeLocation(m.location)
-	found, r2 := s.lotItem(m.lot, at)
-	if r1 != nil || r2 != nil {
-		return demand{}, false, false
-	}
-	quantity, r := found.units(s, m.quantity, m.pack)
-	return demand{shelf: Shelf{location.ID, found.lot.Medicine}, lot: found.lot.ID, quantity: quantity}, true, r == nil
-}

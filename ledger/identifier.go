@@ -219,9 +219,10 @@ func (b *SetPacks) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection) 
 		return nil, r
 	}
 	for i, pack := range b.Packs {
-		taken, exists := s.byIdentity[packIdentity(pack.GTIN)]
+		// As a pack of another medicine, or as an identifier of one.
+		taken, exists := s.identified(SubjectMedicine, systemGTIN+referenceBar+pack.GTIN)
 		if pack.GTIN != "" && exists && taken != string(medicine.ID) {
-			return nil, reject(ReasonIdentifierExists, fmt.Sprintf("packs[%d].gtin", i), "GTIN %s is a pack of medicine %q.", pack.GTIN, taken).
+			return nil, reject(ReasonIdentifierExists, fmt.Sprintf("packs[%d].gtin", i), "GTIN %s names medicine %q.", pack.GTIN, taken).
 				with("medicine_id", taken)
 		}
 	}
@@ -252,11 +253,12 @@ func (s *State) packFactor(medicine MedicineID, name string) (int64, *Rejection)
 }
 
 func (b *AddIdentifier) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection) {
-	identifier := &Identifier{Subject: b.Subject, SubjectID: b.SubjectID, System: b.System, Value: b.Value}
+	identifier := &Identifier{Subject: b.Subject, System: b.System, Value: b.Value}
 	if b.System == systemGTIN {
 		identifier.Value = gtin14(b.Value)
 	}
-	if r := s.subjectExists(b.Subject, b.SubjectID); r != nil {
+	var r *Rejection
+	if identifier.SubjectID, r = s.subject(b.Subject, b.SubjectID); r != nil {
 		return nil, r.of("subject_id")
 	}
 	if found, ok := s.identified(b.Subject, b.System+referenceBar+b.Value); ok {
@@ -265,17 +267,29 @@ func (b *AddIdentifier) decide(s *State, _ Actor, _ Instant) (EventBody, *Reject
 	return &Change{of: b.Kind(), Documents: []DocumentBody{identifier}}, nil
 }
 
-func (s *State) subjectExists(subject IdentifierSubject, id string) *Rejection {
-	var r *Rejection
+// subject resolves a reference into the id that identifiers are kept with.
+func (s *State) subject(subject IdentifierSubject, reference string) (string, *Rejection) {
 	switch subject {
 	case SubjectMedicine:
-		_, r = s.activeMedicine(MedicineID(id))
+		medicine, r := s.activeMedicine(MedicineID(reference))
+		if r != nil {
+			return "", r
+		}
+		return string(medicine.ID), nil
 	case SubjectLot:
-		_, r = s.knownLot(LotID(id))
+		lot, r := s.knownLot(LotID(reference))
+		if r != nil {
+			return "", r
+		}
+		return string(lot.ID), nil
 	case SubjectLocation:
-		_, r = s.activeLocation(LocationID(id))
+		location, r := s.activeLocation(LocationID(reference))
+		if r != nil {
+			return "", r
+		}
+		return string(location.ID), nil
 	}
-	return r
+	return s.supplier(reference)
 }
 
 func (b *RemoveIdentifier) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection) {

@@ -47,18 +47,33 @@ func makerIdentity(gtin, manufacturer, lotNumber string) string {
 	return "recall\x00manufacturer\x00" + strings.ToLower(manufacturer) + "\x00" + lotNumber
 }
 
-// nameLot makes a lot known by its identities.
+// nameLot makes a lot known by its identities. Earlier rules let lots of two
+// medicines have one GTIN and lot number; it then names the one whose id comes
+// first, in whatever order they become known.
 func (s *State) nameLot(lot *Lot) {
 	put(s, s.byIdentity, lotIdentity(lot.Medicine, lot.LotFacts), string(lot.ID))
-	if lot.GTIN != "" {
-		put(s, s.byIdentity, gtinLotIdentity(lot.GTIN, lot.LotNumber), string(lot.ID))
+	if lot.GTIN == "" {
+		return
+	}
+	identity := gtinLotIdentity(lot.GTIN, lot.LotNumber)
+	if named, ok := s.byIdentity[identity]; !ok || named > string(lot.ID) {
+		put(s, s.byIdentity, identity, string(lot.ID))
 	}
 }
 
+// unnameLot forgets a lot's identities, and lets another lot have the one that
+// they shared.
 func (s *State) unnameLot(lot *Lot) {
 	remove(s, s.byIdentity, lotIdentity(lot.Medicine, lot.LotFacts))
-	if lot.GTIN != "" {
-		remove(s, s.byIdentity, gtinLotIdentity(lot.GTIN, lot.LotNumber))
+	identity := gtinLotIdentity(lot.GTIN, lot.LotNumber)
+	if lot.GTIN == "" || s.byIdentity[identity] != string(lot.ID) {
+		return
+	}
+	remove(s, s.byIdentity, identity)
+	for _, other := range s.lots {
+		if other != lot && other.GTIN != "" && gtinLotIdentity(other.GTIN, other.LotNumber) == identity {
+			s.nameLot(other)
+		}
 	}
 }
 

@@ -184,6 +184,9 @@ func (b *LoanMove) move(s *State, at Instant, kind Kind, out bool) (*Change, ite
 	if r := s.usable(found.lot, at); r != nil {
 		return nil, item{}, 0, r
 	}
+	if r := s.stockable(found); r != nil {
+		return nil, item{}, 0, r
+	}
 	from, to := Supplier, Available
 	if out {
 		from, to = Available, Supplier

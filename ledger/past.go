@@ -57,13 +57,7 @@ func BalancesWanted(s *State, c Command, at Instant) []BalanceAt {
 	if !ok {
 		return nil
 	}
-	location := b.LocationID
-	if count := document[Count](s, DocumentCount, string(b.CountID)); count != nil {
-		location = count.Location
-	}
-	if place, r := s.activeLocation(location); r == nil {
-		location = place.ID
-	}
+	location := b.location(s)
 	wanted := make([]BalanceAt, 0, len(b.Lines))
 	for _, line := range b.Lines {
 		if line.Sequence > s.head.Sequence {

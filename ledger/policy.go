@@ -131,6 +131,16 @@ func (b *SetPolicy) fields(c *codec) {
 // which second persons act, or the ledger gives them to itself.
 var exempt = []Kind{KindCreateClinic, KindExpireReservation, KindContinueRecall, KindApproveCommand, KindRejectCommand, KindLapseCommand}
 
+// reasoned are the commands that carry a reason code.
+var reasoned = []Kind{
+	KindDeactivateClinic, KindDeactivateLocation, KindDeactivateMedicine, KindDeactivateLot, KindRemoveIdentifier,
+	KindReserveStock, KindReleaseStock, KindIssueStock, KindAdjustStock, KindWriteOffStock, KindReturnToSupplier, KindReverseReceipt,
+	KindRecordCount, KindCompleteCount, KindCancelCount, KindConvertStock, KindOpenContainer,
+	KindQuarantineLot, KindReleaseLot, KindRecallLot, KindLiftRecall,
+	KindTransferStock, KindRejectTransfer, KindCancelTransfer, KindReceiveTransfer, KindCompleteTransfer,
+	KindLendStock, KindBorrowStock, KindRepayLoan, KindReceiveRepayment, KindRejectCommand,
+}
+
 func (b *SetPolicy) check() *Rejection {
 	if len(b.Rules) > maxRules {
 		return reject(ReasonInvalidField, "rules", "A policy has at most %d rules; there are %d.", maxRules, len(b.Rules))
@@ -140,10 +150,16 @@ func (b *SetPolicy) check() *Rejection {
 			return r.of("rules[" + strconv.Itoa(i) + "]." + r.Field)
 		}
 	}
+	listed := make(map[Kind]bool)
 	for i, codes := range b.ReasonCodes {
-		if r := codes.check(); r != nil {
+		r := codes.check()
+		if r == nil && listed[codes.Command] {
+			r = reject(ReasonInvalidField, "command", "%s is listed twice.", codes.Command)
+		}
+		if r != nil {
 			return r.of("reason_codes[" + strconv.Itoa(i) + "]." + r.Field)
 		}
+		listed[codes.Command] = true
 	}
 	switch {
 	case b.ApprovalHours < 1 || b.ApprovalHours > maxApprovalHours:
@@ -173,8 +189,8 @@ func (r Rule) check() *Rejection {
 }
 
 func (r ReasonCodes) check() *Rejection {
-	if _, ok := kinds[r.Command]; !ok {
-		return reject(ReasonInvalidField, "command", "There is no command %s.", r.Command)
+	if !slices.Contains(reasoned, r.Command) {
+		return reject(ReasonInvalidField, "command", "There is no reason code in %s.", r.Command)
 	}
 	if len(r.Codes) == 0 || len(r.Codes) > maxReasonCodes {
 		return reject(ReasonInvalidField, "codes", "A command has 1 to %d reason codes; leave it out to take any.", maxReasonCodes)
@@ -189,20 +205,22 @@ func (r ReasonCodes) check() *Rejection {
 
 func (b *SetPolicy) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection) {
 	policy := b.Policy
+	policy.Rules, policy.ReasonCodes = slices.Clone(policy.Rules), slices.Clone(policy.ReasonCodes)
 	if r := s.checkDocumentVersion(b.Etag, policy.About().DocumentKey); r != nil {
 		return nil, r
 	}
 	return &Change{of: b.Kind(), Documents: []DocumentBody{&policy}}, nil
 }
 
-// reasonAllowed judges the reason code of a command by the clinic's list.
+// reasonAllowed judges the reason code of a command by the clinic's list. Where
+// the command may do without one, it still may.
 func (s *State) reasonAllowed(command Kind, body EventBody) *Rejection {
-	policy := s.policy()
+	policy, code := s.policy(), reasonCodeOf(body)
 	at := slices.IndexFunc(policy.ReasonCodes, func(r ReasonCodes) bool { return r.Command == command })
-	if at < 0 {
+	if at < 0 || code == "" {
 		return nil
 	}
-	code, codes := reasonCodeOf(body), policy.ReasonCodes[at].Codes
+	codes := policy.ReasonCodes[at].Codes
 	if slices.Contains(codes, code) {
 		return nil
 	}
@@ -254,10 +272,10 @@ func (s *State) requirement(command Kind, body EventBody) Requirement {
 			continue
 		}
 		if units == nil {
-			units = concerned(body)
+			units = s.concerned(body)
 		}
 		for medicine, quantity := range units {
-			if s.ruleApplies(rule, medicine, quantity) {
+			if s.ruleApplies(rule, body, medicine, quantity) {
 				strictest = rule.Requires
 				break
 			}
@@ -266,36 +284,39 @@ func (s *State) requirement(command Kind, body EventBody) Requirement {
 	return strictest
 }
 
-func (s *State) ruleApplies(rule Rule, medicine MedicineID, quantity int64) bool {
+func (s *State) ruleApplies(rule Rule, body EventBody, medicine MedicineID, quantity int64) bool {
 	if rule.Above > 0 && quantity <= rule.Above {
 		return false
 	}
-	if rule.ControlClass == AnyControlClass {
-		return true
-	}
-	class := ""
+	return rule.ControlClass == AnyControlClass || slices.Contains(s.controlClasses(body, medicine), rule.ControlClass)
+}
+
+// controlClasses are those of a medicine that an event is about: what it is in
+// now, and what the event puts it in.
+func (s *State) controlClasses(body EventBody, medicine MedicineID) []string {
+	var classes []string
 	if m, ok := s.medicines[medicine]; ok {
-		class = m.ControlClass
+		classes = append(classes, m.ControlClass)
 	}
-	return class == rule.ControlClass
+	switch b := body.(type) {
+	case *MedicineAdded:
+		classes = append(classes, b.ControlClass)
+	case *MedicineUpdated:
+		classes = append(classes, b.ControlClass)
+	}
+	return classes
 }
 
 // concerned returns the medicines that an event is about with the base units
 // that it moves of each; the empty medicine where it is about none.
-func concerned(body EventBody) map[MedicineID]int64 {
+func (s *State) concerned(body EventBody) map[MedicineID]int64 {
 	units := make(map[MedicineID]int64)
 	if m, ok := body.(mover); ok {
-		for _, move := range m.moves() {
-			for _, line := range move.Lines {
-				if move.From != Clearing {
-					units[move.Medicine] += line.Quantity
-				}
-			}
-		}
+		countMoved(units, m.moves())
 	}
 	switch b := body.(type) {
 	case *Change:
-		b.concerned(units)
+		s.concernedBy(b, units)
 	case *MedicineAdded:
 		units[b.MedicineID] += 0
 	case *MedicineUpdated:
@@ -304,6 +325,10 @@ func concerned(body EventBody) map[MedicineID]int64 {
 		units[b.MedicineID] += 0
 	case *LotRegistered:
 		units[b.MedicineID] += 0
+	case *LotUpdated:
+		units[s.lots[b.LotID].Medicine] += 0
+	case *LotDeactivated:
+		units[s.lots[b.LotID].Medicine] += 0
 	}
 	if len(units) == 0 {
 		units[""] = 0
@@ -311,20 +336,68 @@ func concerned(body EventBody) map[MedicineID]int64 {
 	return units
 }
 
-func (b *Change) concerned(units map[MedicineID]int64) {
+// countMoved adds up what moves of an event move of each medicine. What comes
+// out of clearing went into it before, and what is made of a medicine out of
+// itself is not moved twice.
+func countMoved(units map[MedicineID]int64, moves []Move) {
+	made := make(map[MedicineID]int64)
+	for _, move := range moves {
+		for _, line := range move.Lines {
+			switch move.From {
+			case Clearing:
+			case Converted:
+				made[move.Medicine] += line.Quantity
+			default:
+				units[move.Medicine] += line.Quantity
+			}
+		}
+	}
+	for medicine, quantity := range made {
+		units[medicine] = max(units[medicine], quantity)
+	}
+}
+
+// concernedBy adds what a change is about beside what it moves.
+func (s *State) concernedBy(b *Change, units map[MedicineID]int64) {
 	for _, lot := range b.Lots {
 		units[lot.Medicine] += 0
 	}
+	for _, medicine := range b.counted {
+		units[medicine] += 0
+	}
+	asked := make(map[MedicineID]int64)
 	for _, document := range b.Documents {
 		switch d := document.(type) {
 		case *Transfer:
 			for _, line := range d.Lines {
-				units[line.Medicine] = max(units[line.Medicine], line.Quantity)
+				asked[line.Medicine] += line.Quantity
+			}
+		case *Count:
+			for _, line := range d.Lines {
+				if b.of != KindRecordCount {
+					units[line.Medicine] += 0
+				}
 			}
 		case *Level:
 			units[d.Medicine] += 0
 		case *Packs:
 			units[d.MedicineID] += 0
+		case *Identifier:
+			s.concernedByIdentifier(d, units)
+		}
+	}
+	for medicine, quantity := range asked {
+		units[medicine] = max(units[medicine], quantity)
+	}
+}
+
+func (s *State) concernedByIdentifier(i *Identifier, units map[MedicineID]int64) {
+	switch i.Subject {
+	case SubjectMedicine:
+		units[MedicineID(i.SubjectID)] += 0
+	case SubjectLot:
+		if lot, ok := s.lots[LotID(i.SubjectID)]; ok {
+			units[lot.Medicine] += 0
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"maps"
 	"slices"
-	"strings"
 )
 
 // RecallID names a recall, and is what people call it: RC- and the sequence of
@@ -231,9 +230,7 @@ func (s *State) rebar(lot *Lot, from, to Bar) []Lot {
 	var lots []Lot
 	for _, l := range s.descendants([]*Lot{lot}) {
 		if l.Bar == from {
-			barred := *l
-			barred.Bar = to
-			lots = append(lots, barred)
+			lots = append(lots, asStored(l, to))
 		}
 	}
 	return lots
@@ -330,8 +327,8 @@ func (b *RecallLot) decide(s *State, _ Actor, at Instant) (EventBody, *Rejection
 		if lot.Bar == BarRecalled {
 			continue // by another recall, which has it in hand
 		}
-		recalled := *lot
-		recalled.Bar, recalled.RecallID = BarRecalled, recall.RecallID
+		recalled := asStored(lot, BarRecalled)
+		recalled.RecallID = recall.RecallID
 		event.Lots = append(event.Lots, recalled)
 		recall.LotIDs = append(recall.LotIDs, lot.ID)
 	}
@@ -351,21 +348,20 @@ func (s *State) named(recall *Recall) []*Lot {
 }
 
 func (r *Recall) names(f LotFacts) bool {
-	if !r.follows() || f.LotNumber != r.LotNumber {
-		return false
-	}
+	identity := makerIdentity("", f.Manufacturer, f.LotNumber)
 	if r.GTIN != "" {
-		return f.GTIN != "" && gtin14(f.GTIN) == gtin14(r.GTIN)
+		identity = makerIdentity(f.GTIN, "", f.LotNumber)
 	}
-	return strings.EqualFold(f.Manufacturer, r.Manufacturer)
+	return r.follows() && identity == recallIdentity(r)
 }
 
 // recallOf returns the open recall that a lot falls under by its maker and
-// number, or nil.
-func (s *State) recallOf(f LotFacts) *Recall {
+// number, or nil. The one with the id except does not count.
+func (s *State) recallOf(f LotFacts, except RecallID) *Recall {
 	for _, identity := range []string{makerIdentity(f.GTIN, "", f.LotNumber), makerIdentity("", f.Manufacturer, f.LotNumber)} {
 		if id, ok := s.byIdentity[identity]; ok {
-			if recall := document[Recall](s, DocumentRecall, id); recall != nil && recall.names(f) {
+			recall := document[Recall](s, DocumentRecall, id)
+			if recall != nil && recall.RecallID != except && recall.names(f) {
 				return recall
 			}
 		}
@@ -534,9 +530,7 @@ func (s *State) holdsOf(shelf *shelfState, row *stockRow) []holdKey {
 			keys = append(keys, item.key)
 		}
 	}
-	slices.SortFunc(keys, func(a, b holdKey) int {
-		return cmp.Or(cmp.Compare(a.sequence, b.sequence), cmp.Compare(a.ordinal, b.ordinal))
-	})
+	slices.SortFunc(keys, compareHolds)
 	return keys
 }
 
@@ -547,15 +541,84 @@ func (b *LiftRecall) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection
 	}
 	next := *old
 	next.Lifted = true
-	event := &Change{of: b.Kind(), Documents: []DocumentBody{&next}, ReasonCode: b.ReasonCode, Reference: b.Reference}
-	for _, lot := range s.lots {
-		if lot.RecallID != b.RecallID {
+	event := &Change{
+		of: b.Kind(), Lots: s.lifted(old), Documents: []DocumentBody{&next}, ReasonCode: b.ReasonCode, Reference: b.Reference,
+	}
+	event.Documents = append(event.Documents, s.taking(event.Lots)...)
+	return event, nil
+}
+
+// taking returns the recalls that lots pass to, each once. They have to be
+// followed up anew.
+func (s *State) taking(lots []Lot) []DocumentBody {
+	var recalls []DocumentBody
+	seen := make(map[RecallID]bool)
+	for _, lot := range lots {
+		recall := document[Recall](s, DocumentRecall, string(lot.RecallID))
+		if recall == nil || seen[lot.RecallID] {
 			continue
 		}
-		lifted := *lot
-		lifted.Bar, lifted.RecallID = BarNone, ""
-		event.Lots = append(event.Lots, lifted)
+		seen[lot.RecallID] = true
+		next := *recall
+		next.FollowedUp = false
+		recalls = append(recalls, &next)
 	}
-	slices.SortFunc(event.Lots, func(a, b Lot) int { return cmp.Compare(a.ID, b.ID) })
-	return event, nil
+	return recalls
+}
+
+// lifted returns the lots of a recall as they are without it, in the order of
+// their ids. What another open recall names too, by its maker or through what
+// it was made from, passes to that one.
+func (s *State) lifted(recall *Recall) []Lot {
+	lots := make(map[LotID]*Lot)
+	for _, lot := range s.lots {
+		if lot.RecallID != recall.RecallID {
+			continue
+		}
+		free := asStored(lot, BarNone)
+		free.RecallID = ""
+		if other := s.recallOf(lot.LotFacts, recall.RecallID); other != nil {
+			free.Bar, free.RecallID = BarRecalled, other.RecallID
+		}
+		lots[lot.ID] = &free
+	}
+	all := slices.SortedFunc(maps.Values(lots), func(a, b *Lot) int { return cmp.Compare(a.ID, b.ID) })
+	for passed := true; passed; {
+		passed = false
+		for _, lot := range all {
+			if lot.Bar == BarNone && s.inherit(lot, lots) {
+				passed = true
+			}
+		}
+	}
+	freed := make([]Lot, len(all))
+	for i, lot := range all {
+		freed[i] = *lot
+	}
+	return freed
+}
+
+// inherit bars a lot by the recall of the first of its parents that is
+// recalled, and reports whether there is one. Changed lots come before those of
+// the state.
+func (s *State) inherit(lot *Lot, changed map[LotID]*Lot) bool {
+	for _, id := range lot.Parents {
+		parent := s.lots[id]
+		if c, ok := changed[id]; ok {
+			parent = c
+		}
+		if parent != nil && parent.Bar == BarRecalled {
+			lot.Bar, lot.RecallID = BarRecalled, parent.RecallID
+			return true
+		}
+	}
+	return false
+}
+
+// asStored is a lot as an event carries it, with another bar. The sequences
+// follow from the journal.
+func asStored(lot *Lot, bar Bar) Lot {
+	stored := *lot
+	stored.Bar, stored.RegisteredSequence, stored.LastSequence = bar, 0, 0
+	return stored
 }

@@ -64,7 +64,7 @@ func (b *ReverseReceipt) check() *Rejection {
 }
 
 func (b *ReverseReceipt) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection) {
-	if b.Receipt == nil || len(b.Receipt.Lines) != 1 {
+	if b.Receipt == nil || len(b.Receipt.Lines) != 1 || s.lots[b.Receipt.Lines[0].Lot] == nil {
 		return nil, reject(ReasonReceiptNotFound, "sequence", "Sequence %d of clinic %q is not a ReceiveStock.", b.Sequence, s.id).with("sequence", b.Sequence)
 	}
 	received := b.Receipt.Lines[0]

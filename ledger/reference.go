@@ -57,8 +57,11 @@ func (r *Rejection) of(field string) *Rejection {
 // item is what a reference to a medicine or a lot found.
 type item struct {
 	medicine *Medicine
-	lot      *Lot  // nil where the reference names only a medicine
-	scanned  int64 // the units that one scan stands for; 0: nothing was scanned
+	lot      *Lot // nil where the reference names only a medicine
+	// scan is what was scanned, in the field that scanned names; empty where
+	// nothing was.
+	scan    gs1.Scan
+	scanned string
 }
 
 func (i item) lotID() LotID {
@@ -71,15 +74,17 @@ func (i item) lotID() LotID {
 // units converts a quantity into base units: exactly, or not at all. It counts
 // the given pack, or scans where the item was scanned, else base units.
 func (i item) units(s *State, quantity int64, pack string) (int64, *Rejection) {
-	factor := max(i.scanned, 1)
-	if pack != "" {
-		if i.scanned != 0 {
-			return 0, reject(ReasonInvalidField, "pack", "The scan says already what the quantity counts: leave the pack out.")
-		}
-		var r *Rejection
-		if factor, r = s.packFactor(i.medicine.ID, pack); r != nil {
-			return 0, r
-		}
+	factor, r := int64(1), (*Rejection)(nil)
+	switch {
+	case i.scanned != "" && pack != "":
+		r = reject(ReasonInvalidField, "pack", "The scan says already what the quantity counts: leave the pack out.")
+	case i.scanned != "":
+		factor, r = s.scannedUnits(i)
+	case pack != "":
+		factor, r = s.packFactor(i.medicine.ID, pack)
+	}
+	if r != nil {
+		return 0, r
 	}
 	if quantity > MaxQuantity/factor {
 		return 0, reject(ReasonQuantityOutOfRange, "quantity", "%d times %d base units exceed what a quantity can be.", quantity, factor)
@@ -122,20 +127,20 @@ func (s *State) scan(field, reference string, at Instant) (scan gs1.Scan, ok boo
 
 // scannedUnits is how many base units one scan stands for: as many as the pack
 // level that its GTIN names, times the packs that it says there are.
-func (s *State) scannedUnits(field string, medicine *Medicine, scan gs1.Scan) (int64, *Rejection) {
-	packs := document[Packs](s, DocumentPacks, string(medicine.ID))
-	if packs != nil {
+func (s *State) scannedUnits(i item) (int64, *Rejection) {
+	if packs := document[Packs](s, DocumentPacks, string(i.medicine.ID)); packs != nil {
 		for _, pack := range packs.Packs {
-			if pack.GTIN != "" && gtin14(pack.GTIN) == scan.Item() {
-				if scan.Units() > MaxQuantity/pack.Factor {
-					return 0, reject(ReasonQuantityOutOfRange, field, "The scan counts %d packs of %d base units.", scan.Units(), pack.Factor)
-				}
-				return scan.Units() * pack.Factor, nil
+			if pack.GTIN == "" || gtin14(pack.GTIN) != i.scan.Item() {
+				continue
 			}
+			if i.scan.Units() > MaxQuantity/pack.Factor {
+				return 0, reject(ReasonQuantityOutOfRange, i.scanned, "The scan counts %d packs of %d base units.", i.scan.Units(), pack.Factor)
+			}
+			return i.scan.Units() * pack.Factor, nil
 		}
 	}
-	return 0, reject(ReasonPackNotFound, field, "GTIN %s is not one of the packs of medicine %q, so it is unknown how many base units it holds.", scan.Item(), medicine.ID).
-		with("gtin", scan.Item(), "medicine_id", medicine.ID)
+	return 0, reject(ReasonPackNotFound, i.scanned, "GTIN %s is not one of the packs of medicine %q, so it is unknown how many base units it holds.", i.scan.Item(), i.medicine.ID).
+		with("gtin", i.scan.Item(), "medicine_id", i.medicine.ID)
 }
 
 // scannedLot finds the lot that a scan names: by its own GTIN, or by another
@@ -181,9 +186,7 @@ func (s *State) lotItem(reference LotID, at Instant) (item, *Rejection) {
 	if r := s.agrees(lot, scan); r != nil {
 		return item{}, r
 	}
-	found := item{medicine: s.medicines[lot.Medicine], lot: lot}
-	found.scanned, r = s.scannedUnits("lot_id", found.medicine, scan)
-	return found, r
+	return item{medicine: s.medicines[lot.Medicine], lot: lot, scan: scan, scanned: "lot_id"}, nil
 }
 
 // agrees refuses a scan whose expiry is another one than the lot's: one of the
@@ -200,8 +203,8 @@ func (s *State) agrees(lot *Lot, scan gs1.Scan) *Rejection {
 		scan.Expiry.Year, scan.Expiry.Month, scan.Expiry.Day, lot.Expiry).with("lot_id", lot.ID, "expiry", lot.Expiry)
 }
 
-// medicineItem resolves a reference to an active medicine; a scan may name the
-// lot with it.
+// medicineItem resolves a reference to an active medicine. What lot a scan names
+// with it does not matter: it may be one that is about to be registered.
 func (s *State) medicineItem(reference MedicineID, at Instant) (item, *Rejection) {
 	scan, scanned, r := s.scan("medicine_id", string(reference), at)
 	if r != nil {
@@ -211,13 +214,8 @@ func (s *State) medicineItem(reference MedicineID, at Instant) (item, *Rejection
 		medicine, r := s.activeMedicine(reference)
 		return item{medicine: medicine}, r
 	}
-	if scan.Lot != "" && scan.Item() != "" {
-		found, r := s.lotItem(LotID(reference), at)
-		if r != nil {
-			return item{}, r.of("medicine_id")
-		}
-		_, r = s.activeMedicine(found.medicine.ID)
-		return found, r
+	if scan.Item() == "" {
+		return item{}, reject(ReasonScanIncomplete, "medicine_id", "To name a medicine, a scan needs a GTIN (01 or 02).")
 	}
 	id, ok := s.byIdentity[packIdentity(scan.Item())]
 	if !ok {
@@ -227,16 +225,24 @@ func (s *State) medicineItem(reference MedicineID, at Instant) (item, *Rejection
 	if r != nil {
 		return item{}, r
 	}
-	found := item{medicine: medicine}
-	found.scanned, r = s.scannedUnits("medicine_id", medicine, scan)
-	return found, r
+	return item{medicine: medicine, scan: scan, scanned: "medicine_id"}, nil
 }
 
-// requestedItem resolves a medicine and, where one is named, a lot of it.
+// requestedItem resolves a medicine and, where one is named or was scanned with
+// it, a lot of it.
 func (s *State) requestedItem(medicine MedicineID, lot LotID, at Instant) (item, *Rejection) {
 	found, r := s.medicineItem(medicine, at)
-	if r != nil || lot == "" {
+	if r != nil {
 		return found, r
+	}
+	if found.scan.Lot != "" {
+		if found, r = s.lotItem(LotID(medicine), at); r != nil {
+			return found, r.of("medicine_id")
+		}
+		found.scanned = "medicine_id"
+	}
+	if lot == "" {
+		return found, nil
 	}
 	named, r := s.lotItem(lot, at)
 	if r != nil {
@@ -246,7 +252,9 @@ func (s *State) requestedItem(medicine MedicineID, lot LotID, at Instant) (item,
 		return found, reject(ReasonLotOfOtherMedicine, "lot_id", "Lot %q belongs to medicine %q, not to %q.", named.lot.ID, named.lot.Medicine, found.medicine.ID).
 			with("lot_id", named.lot.ID, "medicine_id", named.lot.Medicine)
 	}
-	named.scanned = max(named.scanned, found.scanned)
+	if named.scanned == "" {
+		named.scan, named.scanned = found.scan, found.scanned
+	}
 	return named, nil
 }
 

@@ -138,7 +138,7 @@ var reasonInfos = indexReasons(
 	ReasonInfo{ReasonHoldTooSmall, Precondition, "The hold has fewer units left than the command names.", "Name at most what is left, or leave the quantity out to take all of it."},
 	ReasonInfo{ReasonDeadlinePassed, Invalid, "The deadline is not in the future.", "Send a deadline after the present."},
 	ReasonInfo{ReasonOccurredInFuture, Invalid, "occurred_at lies in the future.", "Leave occurred_at out, or send when it happened; check the sender's clock."},
-	ReasonInfo{ReasonOccurredTooEarly, Precondition, "occurred_at lies before the clinic's window for backdating.", "Record it with a later occurred_at, or widen the window with UpdateClinic."},
+	ReasonInfo{ReasonOccurredTooEarly, Precondition, "occurred_at lies before the clinic's window for backdating.", "Record it with a later occurred_at; or give a late_reason_code, with a token that permits command.backdate; or widen the window with UpdateClinic."},
 	ReasonInfo{ReasonIdempotencyKeyReused, AlreadyExists, "The idempotency key was used for another command, or by another actor.", "Use a new key for a new command; repeat a key only with the same body and actor."},
 	ReasonInfo{ReasonEtagMismatch, Conflict, "It was changed since the caller read it.", "Read it again and send the update with its new etag."},
 	ReasonInfo{ReasonCommandForbidden, Forbidden, "The caller decides on another person's command which their own token does not permit.", "Use a token that permits both command.approve and the command itself."},
@@ -210,6 +210,15 @@ type Rejection struct {
 	Field    string            // the command's field at fault, in the spelling of the API; may be empty
 	Message  string            // for people: what is wrong, with the values
 	Metadata map[string]string // the same facts for programs
+
+	short shortfall
+}
+
+// shortfall is how many available units a shelf would have to have more, at
+// least, for a command to be accepted.
+type shortfall struct {
+	shelf Shelf
+	units int64
 }
 
 // Error returns the message with the reason's remedy.

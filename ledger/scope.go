@@ -38,7 +38,10 @@ func (b *Change) scope() Scope {
 	for _, document := range b.Documents {
 		switch d := document.(type) {
 		case *Approval:
-			return d.Scope
+			return d.Scope.with(b.Approved)
+		case *Recall:
+			// Transfers that it shortens follow from what it moves.
+			return Scope{All: movedLocations(b.Moves)}
 		case *Count:
 			return Scope{All: []LocationID{d.Location}}
 		case *Level:
@@ -48,6 +51,17 @@ func (b *Change) scope() Scope {
 		}
 	}
 	return Scope{All: movedLocations(b.Moves)}
+}
+
+// with adds the locations of the event that an approved command came to: the
+// references in it may name others than when it was asked for.
+func (s Scope) with(approved EventBody) Scope {
+	if approved == nil {
+		return s
+	}
+	all := append(slices.Clone(s.All), scopeOf(approved).All...)
+	slices.Sort(all)
+	return Scope{All: slices.Compact(all), Any: s.Any}
 }
 
 // scope says who may act on a transfer: the source gives, the destination
@@ -77,12 +91,15 @@ func ApprovedCommand(e Event) (Kind, bool) {
 	return approval.Command, true
 }
 
-// Concerns reports whether what a command names, a hold or a document that is
-// open, lies within the locations. A rejection would otherwise tell about
+// Concerns reports whether what a command names, a hold, a receipt or a document
+// that is open, lies within the locations. A rejection would otherwise tell about
 // things that the caller may not see.
 func Concerns(s *State, c Command, locations []LocationID) bool {
 	if len(locations) == 0 {
 		return true
+	}
+	if b, ok := c.Body.(*ReverseReceipt); ok && b.Receipt != nil {
+		return slices.Contains(locations, b.Receipt.Location)
 	}
 	key, hold := named(c.Body)
 	if hold != "" {
@@ -120,6 +137,10 @@ func named(body CommandBody) (key DocumentKey, hold HoldID) {
 		return DocumentKey{DocumentCount, string(b.CountID)}, ""
 	case *CancelCount:
 		return DocumentKey{DocumentCount, string(b.CountID)}, ""
+	case *RepayLoan:
+		return DocumentKey{DocumentLoan, loanID(LoanBorrowed, b.Reference)}, ""
+	case *ReceiveRepayment:
+		return DocumentKey{DocumentLoan, loanID(LoanLent, b.Reference)}, ""
 	case *ApproveCommand:
 		return DocumentKey{DocumentApproval, string(b.ApprovalID)}, ""
 	case *RejectCommand:

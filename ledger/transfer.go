@@ -307,7 +307,6 @@ func checkRequested(lines []RequestedLine, required bool) *Rejection {
 	if required && len(lines) == 0 || len(lines) > maxTransferLines {
 		return reject(ReasonInvalidField, "lines", "There must be 1 to %d lines; there are %d.", maxTransferLines, len(lines))
 	}
-	seen := make(map[RequestedLine]bool)
 	for i, line := range lines {
 		r := first(
 			checkReference("medicine_id", line.MedicineID),
@@ -318,11 +317,6 @@ func checkRequested(lines []RequestedLine, required bool) *Rejection {
 		if r != nil {
 			return r.inLine(i)
 		}
-		key := RequestedLine{MedicineID: line.MedicineID, LotID: line.LotID}
-		if seen[key] {
-			return reject(ReasonInvalidField, "lot_id", "It is asked for twice.").inLine(i)
-		}
-		seen[key] = true
 	}
 	return nil
 }
@@ -412,7 +406,7 @@ func (b *TransferStock) decide(s *State, by Actor, at Instant) (EventBody, *Reje
 
 // transferLines resolves what lines name and count.
 func (s *State) transferLines(lines []RequestedLine, at Instant) ([]TransferLine, *Rejection) {
-	resolved := make([]TransferLine, len(lines))
+	resolved := make([]TransferLine, 0, len(lines))
 	for i, line := range lines {
 		item, r := s.requestedItem(line.MedicineID, line.LotID, at)
 		if r != nil {
@@ -422,9 +416,18 @@ func (s *State) transferLines(lines []RequestedLine, at Instant) ([]TransferLine
 		if r != nil {
 			return nil, r.inLine(i)
 		}
-		resolved[i] = TransferLine{Medicine: item.medicine.ID, Lot: item.lotID(), Quantity: quantity}
+		next := TransferLine{Medicine: item.medicine.ID, Lot: item.lotID(), Quantity: quantity}
+		// Two references may be to one lot.
+		if slices.ContainsFunc(resolved, next.sameItem) {
+			return nil, reject(ReasonInvalidField, "lot_id", "It is asked for twice.").inLine(i)
+		}
+		resolved = append(resolved, next)
 	}
 	return resolved, nil
+}
+
+func (l TransferLine) sameItem(other TransferLine) bool {
+	return l.Medicine == other.Medicine && l.Lot == other.Lot
 }
 
 // knownTransfer finds an open transfer in one of the given states.
@@ -508,7 +511,7 @@ func (s *State) approvedLines(t *Transfer, wanted []RequestedLine, at Instant) (
 	}
 	lines, r := s.transferLines(wanted, at)
 	for i, line := range lines {
-		at := slices.IndexFunc(t.Lines, func(l TransferLine) bool { return l.Medicine == line.Medicine && l.Lot == line.Lot })
+		at := slices.IndexFunc(t.Lines, line.sameItem)
 		if at < 0 {
 			return nil, reject(ReasonInvalidField, "medicine_id", "Transfer %q does not ask for it.", t.TransferID).inLine(i)
 		}
@@ -733,8 +736,10 @@ func (d *draft) receive(t *Transfer, line LotLine, reasonCode string, at Instant
 		return reject(ReasonTransferSurplus, "quantity", "%d units of lot %q are under way in transfer %q; %d arrived. More than was sent needs a reason_code.", arrived, lot.ID, t.TransferID, quantity).
 			with("lot_id", lot.ID, "in_transit", arrived, "received", quantity)
 	}
-	if surplus > 0 && !lot.Active {
-		return reject(ReasonLotInactive, "lot_id", "Lot %q is inactive.", lot.ID).with("lot_id", lot.ID)
+	if surplus > 0 {
+		if r := d.s.stockable(item); r != nil {
+			return r
+		}
 	}
 	from, to := Shelf{t.From, lot.Medicine}, Shelf{t.To, lot.Medicine}
 	target := availableOr(line.Quarantine || lot.Bar != BarNone)

@@ -4,5 +4,5 @@
 -- +goose NO TRANSACTION
 -- +goose Up
 CREATE INDEX IF NOT EXISTS documents_open
-    ON documents (clinic_id, kind, opened_sequence, document_id)
+    ON documents (clinic_id, kind, opened_sequence)
     WHERE is_open;

@@ -60,7 +60,7 @@ func BenchmarkChecks(b *testing.B) {
 	})
 	b.Run("convert", func(b *testing.B) {
 		for b.Loop() {
-			if _, r := toCommand("c1", "asha", req.GetCommand()); r != nil {
+			if _, r := toCommand("c1", "asha", req.GetCommand(), nil); r != nil {
 				b.Fatal(r)
 			}
 		}

@@ -75,3 +75,23 @@ func (s *catalogService) UpdateLot(ctx context.Context, req *stockledgerv1.Comma
 func (s *catalogService) DeactivateLot(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
 	return s.execute(ctx, req, ledger.KindDeactivateLot)
 }
+
+// SetPacks says how a medicine is packed.
+func (s *catalogService) SetPacks(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindSetPacks)
+}
+
+// AddIdentifier makes another system's name for something known.
+func (s *catalogService) AddIdentifier(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindAddIdentifier)
+}
+
+// RemoveIdentifier forgets another system's name.
+func (s *catalogService) RemoveIdentifier(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindRemoveIdentifier)
+}
+
+// SetPolicy replaces the clinic's policy.
+func (s *catalogService) SetPolicy(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindSetPolicy)
+}

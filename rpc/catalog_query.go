@@ -27,7 +27,7 @@ func fromClinic(id ledger.ClinicID, c ledger.Clinic) *stockledgerv1.Clinic {
 
 // ListClinics lists the clinics that the caller's token names.
 func (s *catalogService) ListClinics(ctx context.Context, req *stockledgerv1.ListClinicsRequest) (*stockledgerv1.ListClinicsResponse, error) {
-	key, size, err := s.open(ctx, req, 1)
+	page, err := s.open(ctx, req, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +36,7 @@ func (s *catalogService) ListClinics(ctx context.Context, req *stockledgerv1.Lis
 	if p.reaches(AllClinics) {
 		ids = nil
 	}
-	clinics, more, err := s.queries.ListClinics(ctx, ids, ledger.ClinicID(key[0]), size)
+	clinics, more, err := s.queries.ListClinics(ctx, ids, ledger.ClinicID(page.key[0]), page.size)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +45,7 @@ func (s *catalogService) ListClinics(ctx context.Context, req *stockledgerv1.Lis
 		response.Clinics[i] = fromClinic(c.ID, c.Clinic)
 	}
 	if more {
-		response.NextPageToken, err = s.seal(ctx, req, string(clinics[len(clinics)-1].ID))
+		response.NextPageToken, err = s.seal(ctx, req, txn.AsOf{}, string(clinics[len(clinics)-1].ID))
 	}
 	return response, err
 }
@@ -71,11 +71,11 @@ func fromLocationKind(kind ledger.LocationKind) stockledgerv1.LocationKind {
 
 // ListLocations lists a clinic's locations.
 func (s *catalogService) ListLocations(ctx context.Context, req *stockledgerv1.ListLocationsRequest) (*stockledgerv1.ListLocationsResponse, error) {
-	key, size, err := s.open(ctx, req, 1)
+	page, err := s.open(ctx, req, 1)
 	if err != nil {
 		return nil, err
 	}
-	locations, more, asOf, err := s.queries.ListLocations(ctx, ledger.ClinicID(req.GetClinicId()), only(ctx), ledger.LocationID(key[0]), size, readOptions(req.GetRead(), txn.Bounded))
+	locations, more, asOf, err := s.queries.ListLocations(ctx, ledger.ClinicID(req.GetClinicId()), only(ctx), ledger.LocationID(page.key[0]), page.size, page.options(txn.Bounded))
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +84,7 @@ func (s *catalogService) ListLocations(ctx context.Context, req *stockledgerv1.L
 		response.Locations[i] = fromLocation(l)
 	}
 	if more {
-		if response.NextPageToken, err = s.seal(ctx, req, string(locations[len(locations)-1].ID)); err != nil {
+		if response.NextPageToken, err = s.seal(ctx, req, asOf, string(locations[len(locations)-1].ID)); err != nil {
 			return nil, err
 		}
 	}
@@ -104,16 +104,17 @@ func fromMedicine(m ledger.Medicine) *stockledgerv1.Medicine {
 	return &stockledgerv1.Medicine{
 		MedicineId: string(m.ID), Name: m.Name, BaseUnit: m.BaseUnit, Strength: m.Strength, Form: m.Form,
 		AtcCode: m.ATCCode, Category: m.Category, Active: m.Active, Etag: ledger.Etag(m.LastSequence),
+		ControlClass: m.ControlClass,
 	}
 }
 
 // ListMedicines lists a clinic's medicines.
 func (s *catalogService) ListMedicines(ctx context.Context, req *stockledgerv1.ListMedicinesRequest) (*stockledgerv1.ListMedicinesResponse, error) {
-	key, size, err := s.open(ctx, req, 1)
+	page, err := s.open(ctx, req, 1)
 	if err != nil {
 		return nil, err
 	}
-	medicines, more, asOf, err := s.queries.ListMedicines(ctx, ledger.ClinicID(req.GetClinicId()), req.GetNameContains(), ledger.MedicineID(key[0]), size, readOptions(req.GetRead(), txn.Bounded))
+	medicines, more, asOf, err := s.queries.ListMedicines(ctx, ledger.ClinicID(req.GetClinicId()), req.GetNameContains(), ledger.MedicineID(page.key[0]), page.size, page.options(txn.Bounded))
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +123,7 @@ func (s *catalogService) ListMedicines(ctx context.Context, req *stockledgerv1.L
 		response.Medicines[i] = fromMedicine(m)
 	}
 	if more {
-		if response.NextPageToken, err = s.seal(ctx, req, string(medicines[len(medicines)-1].ID)); err != nil {
+		if response.NextPageToken, err = s.seal(ctx, req, asOf, string(medicines[len(medicines)-1].ID)); err != nil {
 			return nil, err
 		}
 	}
@@ -142,16 +143,17 @@ func fromLot(l ledger.Lot) *stockledgerv1.Lot {
 	return &stockledgerv1.Lot{
 		LotId: string(l.ID), MedicineId: string(l.Medicine), Manufacturer: l.Manufacturer, Gtin: l.GTIN,
 		LotNumber: l.LotNumber, Expiry: fromDate(l.Expiry), Active: l.Active, Etag: ledger.Etag(l.LastSequence),
+		Bar: fromBar(l.Bar), RecallId: string(l.RecallID), ParentLotIds: each(l.Parents, func(id ledger.LotID) string { return string(id) }),
 	}
 }
 
 // ListLots lists a clinic's lots.
 func (s *catalogService) ListLots(ctx context.Context, req *stockledgerv1.ListLotsRequest) (*stockledgerv1.ListLotsResponse, error) {
-	key, size, err := s.open(ctx, req, 1)
+	page, err := s.open(ctx, req, 1)
 	if err != nil {
 		return nil, err
 	}
-	lots, more, asOf, err := s.queries.ListLots(ctx, ledger.ClinicID(req.GetClinicId()), ledger.MedicineID(req.GetMedicineId()), ledger.LotID(key[0]), size, readOptions(req.GetRead(), txn.Bounded))
+	lots, more, asOf, err := s.queries.ListLots(ctx, ledger.ClinicID(req.GetClinicId()), ledger.MedicineID(req.GetMedicineId()), ledger.LotID(page.key[0]), page.size, page.options(txn.Bounded))
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +162,7 @@ func (s *catalogService) ListLots(ctx context.Context, req *stockledgerv1.ListLo
 		response.Lots[i] = fromLot(l)
 	}
 	if more {
-		if response.NextPageToken, err = s.seal(ctx, req, string(lots[len(lots)-1].ID)); err != nil {
+		if response.NextPageToken, err = s.seal(ctx, req, asOf, string(lots[len(lots)-1].ID)); err != nil {
 			return nil, err
 		}
 	}

@@ -17,6 +17,8 @@ import (
 type commandHandler struct {
 	executor Executor
 	rules    *rules
+	verifier *Verifier // of witnesses' tokens
+	needs    commandPermissions
 	log      *slog.Logger
 }
 
@@ -30,7 +32,8 @@ const batchChunk = 500
 func (h *commandHandler) execute(ctx context.Context, req *stockledgerv1.CommandRequest, kind ledger.Kind) (*stockledgerv1.CommandResponse, error) {
 	principal := principalOf(ctx)
 	clinic := ledger.ClinicID(req.GetClinicId())
-	command, r := toCommand(clinic, principal.Subject, req.GetCommand())
+	seconds := &witnesses{verifier: h.verifier, clinic: clinic}
+	command, r := toCommand(clinic, principal.Subject, req.GetCommand(), seconds)
 	if r == nil && command.Body.Kind() != kind {
 		r = invalidField("body", "%s takes a command of the same name; this one is %s.", kind, command.Body.Kind())
 	}
@@ -39,6 +42,7 @@ func (h *commandHandler) execute(ctx context.Context, req *stockledgerv1.Command
 	}
 	verdicts, err := h.executor.Submit(ctx, txn.Submission{
 		Clinic: clinic, Commands: []ledger.Command{command}, Locations: principal.Locations,
+		Permits: h.needs.deciding(principal), Witnesses: seconds.locations, MayBackdate: principal.may(permissionBackdate),
 	})
 	if err != nil {
 		return nil, err
@@ -46,11 +50,11 @@ func (h *commandHandler) execute(ctx context.Context, req *stockledgerv1.Command
 	if err := verdicts[0].Err; err != nil {
 		var r *ledger.Rejection
 		if errors.As(err, &r) {
-			return nil, inRequest(req.GetCommand(), r)
+			return nil, inRequest(req.GetCommand(), resultsFor(principal).rejection(r))
 		}
 		return nil, err
 	}
-	accepted, err := fromRecord(verdicts[0].Record, verdicts[0].Replayed)
+	accepted, err := resultsFor(principal).accepted(verdicts[0].Record, verdicts[0].Replayed)
 	if err != nil {
 		return nil, err
 	}
@@ -120,17 +124,19 @@ func (h *commandHandler) chunk(
 ) ([]*stockledgerv1.CommandResult, error) {
 	principal := principalOf(ctx)
 	clinic := ledger.ClinicID(req.GetClinicId())
-	verdicts := make([]txn.Verdict, len(commands))
+	verdicts, rendered := make([]txn.Verdict, len(commands)), resultsFor(principal)
+	seconds := &witnesses{verifier: h.verifier, clinic: clinic}
 	submission := txn.Submission{
 		Clinic: clinic, Linked: req.GetLinked(), Bulk: true, Locations: principal.Locations,
+		Permits:  h.needs.deciding(principal), MayBackdate: principal.may(permissionBackdate),
 		Commands: make([]ledger.Command, 0, len(commands)),
 	}
 	places := make([]int, 0, len(commands)) // of the submitted commands
 	for i, c := range commands {
-		command, r := h.read(clinic, principal.Subject, c)
+		command, r := h.read(clinic, principal.Subject, c, seconds)
 		if r != nil && req.GetLinked() {
 			linkedRejection(verdicts, i, r)
-			return h.results(commands, verdicts), nil
+			return h.results(rendered, commands, verdicts), nil
 		}
 		if r != nil {
 			verdicts[i].Err = r
@@ -139,6 +145,7 @@ func (h *commandHandler) chunk(
 		submission.Commands = append(submission.Commands, command)
 		places = append(places, i)
 	}
+	submission.Witnesses = seconds.locations
 	answers, err := h.submitPatiently(ctx, submission)
 	if err == nil {
 		err = undecided(answers)
@@ -149,14 +156,14 @@ func (h *commandHandler) chunk(
 	for i, answer := range answers {
 		verdicts[places[i]] = answer
 	}
-	return h.results(commands, verdicts), nil
+	return h.results(rendered, commands, verdicts), nil
 }
 
-func (h *commandHandler) read(clinic ledger.ClinicID, actor ledger.Actor, c *stockledgerv1.Command) (ledger.Command, *ledger.Rejection) {
+func (h *commandHandler) read(clinic ledger.ClinicID, actor ledger.Actor, c *stockledgerv1.Command, seconds *witnesses) (ledger.Command, *ledger.Rejection) {
 	if r := h.rules.command(c); r != nil {
 		return ledger.Command{}, r
 	}
-	return toCommand(clinic, actor, c)
+	return toCommand(clinic, actor, c, seconds)
 }
 
 // linkedRejection sets the verdicts of a linked batch of which one command
@@ -207,22 +214,22 @@ func (h *commandHandler) submitPatiently(ctx context.Context, s txn.Submission) 
 }
 
 // results renders verdicts.
-func (h *commandHandler) results(commands []*stockledgerv1.Command, verdicts []txn.Verdict) []*stockledgerv1.CommandResult {
-	results := make([]*stockledgerv1.CommandResult, len(verdicts))
+func (h *commandHandler) results(r results, commands []*stockledgerv1.Command, verdicts []txn.Verdict) []*stockledgerv1.CommandResult {
+	rendered := make([]*stockledgerv1.CommandResult, len(verdicts))
 	for i, v := range verdicts {
-		results[i] = h.result(commands[i], v)
+		rendered[i] = h.result(r, commands[i], v)
 	}
-	return results
+	return rendered
 }
 
-func (h *commandHandler) result(c *stockledgerv1.Command, v txn.Verdict) *stockledgerv1.CommandResult {
+func (h *commandHandler) result(rendered results, c *stockledgerv1.Command, v txn.Verdict) *stockledgerv1.CommandResult {
 	err := v.Err
 	var r *ledger.Rejection
 	if errors.As(err, &r) {
-		return rejectedResult(explainRejection(inCommand(c, r)))
+		return rejectedResult(explainRejection(inCommand(c, rendered.rejection(r))))
 	}
 	if err == nil {
-		accepted, renderErr := fromRecord(v.Record, v.Replayed)
+		accepted, renderErr := rendered.accepted(v.Record, v.Replayed)
 		if renderErr == nil {
 			return &stockledgerv1.CommandResult{Verdict: &stockledgerv1.CommandResult_Accepted{Accepted: accepted}}
 		}

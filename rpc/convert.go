@@ -1,7 +1,6 @@
 package rpc
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -17,8 +16,12 @@ import (
 
 // toCommand reads a command off the wire. What it refuses is only what the core
 // has no words for: a date or a field mask that means nothing.
-func toCommand(clinic ledger.ClinicID, actor ledger.Actor, c *stockledgerv1.Command) (ledger.Command, *ledger.Rejection) {
+func toCommand(clinic ledger.ClinicID, actor ledger.Actor, c *stockledgerv1.Command, seconds *witnesses) (ledger.Command, *ledger.Rejection) {
 	occurred, r := toInstant("occurred_at", c.GetOccurredAt())
+	if r != nil {
+		return ledger.Command{}, r
+	}
+	witness, r := seconds.of(c.GetWitnessToken())
 	if r != nil {
 		return ledger.Command{}, r
 	}
@@ -27,7 +30,8 @@ func toCommand(clinic ledger.ClinicID, actor ledger.Actor, c *stockledgerv1.Comm
 		return ledger.Command{}, r
 	}
 	return ledger.Command{
-		Clinic: clinic, IdempotencyKey: c.GetIdempotencyKey(), Actor: actor, OccurredAt: occurred, Body: body,
+		Clinic: clinic, IdempotencyKey: c.GetIdempotencyKey(), Actor: actor, OccurredAt: occurred, Body: body, Witness: witness,
+		LateReasonCode: c.GetLateReasonCode(),
 	}, nil
 }
 
@@ -78,72 +82,11 @@ func toBody(c *stockledgerv1.Command) (ledger.CommandBody, *ledger.Rejection) {
 	return toStockBody(c)
 }
 
-func toStockBody(c *stockledgerv1.Command) (ledger.CommandBody, *ledger.Rejection) {
-	switch body := c.GetBody().(type) {
-	case *stockledgerv1.Command_ReceiveStock:
-		b := body.ReceiveStock
-		return &ledger.ReceiveStock{
-			LocationID: ledger.LocationID(b.GetLocationId()), LotID: ledger.LotID(b.GetLotId()),
-			Quantity: b.GetQuantity(), Supplier: b.GetSupplier(), Reference: b.GetReference(),
-		}, nil
-	case *stockledgerv1.Command_ReserveStock:
-		return toReserveStock(body.ReserveStock)
-	case *stockledgerv1.Command_ReleaseStock:
-		b := body.ReleaseStock
-		return &ledger.ReleaseStock{
-			HoldID: ledger.HoldID(b.GetHoldId()), Quantity: b.GetQuantity(), ReasonCode: b.GetReasonCode(),
-		}, nil
-	case *stockledgerv1.Command_ExpireReservation:
-		return &ledger.ExpireReservation{HoldID: ledger.HoldID(body.ExpireReservation.GetHoldId())}, nil
-	case *stockledgerv1.Command_IssueStock:
-		b := body.IssueStock
-		return &ledger.IssueStock{
-			HoldID: ledger.HoldID(b.GetHoldId()), LocationID: ledger.LocationID(b.GetLocationId()),
-			MedicineID: ledger.MedicineID(b.GetMedicineId()), LotID: ledger.LotID(b.GetLotId()),
-			Quantity: b.GetQuantity(), Recipient: b.GetRecipient(), ReasonCode: b.GetReasonCode(),
-		}, nil
-	case *stockledgerv1.Command_AdjustStock:
-		b := body.AdjustStock
-		return &ledger.AdjustStock{
-			LocationID: ledger.LocationID(b.GetLocationId()), LotID: ledger.LotID(b.GetLotId()),
-			Direction: toDirection(b.GetDirection()), Quantity: b.GetQuantity(), ReasonCode: b.GetReasonCode(),
-		}, nil
-	case *stockledgerv1.Command_WriteOffStock:
-		b := body.WriteOffStock
-		return &ledger.WriteOffStock{
-			LocationID: ledger.LocationID(b.GetLocationId()), LotID: ledger.LotID(b.GetLotId()),
-			Quantity: b.GetQuantity(), ReasonCode: b.GetReasonCode(), Reference: b.GetReference(),
-		}, nil
-	case *stockledgerv1.Command_ReturnToSupplier:
-		b := body.ReturnToSupplier
-		return &ledger.ReturnToSupplier{
-			LocationID: ledger.LocationID(b.GetLocationId()), LotID: ledger.LotID(b.GetLotId()),
-			Quantity: b.GetQuantity(), ReasonCode: b.GetReasonCode(), Supplier: b.GetSupplier(), Reference: b.GetReference(),
-		}, nil
-	}
-	return nil, invalidField("body", "The command is empty: it needs one body, for example reserve_stock.")
-}
-
-func toReserveStock(b *stockledgerv1.ReserveStock) (ledger.CommandBody, *ledger.Rejection) {
-	deadline, r := toInstant("deadline", b.GetDeadline())
-	if r != nil {
-		return nil, r
-	}
-	lastsUntil, r := toDate("lasts_until", b.GetLastsUntil())
-	if r != nil {
-		return nil, r
-	}
-	return &ledger.ReserveStock{
-		LocationID: ledger.LocationID(b.GetLocationId()), MedicineID: ledger.MedicineID(b.GetMedicineId()),
-		LotID: ledger.LotID(b.GetLotId()), Quantity: b.GetQuantity(), ReasonCode: b.GetReasonCode(),
-		Deadline: deadline, LastsUntil: lastsUntil,
-	}, nil
-}
-
 func toAddMedicine(b *stockledgerv1.AddMedicine) ledger.CommandBody {
 	return &ledger.AddMedicine{
 		MedicineID: ledger.MedicineID(b.GetMedicineId()), Name: b.GetName(), BaseUnit: b.GetBaseUnit(),
 		Strength: b.GetStrength(), Form: b.GetForm(), ATCCode: b.GetAtcCode(), Category: b.GetCategory(),
+		ControlClass: b.GetControlClass(),
 	}
 }
 
@@ -211,6 +154,8 @@ func toUpdateMedicine(b *stockledgerv1.UpdateMedicine) (ledger.CommandBody, *led
 		"atc_code":  given(&update.ATCCode, b.GetAtcCode()),
 		"category":  given(&update.Category, b.GetCategory()),
 		"active":    given(&update.Active, b.GetActive()),
+
+		"control_class": given(&update.ControlClass, b.GetControlClass()),
 	}.apply(b.GetUpdateMask())
 	return update, r
 }
@@ -307,82 +252,6 @@ func fromBalances(b ledger.Balances) *stockledgerv1.Balances {
 	}
 }
 
-// fromRecord renders the answer to an accepted command. It is made from the
-// event alone, so that a repetition gets the first answer again.
-func fromRecord(record ledger.Record, replayed bool) (*stockledgerv1.Accepted, error) {
-	e := record.Event
-	accepted := &stockledgerv1.Accepted{
-		Sequence: int64(e.Sequence), CommittedAt: fromInstant(e.At), Replayed: replayed,
-	}
-	switch b := e.Body.(type) {
-	case *ledger.StockReceived:
-		accepted.Result = stockResult(b.Shelf, "", b.Lines)
-	case *ledger.StockReserved:
-		accepted.Result = stockResult(b.Shelf, b.HoldID, b.Lines)
-	case *ledger.StockReleased:
-		accepted.Result = stockResult(b.Shelf, b.HoldID, b.Lines)
-	case *ledger.ReservationExpired:
-		accepted.Result = stockResult(b.Shelf, b.HoldID, b.Lines)
-	case *ledger.StockIssued:
-		accepted.Result = stockResult(b.Shelf, b.HoldID, b.Lines)
-	case *ledger.StockAdjusted:
-		accepted.Result = stockResult(b.Shelf, "", b.Lines)
-	case *ledger.StockWrittenOff:
-		accepted.Result = stockResult(b.Shelf, "", b.Lines)
-	case *ledger.StockReturnedToSupplier:
-		accepted.Result = stockResult(b.Shelf, "", b.Lines)
-	default:
-		id, ok := documentID(e)
-		if !ok {
-			return nil, fmt.Errorf("rpc: event %T has no answer", e.Body)
-		}
-		accepted.Result = &stockledgerv1.Accepted_Document{
-			Document: &stockledgerv1.DocumentResult{Id: id, Etag: ledger.Etag(e.Sequence)},
-		}
-	}
-	return accepted, nil
-}
-
-func stockResult(shelf ledger.Shelf, hold ledger.HoldID, lines []ledger.Line) *stockledgerv1.Accepted_Stock {
-	result := &stockledgerv1.StockResult{
-		LocationId: string(shelf.Location), MedicineId: string(shelf.Medicine), HoldId: string(hold),
-		Lots: make([]*stockledgerv1.LotQuantity, len(lines)),
-	}
-	for i, line := range lines {
-		result.Quantity += line.Quantity
-		result.Lots[i] = &stockledgerv1.LotQuantity{
-			LotId: string(line.Lot), Quantity: line.Quantity, Balances: fromBalances(line.After),
-		}
-	}
-	return &stockledgerv1.Accepted_Stock{Stock: result}
-}
-
-func documentID(e ledger.Event) (string, bool) {
-	switch b := e.Body.(type) {
-	case *ledger.ClinicCreated, *ledger.ClinicUpdated, *ledger.ClinicDeactivated:
-		return string(e.Clinic), true
-	case *ledger.LocationCreated:
-		return string(b.LocationID), true
-	case *ledger.LocationUpdated:
-		return string(b.LocationID), true
-	case *ledger.LocationDeactivated:
-		return string(b.LocationID), true
-	case *ledger.MedicineAdded:
-		return string(b.MedicineID), true
-	case *ledger.MedicineUpdated:
-		return string(b.MedicineID), true
-	case *ledger.MedicineDeactivated:
-		return string(b.MedicineID), true
-	case *ledger.LotRegistered:
-		return string(b.LotID), true
-	case *ledger.LotUpdated:
-		return string(b.LotID), true
-	case *ledger.LotDeactivated:
-		return string(b.LotID), true
-	}
-	return "", false
-}
-
 // bodyName is the name of a command's body on the wire, such as reserve_stock.
 func bodyName(c *stockledgerv1.Command) string {
 	field := c.ProtoReflect().WhichOneof(bodyOneof)
@@ -398,11 +267,11 @@ var bodyOneof protoreflect.OneofDescriptor = commandDescriptor.Oneofs().ByName("
 // The core names fields of a body without it; the schema's rules give paths.
 func inCommand(c *stockledgerv1.Command, r *ledger.Rejection) *ledger.Rejection {
 	switch r.Field {
-	case "", "idempotency_key", "occurred_at", "clinic_id", "body":
+	case "", "idempotency_key", "occurred_at", "witness_token", "clinic_id", "body":
 		return r
 	}
 	name := bodyName(c)
-	if name == "" || strings.Contains(r.Field, ".") {
+	if name == "" || strings.HasPrefix(r.Field, name+".") {
 		return r
 	}
 	qualified := *r

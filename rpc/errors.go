@@ -36,6 +36,8 @@ const (
 	reasonPermissionDenied   ledger.Reason = "PERMISSION_DENIED"
 	reasonClinicForbidden    ledger.Reason = "CLINIC_FORBIDDEN"
 	reasonLocationRequired   ledger.Reason = "LOCATION_REQUIRED"
+	reasonWitnessInvalid     ledger.Reason = "WITNESS_INVALID"
+	reasonNotExact           ledger.Reason = "CONVERSION_NOT_EXACT"
 	reasonMalformedRequest   ledger.Reason = "MALFORMED_REQUEST"
 	reasonRequestTooLarge    ledger.Reason = "REQUEST_TOO_LARGE"
 	reasonRequestIncomplete  ledger.Reason = "REQUEST_INCOMPLETE"
@@ -46,6 +48,8 @@ const (
 	reasonShuttingDown       ledger.Reason = "SHUTTING_DOWN"
 	reasonOutcomeUnknown     ledger.Reason = "OUTCOME_UNKNOWN"
 	reasonSequenceNotReached ledger.Reason = "SEQUENCE_NOT_REACHED"
+	reasonJournalRewound     ledger.Reason = "JOURNAL_REWOUND"
+	reasonClinicRestoring    ledger.Reason = "CLINIC_RESTORING"
 	reasonNotAttempted       ledger.Reason = "NOT_ATTEMPTED"
 	reasonCanceled           ledger.Reason = "CANCELED"
 	reasonDeadlineExceeded   ledger.Reason = "DEADLINE_EXCEEDED"
@@ -65,6 +69,8 @@ var ownReasons = []ReasonDoc{
 	{reasonPermissionDenied, connect.CodePermissionDenied, "None of the token's roles permits this method or command.", "Use a token with a role that permits it."},
 	{reasonClinicForbidden, connect.CodePermissionDenied, "The token does not name this clinic. The answer is the same whether the clinic exists or not.", "Check clinic_id, or use a token that names the clinic."},
 	{reasonLocationRequired, connect.CodePermissionDenied, "The token is limited to some locations, and the request reaches beyond them.", "Name one of the token's locations, or use a token without that limit."},
+	{reasonWitnessInvalid, connect.CodePermissionDenied, "The witness_token is not the current token of somebody who may witness in this clinic. The answer is the same whatever is wrong with it.", "Have the witness sign in again and send their own token; it must name the clinic, and its role must permit command.witness."},
+	{reasonNotExact, connect.CodeInvalidArgument, "The quantity is not a whole number of the pack that was asked for.", "Ask for base units or a smaller pack, or for a quantity that fits: the error names the rest."},
 	{reasonMalformedRequest, connect.CodeInvalidArgument, "The request is not what the protocol or the schema asks for: broken JSON or protobuf, text that is not UTF-8, an unknown field or enum value.", "Mend the request as the message says."},
 	{reasonRequestTooLarge, connect.CodeResourceExhausted, "The request is larger than a message may be.", "Split it: a batch takes up to 10,000 commands, and a request 16 MiB."},
 	{reasonRequestIncomplete, connect.CodeInvalidArgument, "The request did not arrive whole, or not in time.", "Send it again; nothing of it was carried out."},
@@ -75,6 +81,8 @@ var ownReasons = []ReasonDoc{
 	{reasonShuttingDown, connect.CodeUnavailable, "This node is shutting down. Nothing was carried out.", "Repeat the request at another node; commands with the same idempotency key."},
 	{reasonOutcomeUnknown, connect.CodeUnavailable, "The connection to the database broke while the command was being recorded, so it is not known whether it was.", "Repeat it with the same idempotency key: it is carried out once at most, and the answer tells."},
 	{reasonSequenceNotReached, connect.CodeFailedPrecondition, "The clinic has not reached the min_sequence that the query asks for.", "Check min_sequence: it must come from an answer of the same clinic and epoch."},
+	{reasonJournalRewound, connect.CodeFailedPrecondition, "The clinic was restored from a backup, and min_sequence or the page token comes from what the restore has taken back. Up to last_common_sequence the journal is as it was; epoch is the present one.", "Drop what was read after last_common_sequence, read it anew without min_sequence and page token, and give commands that are gone again."},
+	{reasonClinicRestoring, connect.CodeUnavailable, "The clinic is being restored from a backup. Nothing was carried out.", "Repeat the request when the restore is done; commands with the same idempotency key."},
 	{reasonNotAttempted, connect.CodeUnavailable, "The batch ended early, before this command was taken.", "Send it again with the same idempotency key."},
 	{reasonCanceled, connect.CodeCanceled, "The caller ended the request. A command in it may still be carried out.", "Repeat a command with the same idempotency key to learn its outcome."},
 	{reasonDeadlineExceeded, connect.CodeDeadlineExceeded, "The caller's deadline passed. A command in the request may still be carried out.", "Allow more time, and repeat a command with the same idempotency key to learn its outcome."},
@@ -162,6 +170,7 @@ func explain(err error) *failure {
 	var rejection *ledger.Rejection
 	var received *connect.Error
 	var notReached *txn.SequenceNotReachedError
+	var rewound *txn.JournalRewoundError
 	switch {
 	case errors.As(err, &f):
 		return f
@@ -170,6 +179,8 @@ func explain(err error) *failure {
 	case errors.As(err, &notReached):
 		return fail(reasonSequenceNotReached, "Sequence %d was asked for, and the clinic's last is %d.", notReached.Want, notReached.Have).
 			with("min_sequence", decimal(notReached.Want)).with("sequence", decimal(notReached.Have))
+	case errors.As(err, &rewound):
+		return explainRewound(rewound)
 	case errors.Is(err, txn.ErrBusy):
 		f = fail(reasonBusy, "Too many commands wait for this clinic.").because(err)
 		f.details = []proto.Message{&errdetails.RetryInfo{RetryDelay: durationpb.New(busyPause)}}
@@ -178,6 +189,10 @@ func explain(err error) *failure {
 		return fail(reasonShuttingDown, "This node is shutting down.").because(err)
 	case errors.Is(err, txn.ErrAmbiguous):
 		return fail(reasonOutcomeUnknown, "The outcome is unknown.").because(err)
+	case errors.Is(err, txn.ErrRestoring):
+		f = fail(reasonClinicRestoring, "The clinic is being restored.").because(err)
+		f.details = []proto.Message{&errdetails.RetryInfo{RetryDelay: durationpb.New(restoringPause)}}
+		return f
 	case errors.Is(err, txn.ErrUnavailable):
 		f = fail(reasonUnavailable, "The database is unavailable.").because(err)
 		f.details = []proto.Message{&errdetails.RetryInfo{RetryDelay: durationpb.New(unavailablePause)}}
@@ -196,13 +211,23 @@ func explain(err error) *failure {
 const (
 	busyPause        = 200 * time.Millisecond
 	unavailablePause = time.Second
+	restoringPause   = 10 * time.Second
 )
+
+func explainRewound(e *txn.JournalRewoundError) *failure {
+	return fail(reasonJournalRewound, "Sequence %d of epoch %d was asked for; the clinic was restored, is in epoch %d, and has the first %d commands in common with that.",
+		e.Asked.Sequence, e.Asked.Epoch, e.Epoch, e.LastCommon).
+		with("last_common_sequence", decimal(e.LastCommon)).with("epoch", decimal(e.Epoch))
+}
 
 func explainRejection(r *ledger.Rejection) *failure {
 	info := r.Reason.Info()
 	f := &failure{
 		code: categoryCodes[info.Category], reason: r.Reason,
 		message: r.Message, remedy: info.Remedy, field: r.Field, metadata: maps.Clone(r.Metadata),
+	}
+	if own, ok := ownReasonIndex[r.Reason]; ok {
+		f.code, f.remedy = own.Code, own.Remedy
 	}
 	if f.code == 0 {
 		return fail(reasonInternal, "Something went wrong inside the ledger.").because(fmt.Errorf("reason %s has no category", r.Reason))

@@ -8,7 +8,7 @@ import (
 	"github.com/stockledger/stockledger/proto/gen/stockledger/v1/stockledgerv1connect"
 )
 
-// inventoryService serves the commands on stock.
+// inventoryService serves the commands on stock, and on what is about stock.
 type inventoryService struct{ *commandHandler }
 
 var _ stockledgerv1connect.InventoryServiceHandler = (*inventoryService)(nil)
@@ -51,6 +51,141 @@ func (s *inventoryService) ReturnToSupplier(ctx context.Context, req *stockledge
 // AdjustStock corrects the available units of a lot.
 func (s *inventoryService) AdjustStock(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
 	return s.execute(ctx, req, ledger.KindAdjustStock)
+}
+
+// ReverseReceipt takes back a receipt that was entered wrong.
+func (s *inventoryService) ReverseReceipt(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindReverseReceipt)
+}
+
+// UpdateStockLevels says how much of a medicine a location is to have.
+func (s *inventoryService) UpdateStockLevels(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindUpdateStockLevels)
+}
+
+// StartCount begins to count a location.
+func (s *inventoryService) StartCount(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindStartCount)
+}
+
+// RecordCount records what lies on a shelf.
+func (s *inventoryService) RecordCount(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindRecordCount)
+}
+
+// CompleteCount ends a count.
+func (s *inventoryService) CompleteCount(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindCompleteCount)
+}
+
+// CancelCount gives a count up.
+func (s *inventoryService) CancelCount(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindCancelCount)
+}
+
+// ConvertStock makes a lot out of others.
+func (s *inventoryService) ConvertStock(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindConvertStock)
+}
+
+// OpenContainer sets units of a lot apart as opened.
+func (s *inventoryService) OpenContainer(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindOpenContainer)
+}
+
+// QuarantineLot bars a lot, or moves units of it to quarantine.
+func (s *inventoryService) QuarantineLot(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindQuarantineLot)
+}
+
+// ReleaseLot lifts a quarantine.
+func (s *inventoryService) ReleaseLot(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindReleaseLot)
+}
+
+// RecallLot bars lots that are recalled.
+func (s *inventoryService) RecallLot(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindRecallLot)
+}
+
+// ContinueRecall takes the next step of a recall's follow-up.
+func (s *inventoryService) ContinueRecall(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindContinueRecall)
+}
+
+// LiftRecall ends a recall.
+func (s *inventoryService) LiftRecall(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindLiftRecall)
+}
+
+// TransferStock asks for stock to be moved.
+func (s *inventoryService) TransferStock(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindTransferStock)
+}
+
+// ApproveTransfer reserves the units of a transfer.
+func (s *inventoryService) ApproveTransfer(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindApproveTransfer)
+}
+
+// RejectTransfer refuses a transfer.
+func (s *inventoryService) RejectTransfer(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindRejectTransfer)
+}
+
+// CancelTransfer gives a transfer up.
+func (s *inventoryService) CancelTransfer(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindCancelTransfer)
+}
+
+// DispatchTransfer sends the units of a transfer on their way.
+func (s *inventoryService) DispatchTransfer(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindDispatchTransfer)
+}
+
+// ReceiveTransfer takes the units of a transfer in.
+func (s *inventoryService) ReceiveTransfer(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindReceiveTransfer)
+}
+
+// CompleteTransfer ends a transfer.
+func (s *inventoryService) CompleteTransfer(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindCompleteTransfer)
+}
+
+// LendStock lends units to another clinic.
+func (s *inventoryService) LendStock(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindLendStock)
+}
+
+// BorrowStock borrows units from another clinic.
+func (s *inventoryService) BorrowStock(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindBorrowStock)
+}
+
+// RepayLoan gives borrowed units back.
+func (s *inventoryService) RepayLoan(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindRepayLoan)
+}
+
+// ReceiveRepayment takes in what a borrower gives back.
+func (s *inventoryService) ReceiveRepayment(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindReceiveRepayment)
+}
+
+// ApproveCommand carries out a command that waits for a second person.
+func (s *inventoryService) ApproveCommand(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindApproveCommand)
+}
+
+// RejectCommand refuses a command that waits for a second person.
+func (s *inventoryService) RejectCommand(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindRejectCommand)
+}
+
+// LapseCommand ends a request whose time has run out.
+func (s *inventoryService) LapseCommand(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindLapseCommand)
 }
 
 // ExecuteBatch carries out many commands and answers with a verdict for each.

@@ -14,10 +14,14 @@ import (
 
 // pageTokens seals the place where a page ended, so that a token continues the
 // list that it came from and no other: same caller, same method, same filter.
-// A sealed cursor is not secret: it holds ids that the page showed.
+// A sealed cursor is not secret: it holds ids that the page showed, and when.
 type pageTokens struct{ key []byte }
 
 func newPageTokens(key []byte) *pageTokens { return &pageTokens{key: key} }
+
+// cursorFormat names what a cursor holds. Tokens of releases with another
+// format are refused, not misread.
+const cursorFormat = "epoch, sequence, key"
 
 // pageSeal is the length of a token's authenticator.
 const pageSeal = 16
@@ -73,6 +77,7 @@ func (t *pageTokens) sum(p *Principal, req proto.Message, cursor []byte) ([]byte
 		mac.Write(length[:])
 		mac.Write(part)
 	}
+	write([]byte(cursorFormat))
 	write([]byte(p.Subject))
 	write([]byte(req.ProtoReflect().Descriptor().FullName()))
 	write(filter)

@@ -23,6 +23,7 @@ const (
 	RoleManager     Role = "manager"
 	RolePharmacist  Role = "pharmacist"
 	RoleStorekeeper Role = "storekeeper"
+	RoleCounter     Role = "counter"
 	RoleNurse       Role = "nurse"
 	RoleAuditor     Role = "auditor"
 	RoleViewer      Role = "viewer"
@@ -41,30 +42,52 @@ var roles = map[Role][]permission{
 	// Runs the installation.
 	RoleAdmin: {everyPermission},
 	// Runs a clinic.
-	RoleManager: {
-		"catalog.read", "stock.read", "movement.read",
-		"clinic.write", "location.write", "medicine.write", "lot.write",
-		"stock.receive", "stock.reserve", "stock.release", "stock.issue", "stock.adjust", "stock.write_off", "stock.return", "batch.execute",
-	},
+	RoleManager: slices.Concat(readsAll, keepsStock, answersForStock, []permission{
+		"clinic.write", "location.write", "policy.write",
+	}),
 	// Answers for the medicines of a clinic.
-	RolePharmacist: {
-		"catalog.read", "stock.read", "movement.read",
-		"medicine.write", "lot.write",
-		"stock.receive", "stock.reserve", "stock.release", "stock.issue", "stock.adjust", "stock.write_off", "stock.return", "batch.execute",
-	},
+	RolePharmacist: slices.Concat(readsAll, keepsStock, answersForStock),
 	// Keeps the shelves.
-	RoleStorekeeper: {
-		"catalog.read", "stock.read", "movement.read",
-		"lot.write",
-		"stock.receive", "stock.reserve", "stock.release", "stock.issue", "stock.adjust", "stock.write_off", "stock.return", "batch.execute",
-	},
+	RoleStorekeeper: slices.Concat(readsAll, keepsStock),
+	// Counts what is on the shelves, without seeing what the books say.
+	RoleCounter: {"catalog.read", "count.read", "count.record"},
 	// Uses what is on the ward.
-	RoleNurse: {"catalog.read", "stock.read", "stock.reserve", "stock.release", "stock.issue"},
+	RoleNurse: {
+		"catalog.read", "stock.read", "transfer.read", "approval.read",
+		"stock.reserve", "stock.release", "stock.issue", "stock.open", "transfer.request", "transfer.receive",
+		"command.witness", "command.withdraw",
+	},
 	// Reads everything and changes nothing.
-	RoleAuditor: {"catalog.read", "stock.read", "movement.read"},
+	RoleAuditor: readsAll,
 	// Looks up what there is.
 	RoleViewer: {"catalog.read", "stock.read"},
 }
+
+// What several roles have in common.
+var (
+	readsAll = []permission{
+		"catalog.read", "stock.read", "movement.read", "register.read",
+		"transfer.read", "count.read", "recall.read", "approval.read", "loan.read",
+	}
+	keepsStock = []permission{
+		"lot.write", "lot.quarantine",
+		"stock.receive", "stock.reverse", "stock.reserve", "stock.release", "stock.issue", "stock.adjust", "stock.write_off", "stock.return", "stock.open",
+		"transfer.request", "transfer.approve", "transfer.cancel", "transfer.dispatch", "transfer.receive", "transfer.complete",
+		"count.record", "command.witness", "command.withdraw", "batch.execute",
+	}
+	answersForStock = []permission{
+		"medicine.write", "pack.write", "identifier.write", "level.write",
+		"lot.release", "lot.recall", "stock.convert", "stock.lend", permissionManageCounts, permissionApprove, permissionBackdate,
+	}
+)
+
+// Permissions that this package asks for beside those of methods and commands.
+const (
+	permissionApprove      permission = "command.approve"
+	permissionWitness      permission = "command.witness"
+	permissionManageCounts permission = "count.manage"
+	permissionBackdate     permission = "command.backdate"
+)
 
 // Roles returns the names of all roles, sorted.
 func Roles() []Role {
@@ -118,9 +141,44 @@ type accessPlan struct {
 // bodyPlan says how to check one command.
 type bodyPlan struct {
 	permission permission
-	location   protoreflect.FieldDescriptor
-	hold       protoreflect.FieldDescriptor
-	addsOnly   bool
+	// locations are the fields of which one must name a location that the
+	// principal reaches. Only a transfer has two, and either end may ask for it.
+	locations []protoreflect.FieldDescriptor
+	// subjects are the fields that name something whose location is not known
+	// before the command runs.
+	subjects []protoreflect.FieldDescriptor
+	addsOnly bool
+}
+
+// subjectFields are the names of the fields that name something with a location
+// of its own: a hold, a document, or a receipt by its sequence.
+var subjectFields = []protoreflect.Name{"hold_id", "transfer_id", "count_id", "approval_id", "sequence"}
+
+// commandPermissions are what each command needs.
+type commandPermissions map[ledger.Kind]permission
+
+// deciding tells which commands of others a principal may decide on.
+func (needs commandPermissions) deciding(p *Principal) func(ledger.Kind) bool {
+	return func(kind ledger.Kind) bool { return p.may(permissionApprove) && p.may(needs[kind]) }
+}
+
+func newCommandPermissions() (commandPermissions, error) {
+	needs := make(commandPermissions)
+	bodies := commandDescriptor.Oneofs().ByName("body").Fields()
+	for i := range bodies.Len() {
+		message := bodies.Get(i).Message()
+		kind, ok := ledger.KindByName(string(message.Name()))
+		if !ok {
+			return nil, fmt.Errorf("rpc: the ledger has no command %s", message.Name())
+		}
+		needs[kind] = commandPermission(message)
+	}
+	return needs, nil
+}
+
+func commandPermission(message protoreflect.MessageDescriptor) permission {
+	needed, _ := proto.GetExtension(message.Options(), stockledgerv1.E_CommandPermission).(string)
+	return permission(needed)
 }
 
 // accessPlans holds the plans of all methods, by procedure.
@@ -195,18 +253,17 @@ func newBodyPlans() (map[protoreflect.FieldNumber]*bodyPlan, error) {
 	bodies := commandDescriptor.Oneofs().ByName("body").Fields()
 	for i := range bodies.Len() {
 		message := bodies.Get(i).Message()
-		needed, _ := proto.GetExtension(message.Options(), stockledgerv1.E_CommandPermission).(string)
-		if needed == "" {
+		plan := &bodyPlan{permission: commandPermission(message), addsOnly: addsOnly[message.FullName()]}
+		if plan.permission == "" {
 			return nil, fmt.Errorf("rpc: command %s names no permission", message.FullName())
 		}
-		plan := &bodyPlan{
-			permission: permission(needed),
-			hold:       message.Fields().ByName("hold_id"),
-			addsOnly:   addsOnly[message.FullName()],
-		}
 		for j := range message.Fields().Len() {
-			if field := message.Fields().Get(j); scopeOf(field) == stockledgerv1.Scope_SCOPE_LOCATION {
-				plan.location = field
+			field := message.Fields().Get(j)
+			if scopeOf(field) == stockledgerv1.Scope_SCOPE_LOCATION {
+				plan.locations = append(plan.locations, field)
+			}
+			if slices.Contains(subjectFields, field.Name()) {
+				plan.subjects = append(plan.subjects, field)
 			}
 		}
 		plans[bodies.Get(i).Number()] = plan
@@ -314,12 +371,20 @@ func checkLocations(p *Principal, msg protoreflect.Message, field protoreflect.F
 	if !msg.Has(field) {
 		return nil
 	}
-	if !field.IsList() {
-		return p.checkLocation(ledger.LocationID(msg.Get(field).String())).orNil()
+	locations := []string{}
+	if field.IsList() {
+		list := msg.Get(field).List()
+		for i := range list.Len() {
+			locations = append(locations, list.Get(i).String())
+		}
+	} else {
+		locations = append(locations, msg.Get(field).String())
 	}
-	list := msg.Get(field).List()
-	for i := range list.Len() {
-		if err := p.checkLocation(ledger.LocationID(list.Get(i).String())); err != nil {
+	for _, location := range locations {
+		if isReference(location) {
+			continue // judged once it is resolved
+		}
+		if err := p.checkLocation(ledger.LocationID(location)); err != nil {
 			return err
 		}
 	}
@@ -327,13 +392,18 @@ func checkLocations(p *Principal, msg protoreflect.Message, field protoreflect.F
 }
 
 func (p *Principal) checkLocation(location ledger.LocationID) *failure {
+	return p.checkLocationAs(location, string(location))
+}
+
+// checkLocationAs judges a location of which the caller said only the reference.
+func (p *Principal) checkLocationAs(location ledger.LocationID, reference string) *failure {
 	if p.reachesLocation(location) {
 		return nil
 	}
 	return explainRejection(&ledger.Rejection{
 		Reason: ledger.ReasonLocationForbidden, Field: "location_id",
-		Message:  fmt.Sprintf("The token does not name location %q.", location),
-		Metadata: map[string]string{"location_id": string(location)},
+		Message:  fmt.Sprintf("The token does not name location %q.", reference),
+		Metadata: map[string]string{"location_id": reference},
 	})
 }
 
@@ -353,9 +423,10 @@ func (f *failure) orNil() error {
 	return f
 }
 
-// checkCommand judges one command. A hold's location is not known here: the
-// executor refuses commands that move stock of a location that the principal
-// does not reach.
+// checkCommand judges one command. Where it reaches is not known here of a hold,
+// a document or an external identifier: [references] looks those up, and the
+// executor refuses in the end what concerns a location that the principal does
+// not reach.
 func (plan *accessPlan) checkCommand(p *Principal, command protoreflect.Message) *failure {
 	field := command.WhichOneof(commandDescriptor.Oneofs().ByName("body"))
 	if field == nil {
@@ -368,14 +439,32 @@ func (plan *accessPlan) checkCommand(p *Principal, command protoreflect.Message)
 	if !p.limited() || body.addsOnly {
 		return nil
 	}
-	message := command.Get(field).Message()
-	if body.location != nil {
-		if location := message.Get(body.location).String(); location != "" {
-			return p.checkLocation(ledger.LocationID(location))
+	return body.checkReach(p, command.Get(field).Message())
+}
+
+// checkReach judges where a command reaches.
+func (body *bodyPlan) checkReach(p *Principal, message protoreflect.Message) *failure {
+	var forbidden *failure
+	for _, field := range body.locations {
+		location := message.Get(field).String()
+		if location == "" {
+			continue
+		}
+		err := p.checkLocation(ledger.LocationID(location))
+		if err == nil || isReference(location) {
+			return nil
+		}
+		if forbidden == nil {
+			forbidden = err
 		}
 	}
-	if body.hold != nil && message.Get(body.hold).String() != "" {
-		return nil
+	if forbidden != nil {
+		return forbidden
+	}
+	for _, field := range body.subjects {
+		if message.Has(field) {
+			return nil
+		}
 	}
 	return locationRequired(p)
 }

@@ -32,7 +32,8 @@ const (
 // readOptions says how fresh an answer must be, with the method's own default.
 func readOptions(o *stockledgerv1.ReadOptions, otherwise txn.Consistency) txn.ReadOptions {
 	options := txn.ReadOptions{
-		Consistency: otherwise, MaxStaleness: defaultStaleness, MinSequence: ledger.Sequence(o.GetMinSequence()),
+		Consistency: otherwise, MaxStaleness: defaultStaleness,
+		MinSequence: ledger.Sequence(o.GetMinSequence()), MinEpoch: o.GetMinEpoch(),
 	}
 	switch o.GetConsistency() {
 	case stockledgerv1.Consistency_CONSISTENCY_STRONG:
@@ -61,30 +62,62 @@ type paged interface {
 // cursorSeparator stands between the parts of a cursor. No id holds it.
 const cursorSeparator = "\x00"
 
-// open returns where a page begins, as so many parts of a key, all empty for
-// the first page, and how many rows it may have.
-func (h *queryHandler) open(ctx context.Context, req paged, parts int) ([]string, int, error) {
-	size := int(req.GetPage().GetPageSize())
-	if size == 0 {
-		size = defaultPage
+// opened is a request for a part of a list whose token was read.
+type opened struct {
+	key  []string // where the page begins; all parts are empty on the first one
+	size int      // how many rows it may have
+	// from is where the clinic stood when the page before was read.
+	from txn.Place
+	read *stockledgerv1.ReadOptions
+}
+
+// options says how fresh the page must be, with the method's own default.
+func (o *opened) options(otherwise txn.Consistency) txn.ReadOptions {
+	options := readOptions(o.read, otherwise)
+	options.Continues = o.from
+	return options
+}
+
+// open reads where a page begins, as so many parts of a key.
+func (h *queryHandler) open(ctx context.Context, req paged, parts int) (*opened, error) {
+	o := &opened{size: int(req.GetPage().GetPageSize())}
+	if o.size == 0 {
+		o.size = defaultPage
+	}
+	if fresh, ok := req.(interface {
+		GetRead() *stockledgerv1.ReadOptions
+	}); ok {
+		o.read = fresh.GetRead()
 	}
 	cursor, err := h.pages.open(principalOf(ctx), req, req.GetPage().GetPageToken())
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	if cursor == nil {
-		return make([]string, parts), size, nil
+		o.key = make([]string, parts)
+		return o, nil
 	}
 	key := strings.Split(string(cursor), cursorSeparator)
-	if len(key) != parts {
-		return nil, 0, fmt.Errorf("rpc: a sealed cursor has %d parts, not %d", len(key), parts)
+	if len(key) != parts+2 {
+		return nil, fmt.Errorf("rpc: a sealed cursor has %d parts, not %d", len(key), parts+2)
 	}
-	return key, size, nil
+	epoch, err := strconv.ParseInt(key[0], 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("rpc: a sealed cursor: %w", err)
+	}
+	sequence, err := strconv.ParseInt(key[1], 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("rpc: a sealed cursor: %w", err)
+	}
+	o.key, o.from = key[2:], txn.Place{Epoch: epoch, Sequence: ledger.Sequence(sequence)}
+	return o, nil
 }
 
-// seal returns the token of the page after a key.
-func (h *queryHandler) seal(ctx context.Context, req paged, key ...string) (string, error) {
-	return h.pages.seal(principalOf(ctx), req, []byte(strings.Join(key, cursorSeparator)))
+// seal returns the token of the page after a key, in a list that was read as
+// of a certain command; the zero AsOf where the list is of no one clinic.
+func (h *queryHandler) seal(ctx context.Context, req paged, asOf txn.AsOf, key ...string) (string, error) {
+	parts := append([]string{decimal(asOf.Epoch), decimal(asOf.Sequence)}, key...)
+	return h.pages.seal(principalOf(ctx), req, []byte(strings.Join(parts, cursorSeparator)))
 }
 
 // only returns the locations that an answer must be limited to, nil for all.

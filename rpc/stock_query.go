@@ -35,7 +35,7 @@ func fromStockRows(rows []txn.StockRow) []*stockledgerv1.StockRow {
 		list[i] = &stockledgerv1.StockRow{
 			LocationId: string(row.Location), MedicineId: string(row.Medicine), LotId: string(row.Lot),
 			Lot: &stockledgerv1.LotFacts{
-				LotNumber: row.LotNumber, Expiry: fromDate(row.Expiry), Expired: row.Expired, Active: row.LotActive,
+				LotNumber: row.LotNumber, Expiry: fromDate(row.Expiry), Expired: row.Expired, Active: row.LotActive, Bar: fromBar(row.LotBar),
 			},
 			Balances: fromBalances(row.Balances), LastSequence: int64(row.LastSequence),
 		}
@@ -45,7 +45,7 @@ func fromStockRows(rows []txn.StockRow) []*stockledgerv1.StockRow {
 
 // ListStock lists what a clinic holds.
 func (s *queryService) ListStock(ctx context.Context, req *stockledgerv1.ListStockRequest) (*stockledgerv1.ListStockResponse, error) {
-	key, size, err := s.open(ctx, req, 3)
+	page, err := s.open(ctx, req, 3)
 	if err != nil {
 		return nil, err
 	}
@@ -53,16 +53,16 @@ func (s *queryService) ListStock(ctx context.Context, req *stockledgerv1.ListSto
 		Location: ledger.LocationID(req.GetLocationId()), Medicine: ledger.MedicineID(req.GetMedicineId()), Locations: only(ctx),
 	}
 	after := txn.StockKey{
-		Shelf: ledger.Shelf{Location: ledger.LocationID(key[0]), Medicine: ledger.MedicineID(key[1])}, Lot: ledger.LotID(key[2]),
+		Shelf: ledger.Shelf{Location: ledger.LocationID(page.key[0]), Medicine: ledger.MedicineID(page.key[1])}, Lot: ledger.LotID(page.key[2]),
 	}
-	rows, more, asOf, err := s.queries.ListStock(ctx, ledger.ClinicID(req.GetClinicId()), filter, after, size, readOptions(req.GetRead(), txn.Bounded))
+	rows, more, asOf, err := s.queries.ListStock(ctx, ledger.ClinicID(req.GetClinicId()), filter, after, page.size, page.options(txn.Bounded))
 	if err != nil {
 		return nil, err
 	}
 	response := &stockledgerv1.ListStockResponse{Rows: fromStockRows(rows), AsOf: fromAsOf(asOf)}
 	if more {
 		last := rows[len(rows)-1]
-		response.NextPageToken, err = s.seal(ctx, req, string(last.Location), string(last.Medicine), string(last.Lot))
+		response.NextPageToken, err = s.seal(ctx, req, asOf, string(last.Location), string(last.Medicine), string(last.Lot))
 		if err != nil {
 			return nil, err
 		}
@@ -139,11 +139,11 @@ func fromAvailability(demands []*stockledgerv1.Demand, found []txn.Availability)
 
 // ListMovements lists the entries of a stock card, or of the whole clinic.
 func (s *queryService) ListMovements(ctx context.Context, req *stockledgerv1.ListMovementsRequest) (*stockledgerv1.ListMovementsResponse, error) {
-	key, size, err := s.open(ctx, req, 2)
+	page, err := s.open(ctx, req, 2)
 	if err != nil {
 		return nil, err
 	}
-	after, err := toMovementKey(key)
+	after, err := toMovementKey(page.key)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +152,7 @@ func (s *queryService) ListMovements(ctx context.Context, req *stockledgerv1.Lis
 		Lot:   ledger.LotID(req.GetLotId()), From: ledger.Sequence(req.GetFromSequence()), To: ledger.Sequence(req.GetToSequence()),
 		NewestFirst: req.GetNewestFirst(), Locations: only(ctx),
 	}
-	movements, next, asOf, err := s.queries.Movements(ctx, ledger.ClinicID(req.GetClinicId()), filter, after, size, readOptions(req.GetRead(), txn.Bounded))
+	movements, next, asOf, err := s.queries.Movements(ctx, ledger.ClinicID(req.GetClinicId()), filter, after, page.size, page.options(txn.Bounded))
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +161,7 @@ func (s *queryService) ListMovements(ctx context.Context, req *stockledgerv1.Lis
 		response.Movements[i] = fromMovement(&movements[i])
 	}
 	if next != nil {
-		if response.NextPageToken, err = s.seal(ctx, req, decimal(next.Sequence), decimal(next.Line)); err != nil {
+		if response.NextPageToken, err = s.seal(ctx, req, asOf, decimal(next.Sequence), decimal(next.Line)); err != nil {
 			return nil, err
 		}
 	}
@@ -184,6 +184,11 @@ func toMovementKey(key []string) (*txn.MovementKey, error) {
 }
 
 func fromMovement(m *txn.Movement) *stockledgerv1.Movement {
+	document := m.DocumentID
+	switch m.Kind {
+	case ledger.KindLendStock, ledger.KindBorrowStock, ledger.KindRepayLoan, ledger.KindReceiveRepayment:
+		document = loanReference(document)
+	}
 	return &stockledgerv1.Movement{
 		Sequence: int64(m.Sequence), Line: int32(m.Line),
 		RecordedAt: fromInstant(m.RecordedAt), OccurredAt: fromInstant(m.OccurredAt),
@@ -191,12 +196,13 @@ func fromMovement(m *txn.Movement) *stockledgerv1.Movement {
 		LocationId: string(m.Location), MedicineId: string(m.Medicine), LotId: string(m.Lot),
 		Debit: fromBucket(m.Debit), Credit: fromBucket(m.Credit), Quantity: m.Quantity, Balances: fromBalances(m.After),
 		ReasonCode: m.ReasonCode, Reference: m.Reference, HoldId: string(m.HoldID),
+		Party: m.Party, Witness: string(m.Witness), Requester: string(m.Requester), CorrectsSequence: int64(m.Corrects), DocumentId: document,
 	}
 }
 
 // ListHolds lists reservations.
 func (s *queryService) ListHolds(ctx context.Context, req *stockledgerv1.ListHoldsRequest) (*stockledgerv1.ListHoldsResponse, error) {
-	key, size, err := s.open(ctx, req, 3)
+	page, err := s.open(ctx, req, 3)
 	if err != nil {
 		return nil, err
 	}
@@ -205,9 +211,9 @@ func (s *queryService) ListHolds(ctx context.Context, req *stockledgerv1.ListHol
 		IncludeClosed: req.GetIncludeClosed(), Locations: only(ctx),
 	}
 	after := txn.HoldKey{
-		Shelf: ledger.Shelf{Location: ledger.LocationID(key[0]), Medicine: ledger.MedicineID(key[1])}, Hold: ledger.HoldID(key[2]),
+		Shelf: ledger.Shelf{Location: ledger.LocationID(page.key[0]), Medicine: ledger.MedicineID(page.key[1])}, Hold: ledger.HoldID(page.key[2]),
 	}
-	holds, more, asOf, err := s.queries.Holds(ctx, ledger.ClinicID(req.GetClinicId()), filter, after, size, readOptions(req.GetRead(), txn.Bounded))
+	holds, more, asOf, err := s.queries.Holds(ctx, ledger.ClinicID(req.GetClinicId()), filter, after, page.size, page.options(txn.Bounded))
 	if err != nil {
 		return nil, err
 	}
@@ -217,7 +223,7 @@ func (s *queryService) ListHolds(ctx context.Context, req *stockledgerv1.ListHol
 	}
 	if more {
 		last := holds[len(holds)-1]
-		if response.NextPageToken, err = s.seal(ctx, req, string(last.Location), string(last.Medicine), string(last.ID)); err != nil {
+		if response.NextPageToken, err = s.seal(ctx, req, asOf, string(last.Location), string(last.Medicine), string(last.ID)); err != nil {
 			return nil, err
 		}
 	}
@@ -239,10 +245,12 @@ func fromHold(h *txn.HoldRow) *stockledgerv1.Hold {
 	return hold
 }
 
-// The wire gives buckets and states of holds the numbers that the core stores,
-// which a test makes sure of.
+// The wire gives buckets, bars and states of holds the numbers that the core
+// stores, which a test makes sure of.
 
 func fromBucket(b ledger.Bucket) stockledgerv1.Bucket { return stockledgerv1.Bucket(b) }
+
+func fromBar(b ledger.Bar) stockledgerv1.LotBar { return stockledgerv1.LotBar(b) }
 
 func fromHoldStatus(s ledger.HoldStatus) stockledgerv1.HoldStatus {
 	return stockledgerv1.HoldStatus(s)

@@ -3,6 +3,7 @@ package txn
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -134,6 +135,59 @@ func upsertSQL(server ServerKind, table string, columns, types, key []string) st
 		action = "UPDATE SET " + strings.Join(sets, ", ")
 	}
 	return insertSQL(table, columns, types) + " ON CONFLICT (" + strings.Join(key, ", ") + ") DO " + action
+}
+
+// staleHeads makes the statement fail in which it is selected, with its words in
+// the server's error.
+const staleHeads = `CAST('heads that are as they should be: ' || CAST(count(*) AS TEXT) AS INT8)`
+
+// nextHeadsSQL returns the statement that moves the heads of journals that go
+// on. It fails, and with it the transaction, where a head is missing, in another
+// epoch than the one written, or not the one that the writer went on from: a
+// hash stands for all of the journal before it. So whatever a node has in
+// memory, it cannot go on with what a restore has taken back.
+//
+// On PostgreSQL the upsert looks at the row that it finds anyway; reading the
+// heads apart from that would lock pages of their index against other groups.
+// Its parameters are an array for each of the heads' columns, that of the hashes
+// with the hash before behind each one, and how many heads there are. A row that
+// was there bears this transaction in xmax; one that was inserted bears none.
+//
+// On CockroachDB an upsert that is fast does not look, so nextHeadsGuard does,
+// before it.
+func nextHeadsSQL(server ServerKind) string {
+	if server == CockroachDB {
+		return headsTable.upsert(server)
+	}
+	names, types := headsTable.names()
+	return "WITH moved AS (" + insertSQL(headsTable.name, names, types) + ` ON CONFLICT (clinic_id) DO UPDATE
+		SET sequence = excluded.sequence, hash = substr(excluded.hash, 1, 32), recorded_at = excluded.recorded_at
+		WHERE heads.epoch = excluded.epoch AND heads.hash = substr(excluded.hash, 33)
+		RETURNING xmax <> 0 AS was_there) SELECT ` + staleHeads + ` FROM moved WHERE was_there HAVING count(*) <> $6::int8`
+}
+
+// nextHeadsGuard fails unless so many clinics' heads are in the epochs and have
+// the hashes given, one array for each of the three.
+var nextHeadsGuard = "SELECT " + staleHeads + " FROM " +
+	keySource(CockroachDB, []string{"clinic_id", "epoch", "hash"}, []string{"text", "int8", "bytea"}) + " " +
+	lookUpJoin(CockroachDB, "heads", "t", "k", []string{"clinic_id"}, []string{"epoch", "hash"}) +
+	" WHERE t.epoch = k.epoch AND t.hash = k.hash HAVING count(*) <> $4::INT8"
+
+// queueNextHeads moves the heads of journals that go on.
+func queueNextHeads(b *pgx.Batch, sql statements, r *nextHeadRows) {
+	if len(r.clinic) == 0 {
+		return
+	}
+	if sql.server == CockroachDB {
+		b.Queue(nextHeadsGuard, r.clinic, r.epoch, r.before, len(r.clinic))
+		b.Queue(sql.nextHeads, r.columns()...)
+		return
+	}
+	hashes := make([][]byte, len(r.hash))
+	for i := range hashes {
+		hashes[i] = slices.Concat(r.hash[i], r.before[i])
+	}
+	b.Queue(sql.nextHeads, r.clinic, r.epoch, r.sequence, hashes, r.at, len(r.clinic))
 }
 
 func unnestList(types []string) string {

@@ -95,6 +95,9 @@ type Submission struct {
 	// Permits tells which commands the caller may give. Who decides on another
 	// person's command must be permitted to give it. Nil permits all.
 	Permits func(ledger.Kind) bool
+	// MayBackdate tells that the caller may record what happened before the
+	// clinic's window for backdating.
+	MayBackdate bool
 	// Witnesses are the second persons of the commands, each with the only
 	// locations that they are entitled to; none means all.
 	Witnesses map[ledger.Actor][]ledger.LocationID

@@ -67,12 +67,12 @@ func TestExecutorHistoryIsLinearizable(t *testing.T) {
 	recorder := history.NewRecorder()
 
 	var callers sync.WaitGroup
-	for client := range 12 {
+	for client := range 10 {
 		callers.Go(func() {
 			on := &testClinic{tb: t, e: nodes[client%2], id: c.id}
 			random := rand.New(rand.NewPCG(1, uint64(client)))
 			var held []ledger.HoldID
-			for n := range 25 {
+			for n := range 20 {
 				switch random.IntN(16) {
 				case 0:
 					proxy.Arm(faultproxy.LoseRequest)

@@ -63,11 +63,14 @@ func (e *Executor) load(ctx context.Context, parts []part, homes []*home) {
 		if h.state != nil {
 			continue
 		}
-		if h.state = states[h.clinic]; h.state != nil {
+		cause := err
+		if state := states[h.clinic]; state != nil && state.Head().Epoch == restoringEpoch {
+			cause = ErrRestoring
+		} else if h.state = state; state != nil {
 			continue
 		}
 		for _, w := range parts[i].units {
-			e.fail(w, e.failure(w, err))
+			e.fail(w, e.failure(w, cause))
 		}
 		parts[i].units = nil
 	}
@@ -275,6 +278,10 @@ func (e *Executor) freshen(ctx context.Context, tx pgx.Tx, h *home) error {
 	if err != nil {
 		return err
 	}
+	if head.Epoch == restoringEpoch {
+		h.state = nil
+		return fmt.Errorf("clinic %s: %w", h.clinic, ErrRestoring)
+	}
 	if h.state != nil && h.state.Head().Epoch == head.Epoch && h.state.Head().Sequence <= head.Sequence {
 		if err := catchUp(ctx, tx, h.state); err != nil {
 			if !errors.Is(err, ledger.ErrCorrupt) {
@@ -330,6 +337,8 @@ func (e *Executor) failure(w *unit, err error) error {
 	case isAmbiguous(err):
 		e.cfg.Log.Warn("the outcome of a group is unknown", "clinic", w.submission.Clinic, "error", err)
 		return ErrAmbiguous
+	case errors.Is(err, ErrRestoring):
+		return ErrRestoring
 	case isUnavailable(err):
 		e.cfg.Log.Debug("the database is unavailable", "clinic", w.submission.Clinic, "error", err)
 		return ErrUnavailable

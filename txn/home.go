@@ -378,6 +378,12 @@ func (s *submission) forbidsEvent(event ledger.Event) *ledger.Rejection {
 		r.Field = "witness_token"
 		return r
 	}
+	if event.LateReasonCode != "" && !s.MayBackdate {
+		return &ledger.Rejection{
+			Reason: ledger.ReasonOccurredTooEarly, Field: "occurred_at",
+			Message: fmt.Sprintf("occurred_at is %s, before the clinic's window for backdating, and the token does not permit command.backdate.", event.OccurredAt),
+		}
+	}
 	if kind, ok := ledger.ApprovedCommand(event); ok && s.Permits != nil && !s.Permits(kind) {
 		return &ledger.Rejection{
 			Reason: ledger.ReasonCommandForbidden, Field: "approval_id",

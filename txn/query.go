@@ -35,6 +35,12 @@ type ReadOptions struct {
 	MaxStaleness time.Duration
 	// MinSequence is a command that the answer must include; 0 for none.
 	MinSequence ledger.Sequence
+	// MinEpoch is the epoch of MinSequence; 0 where it is not known.
+	MinEpoch int64
+	// Continues is where the answer stood whose list this read goes on with. It
+	// makes the answer no fresher, but a read of what a restore has since taken
+	// back is refused.
+	Continues Place
 }
 
 // AsOf says which state an answer shows.
@@ -115,15 +121,31 @@ func (q *Queries) readAs(ctx context.Context, clinic ledger.ClinicID, o ReadOpti
 			return err
 		}
 		asOf = v.asOf
-		if v.asOf.Sequence < o.MinSequence {
-			if follower != "" {
-				return errBehind
-			}
-			return &SequenceNotReachedError{Want: o.MinSequence, Have: v.asOf.Sequence}
+		if err := v.fresh(ctx, o, follower != ""); err != nil {
+			return err
 		}
 		return fn(v)
 	})
 	return asOf, err
+}
+
+// fresh checks that a view shows what was asked for.
+func (v *view) fresh(ctx context.Context, o ReadOptions, follower bool) error {
+	if follower && max(o.MinEpoch, o.Continues.Epoch) > v.asOf.Epoch {
+		return errBehind
+	}
+	for _, place := range []Place{{o.MinEpoch, o.MinSequence}, o.Continues} {
+		if err := v.rewound(ctx, place); err != nil {
+			return err
+		}
+	}
+	switch {
+	case v.asOf.Sequence >= o.MinSequence:
+		return nil
+	case follower:
+		return errBehind
+	}
+	return &SequenceNotReachedError{Want: o.MinSequence, Have: v.asOf.Sequence}
 }
 
 func (q *Queries) open(ctx context.Context, tx pgx.Tx, clinic ledger.ClinicID, first func(*view) []question) (*view, error) {
@@ -142,6 +164,8 @@ func (q *Queries) open(ctx context.Context, tx pgx.Tx, clinic ledger.ClinicID, f
 		return nil, absent
 	case err != nil:
 		return nil, fmt.Errorf("read clinic %s: %w", clinic, err)
+	case v.asOf.Epoch == restoringEpoch:
+		return nil, fmt.Errorf("read clinic %s: %w", clinic, ErrRestoring)
 	}
 	return v, nil
 }

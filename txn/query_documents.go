@@ -71,7 +71,7 @@ func (q *Queries) Documents(ctx context.Context, clinic ledger.ClinicID, f Docum
 
 func (f DocumentFilter) selection(clinic ledger.ClinicID, after *DocumentPlace, limit int) *selection {
 	s := selectFrom(`SELECT opened_sequence, last_sequence, document FROM documents WHERE`).
-		add(` clinic_id = ? AND kind = ?`, clinic, f.Kind).
+		add(` clinic_id = ? AND kind = ? AND opened_sequence > 0`, clinic, f.Kind). // states the index's condition
 		addIf(f.OpenOnly, ` AND is_open`).
 		addIf(f.Location != "", ` AND (location_id = ? OR other_location_id = ?)`, f.Location, f.Location)
 	if f.Locations != nil {

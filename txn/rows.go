@@ -86,14 +86,15 @@ func (t table) upsert(server ServerKind) string {
 // statements are the executor's SQL for one server.
 type statements struct {
 	server                                                ServerKind
-	heads, journal, entries, stock, openHolds             string
+	heads, nextHeads, journal, entries, stock, openHolds  string
 	clinics, locations, medicines, newLots, headsOf, keys string
 }
 
 func newStatements(server ServerKind) statements {
 	return statements{
 		server:    server,
-		heads:     headsTable.upsert(server),
+		heads:     headsTable.insert(),
+		nextHeads: nextHeadsSQL(server),
 		journal:   journalTable.insert(),
 		entries:   entriesTable.insert(),
 		stock:     stockTable.upsert(server),
@@ -102,7 +103,7 @@ func newStatements(server ServerKind) statements {
 		locations: locationsTable.upsert(server),
 		medicines: medicinesTable.upsert(server),
 		newLots:   lotsTable.insert(),
-		headsOf:   selectByKeysSQL(server, "heads", []string{"clinic_id", "epoch", "sequence"}, []string{"clinic_id"}, []string{"text"}, ""),
+		headsOf:   selectByKeysSQL(server, "heads", []string{"clinic_id", "epoch", "sequence", "hash"}, []string{"clinic_id"}, []string{"text"}, ""),
 		keys: selectByKeysSQL(server, tableAtIndex(server, "journal", "journal_idempotency_key"),
 			[]string{"event", "hash"}, []string{"clinic_id", "idempotency_key"}, []string{"text", "text"}, ""),
 	}
@@ -113,7 +114,8 @@ func newStatements(server ServerKind) statements {
 // meet there and nowhere else; clinics are in the order in which they were
 // added, so that they meet in the same order.
 type rowSet struct {
-	heads     headRows
+	heads     headRows // of journals that begin
+	nextHeads nextHeadRows
 	journal   journalRows
 	entries   entryRows
 	stock     stockRows
@@ -142,7 +144,11 @@ func (s *rowSet) add(p *plan) {
 		return
 	}
 	clinic := p.home.clinic
-	s.heads.add(clinic, p.home.state.Head())
+	if p.base.Sequence == 0 {
+		s.heads.add(clinic, p.home.state.Head())
+	} else {
+		s.nextHeads.add(clinic, p.base, p.home.state.Head())
+	}
 	var stock []*ledger.Stock
 	seen := make(map[lotKey]bool, len(p.effects))
 	last := lastDocuments{}
@@ -250,6 +256,7 @@ func (s *rowSet) addDocuments(clinic ledger.ClinicID, base ledger.Sequence, last
 func (s *rowSet) queue(b *pgx.Batch, sql statements) {
 	before := b.Len()
 	queueRows(b, sql.heads, len(s.heads.clinic), s.heads.columns)
+	queueNextHeads(b, sql, &s.nextHeads)
 	queueRows(b, sql.journal, len(s.journal.clinic), s.journal.columns)
 	queueRows(b, sql.clinics, len(s.clinics.clinic), s.clinics.columns)
 	queueRows(b, sql.locations, len(s.locations.clinic), s.locations.columns)
@@ -312,6 +319,18 @@ func (r *headRows) add(clinic ledger.ClinicID, head ledger.Head) {
 }
 
 func (r *headRows) columns() []any { return []any{r.clinic, r.epoch, r.sequence, r.hash, r.at} }
+
+// nextHeadRows are heads of journals that go on, each with the hash that the
+// head before it must have.
+type nextHeadRows struct {
+	headRows
+	before [][]byte
+}
+
+func (r *nextHeadRows) add(clinic ledger.ClinicID, before, head ledger.Head) {
+	r.headRows.add(clinic, head)
+	r.before = append(r.before, before.Hash[:])
+}
 
 type journalRows struct {
 	clinic   []string
@@ -632,7 +651,9 @@ func (r *blindReads) read(br pgx.BatchResults) error {
 	}
 	var clinic ledger.ClinicID
 	var head ledger.Head
-	_, err = pgx.ForEachRow(rows, []any{&clinic, &head.Epoch, &head.Sequence}, func() error {
+	var hash []byte
+	_, err = pgx.ForEachRow(rows, []any{&clinic, &head.Epoch, &head.Sequence, &hash}, func() error {
+		copy(head.Hash[:], hash)
 		r.heads[clinic] = head
 		return nil
 	})
@@ -670,7 +691,7 @@ func (r *blindReads) proves(p *plan) bool {
 	if p.base.Sequence == 0 {
 		return head.Sequence == 0
 	}
-	return head.Sequence == p.base.Sequence && head.Epoch == p.base.Epoch
+	return head.Sequence == p.base.Sequence && head.Epoch == p.base.Epoch && head.Hash == p.base.Hash
 }
 
 func openRecord(event, hash []byte) (ledger.Record, error) {

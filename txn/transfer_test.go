@@ -17,7 +17,7 @@ import (
 // At every sequence of the journal there is exactly one unit.
 func TestOneUnitIsNeverTwiceOrNowhere(t *testing.T) {
 	t.Parallel()
-	const clients, rounds = 64, 20
+	const clients, rounds, most = 64, 16, 400
 	first := testExecutor(t, ExecutorConfig{})
 	c := newTestClinic(t, first)
 	c.receive(1)
@@ -27,7 +27,7 @@ func TestOneUnitIsNeverTwiceOrNowhere(t *testing.T) {
 	for client := range clients {
 		wg.Go(func() {
 			random := rand.New(rand.NewPCG(uint64(client), 1))
-			for range rounds {
+			for n := 0; n < rounds || n < most && known.received() < 3; n++ {
 				body := known.next(random)
 				verdicts, err := nodes[client%2].Submit(context.Background(), Submission{Clinic: c.id, Commands: []ledger.Command{c.command(body)}})
 				if err != nil {
@@ -47,8 +47,8 @@ func TestOneUnitIsNeverTwiceOrNowhere(t *testing.T) {
 	wg.Wait()
 	c.verify()
 	c.oneUnitEverywhere()
-	if known.moved < 3 {
-		t.Errorf("only %d transfers were received", known.moved)
+	if known.received() < 3 {
+		t.Errorf("only %d transfers were received", known.received())
 	}
 }
 
@@ -83,6 +83,12 @@ type transferBoard struct {
 	ids    []ledger.TransferID // under way, as far as is known
 	status map[ledger.TransferID]ledger.TransferStatus
 	moved  int
+}
+
+func (b *transferBoard) received() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.moved
 }
 
 func (b *transferBoard) note(record ledger.Record) {

@@ -30,11 +30,12 @@ func bucketName(key lotKey, bucket ledger.Bucket) string {
 // checkHead compares the head with the end of the journal. The journal does not
 // know the epoch.
 func (v *verifier) checkHead(ctx context.Context) error {
+	var epoch int64
 	var sequence ledger.Sequence
 	var hash []byte
 	var at time.Time
 	want := v.state.Head()
-	err := v.tx.QueryRow(ctx, `SELECT sequence, hash, recorded_at FROM heads WHERE clinic_id = $1`, v.clinic).Scan(&sequence, &hash, &at)
+	err := v.tx.QueryRow(ctx, `SELECT epoch, sequence, hash, recorded_at FROM heads WHERE clinic_id = $1`, v.clinic).Scan(&epoch, &sequence, &hash, &at)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return v.checkHeadless(ctx)
@@ -44,6 +45,9 @@ func (v *verifier) checkHead(ctx context.Context) error {
 		return fmt.Errorf("read the head: %w", err)
 	case !v.whole:
 		return nil
+	}
+	if epoch == restoringEpoch {
+		v.found(ruleHead, "head", sequence, "the clinic's restore has not ended; start the import again")
 	}
 	last := want.Sequence
 	if sequence > last {

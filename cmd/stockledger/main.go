@@ -21,7 +21,8 @@ type cli struct {
 	Serve    serveCmd    `cmd:"" help:"Serve the API."`
 	Migrate  migrateCmd  `cmd:"" help:"Bring the database's schema up to date, or show its state."`
 	Import   importCmd   `cmd:"" help:"Import medicines or stock from a CSV file, through the API."`
-	Verify   verifyCmd   `cmd:"" help:"Replay every journal and compare it with everything stored."`
+	Verify   verifyCmd   `cmd:"" help:"Replay every journal and compare it with everything stored, or replay a journal's file."`
+	Clinic   clinicCmd   `cmd:"" help:"Export and restore whole clinics."`
 	Register registerCmd `cmd:"" help:"Write a controlled medicine's register as CSV, for an inspector."`
 	Token    tokenCmd    `cmd:"" help:"Print a token for callers of the API."`
 	Dev      devCmd      `cmd:"" help:"Run all of it on this machine, with demo clinics: what make run does."`

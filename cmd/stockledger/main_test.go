@@ -85,6 +85,11 @@ func TestCommandLineParses(t *testing.T) {
 		"import medicines " + file + " --clinic c --token t",
 		"import stock " + file + " --clinic c --token t --create-locations --reference r",
 		"verify --database-url postgresql://x --clinic a --clinic b",
+		"verify --file f",
+		"clinic export c --database-url postgresql://x --output -",
+		"clinic import " + file + " --database-url postgresql://x",
+		"clinic new-epoch a b --database-url postgresql://x --epoch 7",
+		"clinic new-epoch --all --database-url postgresql://x",
 		"token --role admin --clinic * --subject s --ttl 1h",
 		"dev --data-dir d",
 		"dev --clean-data",
@@ -136,7 +141,7 @@ func TestBadCommandLinesEndWithTwo(t *testing.T) {
 }
 
 func TestVerifyRefusesAnUnknownClinic(t *testing.T) {
-	err := (&verifyCmd{databaseFlags: databaseFlags{DatabaseURL: txntest.URL(t)}, Clinic: []string{"no-such-clinic"}}).Run(context.Background(), quiet())
+	err := (&verifyCmd{DatabaseURL: txntest.URL(t), Clinic: []string{"no-such-clinic"}}).Run(context.Background(), quiet())
 	var rejection *ledger.Rejection
 	if !errors.As(err, &rejection) || rejection.Reason != ledger.ReasonClinicNotFound {
 		t.Errorf("error is %v", err)

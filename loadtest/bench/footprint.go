@@ -6,7 +6,7 @@ import (
 
 var (
 	baselineTables = []string{"bench_balances", "bench_entries", "bench_events"}
-	ledgerTables   = []string{"heads", "journal", "entries", "stock", "holds"}
+	ledgerTables   = []string{"heads", "journal", "entries", "stock", "holds", "documents"}
 )
 
 // footprint is what tables hold.

@@ -31,6 +31,9 @@ type spread struct {
 
 const setupCallers = 8
 
+// setupUnits is what each lot begins with.
+const setupUnits = 1_000_000_000_000
+
 func (b *bench) newSpread(name string, clinics, medicines int) *spread {
 	return &spread{b: b, name: name, clinics: clinics, medicines: medicines}
 }
@@ -85,7 +88,7 @@ func (s *spread) setupBatch(i int) *pb.ExecuteBatchRequest {
 				LotId: "l" + n, MedicineId: "m" + n, Manufacturer: "Bench", LotNumber: "1", Expiry: &date.Date{Year: 9999, Month: 12, Day: 31},
 			}}},
 			&pb.Command{IdempotencyKey: "stock-" + n, Body: &pb.Command_ReceiveStock{ReceiveStock: &pb.ReceiveStock{
-				LocationId: "store", LotId: "l" + n, Quantity: 1_000_000_000_000,
+				LocationId: "store", LotId: "l" + n, Quantity: setupUnits,
 			}}},
 		)
 	}
@@ -224,5 +227,20 @@ func (b *bench) parts() []*part {
 			&part{key: "unary_" + over.key, name: "unary, 256 connections, " + over.name, prepare: s.prepare, load: s.load(256, 1), agree: s.agree, tables: ledgerTables},
 		)
 	}
-	return parts
+	return append(parts, b.transferParts()...)
+}
+
+// transferParts are compared with hand-written SQL of the same five steps. They
+// count transfers, not commands.
+func (b *bench) transferParts() []*part {
+	byHand := &part{
+		key: "sql_transfers", name: "transfers, SQL, a transaction a step", load: b.sqlTransfers.load, agree: b.sqlTransfers.agree,
+		tables: append([]string{"bench_transfers"}, baselineTables...),
+	}
+	t := b.newTransfers()
+	return []*part{
+		byHand,
+		{key: "batch_transfers", name: "transfers, batches of 40", prepare: t.prepare, load: t.load(batchCallers, transferBatch), agree: t.agree, tables: ledgerTables, against: byHand},
+		{key: "unary_transfers", name: "transfers, unary, 64 connections", prepare: t.prepare, load: t.load(64, 1), agree: t.agree, tables: ledgerTables, against: byHand},
+	}
 }

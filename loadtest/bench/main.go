@@ -58,13 +58,15 @@ func main() {
 // bench is one run.
 type bench struct {
 	options
-	ctx     context.Context
-	out     io.Writer
-	pool    *pgxpool.Pool
-	sql     *baseline
-	node    *node.Node
-	version string // what the database says of itself
-	run     string // makes the ids of this run its own
+	ctx  context.Context
+	out  io.Writer
+	pool *pgxpool.Pool
+	sql  *baseline
+	// sqlTransfers has tables of its own.
+	sqlTransfers *sqlTransfers
+	node         *node.Node
+	version      string // what the database says of itself
+	run          string // makes the ids of this run its own
 }
 
 func run(ctx context.Context, o options, out io.Writer) (err error) {
@@ -138,6 +140,9 @@ func (b *bench) measure() error {
 	if b.sql, err = newBaseline(b.ctx, b.pool, b.run); err != nil {
 		return err
 	}
+	if b.sqlTransfers, err = newSQLTransfers(b.ctx, b.pool, b.run); err != nil {
+		return err
+	}
 	parts := b.chosen(b.parts())
 	for round := range b.Rounds {
 		for _, p := range parts {
@@ -158,18 +163,21 @@ func (b *bench) measure() error {
 	return os.WriteFile(b.JSON, append(data, '\n'), 0o600)
 }
 
-// chosen returns the parts that were asked for, and the baseline.
+// chosen returns the parts that were asked for, and what they are compared with.
 func (b *bench) chosen(parts []*part) []*part {
 	if len(b.Parts) == 0 {
 		return parts
 	}
-	chosen := parts[:1:1]
-	for _, p := range parts[1:] {
+	wanted := map[*part]bool{parts[0]: true}
+	for _, p := range parts {
 		if slices.ContainsFunc(b.Parts, func(name string) bool { return strings.HasPrefix(p.key, name) }) {
-			chosen = append(chosen, p)
+			wanted[p] = true
+			if p.against != nil {
+				wanted[p.against] = true
+			}
 		}
 	}
-	return chosen
+	return slices.DeleteFunc(parts, func(p *part) bool { return !wanted[p] })
 }
 
 func (b *bench) progress(format string, args ...any) {

@@ -9,7 +9,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"strconv"
@@ -88,7 +90,6 @@ func New(tb testing.TB, databaseURL string) *Proxy {
 	}
 	p := &Proxy{
 		upstream: net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port))),
-		address:  "127.0.0.1:0",
 		conns:    make(map[*session]struct{}),
 	}
 	p.Up(tb)
@@ -139,12 +140,28 @@ func (p *Proxy) Up(tb testing.TB) {
 	tb.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	listener, err := net.Listen("tcp", p.address)
+	listener, err := p.listen()
 	if err != nil {
 		tb.Fatal(err)
 	}
 	p.listener, p.address = listener, listener.Addr().String()
 	p.wait.Go(func() { p.accept(listener) })
+}
+
+// listen takes a port below those that systems give to outgoing connections: one
+// of these could be gone by the time that the proxy is up again.
+func (p *Proxy) listen() (listener net.Listener, err error) {
+	if p.address != "" {
+		return net.Listen("tcp", p.address)
+	}
+	const first, ports, tries = 20_000, 10_000, 50
+	for range tries {
+		port := first + rand.IntN(ports)
+		if listener, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			return listener, nil
+		}
+	}
+	return nil, err
 }
 
 func (p *Proxy) accept(listener net.Listener) {

@@ -216,7 +216,9 @@ type Medicine struct {
 	// False once it was deactivated.
 	Active bool `protobuf:"varint,8,opt,name=active,proto3" json:"active,omitempty"`
 	// Its version.
-	Etag          string `protobuf:"bytes,9,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,9,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Groups the medicines that the law controls alike; empty for the others.
+	ControlClass  string `protobuf:"bytes,10,opt,name=control_class,json=controlClass,proto3" json:"control_class,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -314,6 +316,13 @@ func (x *Medicine) GetEtag() string {
 	return ""
 }
 
+func (x *Medicine) GetControlClass() string {
+	if x != nil {
+		return x.ControlClass
+	}
+	return ""
+}
+
 // Lot is a lot of a medicine.
 type Lot struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -332,7 +341,13 @@ type Lot struct {
 	// False once it was deactivated.
 	Active bool `protobuf:"varint,7,opt,name=active,proto3" json:"active,omitempty"`
 	// Its version.
-	Etag          string `protobuf:"bytes,8,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,8,opt,name=etag,proto3" json:"etag,omitempty"`
+	// What keeps it from use, everywhere in the clinic.
+	Bar LotBar `protobuf:"varint,9,opt,name=bar,proto3,enum=stockledger.v1.LotBar" json:"bar,omitempty"`
+	// The recall, where that is what bars it.
+	RecallId string `protobuf:"bytes,10,opt,name=recall_id,json=recallId,proto3" json:"recall_id,omitempty"`
+	// The lots that it was made from.
+	ParentLotIds  []string `protobuf:"bytes,11,rep,name=parent_lot_ids,json=parentLotIds,proto3" json:"parent_lot_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -421,6 +436,27 @@ func (x *Lot) GetEtag() string {
 		return x.Etag
 	}
 	return ""
+}
+
+func (x *Lot) GetBar() LotBar {
+	if x != nil {
+		return x.Bar
+	}
+	return LotBar_LOT_BAR_UNSPECIFIED
+}
+
+func (x *Lot) GetRecallId() string {
+	if x != nil {
+		return x.RecallId
+	}
+	return ""
+}
+
+func (x *Lot) GetParentLotIds() []string {
+	if x != nil {
+		return x.ParentLotIds
+	}
+	return nil
 }
 
 // GetClinicRequest names a clinic.
@@ -640,7 +676,7 @@ type GetLocationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The clinic.
 	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
-	// The location.
+	// The location; a reference.
 	LocationId string `protobuf:"bytes,2,opt,name=location_id,json=locationId,proto3" json:"location_id,omitempty"`
 	// How fresh the answer must be.
 	Read          *ReadOptions `protobuf:"bytes,3,opt,name=read,proto3" json:"read,omitempty"`
@@ -887,7 +923,7 @@ type GetMedicineRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The clinic.
 	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
-	// The medicine.
+	// The medicine; a reference.
 	MedicineId string `protobuf:"bytes,2,opt,name=medicine_id,json=medicineId,proto3" json:"medicine_id,omitempty"`
 	// How fresh the answer must be.
 	Read          *ReadOptions `protobuf:"bytes,3,opt,name=read,proto3" json:"read,omitempty"`
@@ -1143,7 +1179,7 @@ type GetLotRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The clinic.
 	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
-	// The lot.
+	// The lot; a reference.
 	LotId string `protobuf:"bytes,2,opt,name=lot_id,json=lotId,proto3" json:"lot_id,omitempty"`
 	// How fresh the answer must be.
 	Read          *ReadOptions `protobuf:"bytes,3,opt,name=read,proto3" json:"read,omitempty"`
@@ -1262,7 +1298,7 @@ type ListLotsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The clinic.
 	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
-	// Only lots of this medicine.
+	// Only lots of this medicine; a reference.
 	MedicineId string `protobuf:"bytes,2,opt,name=medicine_id,json=medicineId,proto3" json:"medicine_id,omitempty"`
 	// Which part.
 	Page *Page `protobuf:"bytes,3,opt,name=page,proto3" json:"page,omitempty"`
@@ -1398,7 +1434,7 @@ var File_stockledger_v1_catalog_service_proto protoreflect.FileDescriptor
 
 const file_stockledger_v1_catalog_service_proto_rawDesc = "" +
 	"\n" +
-	"$stockledger/v1/catalog_service.proto\x12\x0estockledger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x16google/type/date.proto\x1a\x1dstockledger/v1/commands.proto\x1a\x1bstockledger/v1/common.proto\x1a\x1cstockledger/v1/options.proto\"\xab\x01\n" +
+	"$stockledger/v1/catalog_service.proto\x12\x0estockledger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x16google/type/date.proto\x1a\x1estockledger/v1/approvals.proto\x1a\x1dstockledger/v1/commands.proto\x1a\x1bstockledger/v1/common.proto\x1a stockledger/v1/identifiers.proto\x1a\x1cstockledger/v1/options.proto\x1a\x1astockledger/v1/packs.proto\"\xab\x01\n" +
 	"\x06Clinic\x12\x1b\n" +
 	"\tclinic_id\x18\x01 \x01(\tR\bclinicId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1b\n" +
@@ -1412,7 +1448,7 @@ const file_stockledger_v1_catalog_service_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x120\n" +
 	"\x04kind\x18\x03 \x01(\x0e2\x1c.stockledger.v1.LocationKindR\x04kind\x12\x16\n" +
 	"\x06active\x18\x04 \x01(\bR\x06active\x12\x12\n" +
-	"\x04etag\x18\x05 \x01(\tR\x04etag\"\xef\x01\n" +
+	"\x04etag\x18\x05 \x01(\tR\x04etag\"\x94\x02\n" +
 	"\bMedicine\x12\x1f\n" +
 	"\vmedicine_id\x18\x01 \x01(\tR\n" +
 	"medicineId\x12\x12\n" +
@@ -1423,7 +1459,9 @@ const file_stockledger_v1_catalog_service_proto_rawDesc = "" +
 	"\batc_code\x18\x06 \x01(\tR\aatcCode\x12\x1a\n" +
 	"\bcategory\x18\a \x01(\tR\bcategory\x12\x16\n" +
 	"\x06active\x18\b \x01(\bR\x06active\x12\x12\n" +
-	"\x04etag\x18\t \x01(\tR\x04etag\"\xeb\x01\n" +
+	"\x04etag\x18\t \x01(\tR\x04etag\x12#\n" +
+	"\rcontrol_class\x18\n" +
+	" \x01(\tR\fcontrolClass\"\xd8\x02\n" +
 	"\x03Lot\x12\x15\n" +
 	"\x06lot_id\x18\x01 \x01(\tR\x05lotId\x12\x1f\n" +
 	"\vmedicine_id\x18\x02 \x01(\tR\n" +
@@ -1434,7 +1472,11 @@ const file_stockledger_v1_catalog_service_proto_rawDesc = "" +
 	"lot_number\x18\x05 \x01(\tR\tlotNumber\x12)\n" +
 	"\x06expiry\x18\x06 \x01(\v2\x11.google.type.DateR\x06expiry\x12\x16\n" +
 	"\x06active\x18\a \x01(\bR\x06active\x12\x12\n" +
-	"\x04etag\x18\b \x01(\tR\x04etag\"\x86\x01\n" +
+	"\x04etag\x18\b \x01(\tR\x04etag\x12(\n" +
+	"\x03bar\x18\t \x01(\x0e2\x16.stockledger.v1.LotBarR\x03bar\x12\x1b\n" +
+	"\trecall_id\x18\n" +
+	" \x01(\tR\brecallId\x12$\n" +
+	"\x0eparent_lot_ids\x18\v \x03(\tR\fparentLotIds\"\x86\x01\n" +
 	"\x10GetClinicRequest\x12A\n" +
 	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12/\n" +
 	"\x04read\x18\x02 \x01(\v2\x1b.stockledger.v1.ReadOptionsR\x04read\"n\n" +
@@ -1445,10 +1487,10 @@ const file_stockledger_v1_catalog_service_proto_rawDesc = "" +
 	"\x04page\x18\x01 \x01(\v2\x14.stockledger.v1.PageR\x04page\"o\n" +
 	"\x13ListClinicsResponse\x120\n" +
 	"\aclinics\x18\x01 \x03(\v2\x16.stockledger.v1.ClinicR\aclinics\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb8\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb9\x01\n" +
 	"\x12GetLocationRequest\x12A\n" +
-	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12.\n" +
-	"\vlocation_id\x18\x02 \x01(\tB\r\xbaH\x06r\x04\x10\x01(@\xd0\xc6'\x02R\n" +
+	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12/\n" +
+	"\vlocation_id\x18\x02 \x01(\tB\x0e\xbaH\ar\x05\x10\x01(\xac\x02\xd0\xc6'\x02R\n" +
 	"locationId\x12/\n" +
 	"\x04read\x18\x03 \x01(\v2\x1b.stockledger.v1.ReadOptionsR\x04read\"v\n" +
 	"\x13GetLocationResponse\x124\n" +
@@ -1461,10 +1503,11 @@ const file_stockledger_v1_catalog_service_proto_rawDesc = "" +
 	"\x15ListLocationsResponse\x126\n" +
 	"\tlocations\x18\x01 \x03(\v2\x18.stockledger.v1.LocationR\tlocations\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12)\n" +
-	"\x05as_of\x18\x03 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf\"\xb4\x01\n" +
+	"\x05as_of\x18\x03 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf\"\xb5\x01\n" +
 	"\x12GetMedicineRequest\x12A\n" +
-	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12*\n" +
-	"\vmedicine_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\n" +
+	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12+\n" +
+	"\vmedicine_id\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01(\xac\x02R\n" +
 	"medicineId\x12/\n" +
 	"\x04read\x18\x03 \x01(\v2\x1b.stockledger.v1.ReadOptionsR\x04read\"v\n" +
 	"\x13GetMedicineResponse\x124\n" +
@@ -1478,24 +1521,25 @@ const file_stockledger_v1_catalog_service_proto_rawDesc = "" +
 	"\x15ListMedicinesResponse\x126\n" +
 	"\tmedicines\x18\x01 \x03(\v2\x18.stockledger.v1.MedicineR\tmedicines\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12)\n" +
-	"\x05as_of\x18\x03 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf\"\xa5\x01\n" +
+	"\x05as_of\x18\x03 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf\"\xa6\x01\n" +
 	"\rGetLotRequest\x12A\n" +
-	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12 \n" +
-	"\x06lot_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x05lotId\x12/\n" +
+	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12!\n" +
+	"\x06lot_id\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01(\xac\x02R\x05lotId\x12/\n" +
 	"\x04read\x18\x03 \x01(\v2\x1b.stockledger.v1.ReadOptionsR\x04read\"b\n" +
 	"\x0eGetLotResponse\x12%\n" +
 	"\x03lot\x18\x01 \x01(\v2\x13.stockledger.v1.LotR\x03lot\x12)\n" +
-	"\x05as_of\x18\x02 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf\"\xd9\x01\n" +
+	"\x05as_of\x18\x02 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf\"\xda\x01\n" +
 	"\x0fListLotsRequest\x12A\n" +
-	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12(\n" +
-	"\vmedicine_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02(@R\n" +
+	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12)\n" +
+	"\vmedicine_id\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\xac\x02R\n" +
 	"medicineId\x12(\n" +
 	"\x04page\x18\x03 \x01(\v2\x14.stockledger.v1.PageR\x04page\x12/\n" +
 	"\x04read\x18\x04 \x01(\v2\x1b.stockledger.v1.ReadOptionsR\x04read\"\x8e\x01\n" +
 	"\x10ListLotsResponse\x12'\n" +
 	"\x04lots\x18\x01 \x03(\v2\x13.stockledger.v1.LotR\x04lots\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12)\n" +
-	"\x05as_of\x18\x03 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf2\xc4\x10\n" +
+	"\x05as_of\x18\x03 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf2\x80\x19\n" +
 	"\x0eCatalogService\x12e\n" +
 	"\fCreateClinic\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x14\xc2\xc6'\rclinic.create\x90\x02\x02\x12d\n" +
 	"\fUpdateClinic\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x13\xc2\xc6'\fclinic.write\x90\x02\x02\x12h\n" +
@@ -1516,7 +1560,18 @@ const file_stockledger_v1_catalog_service_proto_rawDesc = "" +
 	"\tUpdateLot\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x10\xc2\xc6'\tlot.write\x90\x02\x02\x12b\n" +
 	"\rDeactivateLot\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x10\xc2\xc6'\tlot.write\x90\x02\x02\x12\\\n" +
 	"\x06GetLot\x12\x1d.stockledger.v1.GetLotRequest\x1a\x1e.stockledger.v1.GetLotResponse\"\x13\xc2\xc6'\fcatalog.read\x90\x02\x01\x12b\n" +
-	"\bListLots\x12\x1f.stockledger.v1.ListLotsRequest\x1a .stockledger.v1.ListLotsResponse\"\x13\xc2\xc6'\fcatalog.read\x90\x02\x01BKZIgithub.com/stockledger/stockledger/proto/gen/stockledger/v1;stockledgerv1b\x06proto3"
+	"\bListLots\x12\x1f.stockledger.v1.ListLotsRequest\x1a .stockledger.v1.ListLotsResponse\"\x13\xc2\xc6'\fcatalog.read\x90\x02\x01\x12^\n" +
+	"\bSetPacks\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x11\xc2\xc6'\n" +
+	"pack.write\x90\x02\x02\x12b\n" +
+	"\bGetPacks\x12\x1f.stockledger.v1.GetPacksRequest\x1a .stockledger.v1.GetPacksResponse\"\x13\xc2\xc6'\fcatalog.read\x90\x02\x01\x12w\n" +
+	"\x0fConvertQuantity\x12&.stockledger.v1.ConvertQuantityRequest\x1a'.stockledger.v1.ConvertQuantityResponse\"\x13\xc2\xc6'\fcatalog.read\x90\x02\x01\x12i\n" +
+	"\rAddIdentifier\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x17\xc2\xc6'\x10identifier.write\x90\x02\x02\x12l\n" +
+	"\x10RemoveIdentifier\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x17\xc2\xc6'\x10identifier.write\x90\x02\x02\x12z\n" +
+	"\x10LookUpIdentifier\x12'.stockledger.v1.LookUpIdentifierRequest\x1a(.stockledger.v1.LookUpIdentifierResponse\"\x13\xc2\xc6'\fcatalog.read\x90\x02\x01\x12w\n" +
+	"\x0fListIdentifiers\x12&.stockledger.v1.ListIdentifiersRequest\x1a'.stockledger.v1.ListIdentifiersResponse\"\x13\xc2\xc6'\fcatalog.read\x90\x02\x01\x12e\n" +
+	"\tParseScan\x12 .stockledger.v1.ParseScanRequest\x1a!.stockledger.v1.ParseScanResponse\"\x13\xc2\xc6'\fcatalog.read\x90\x02\x01\x12a\n" +
+	"\tSetPolicy\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x13\xc2\xc6'\fpolicy.write\x90\x02\x02\x12e\n" +
+	"\tGetPolicy\x12 .stockledger.v1.GetPolicyRequest\x1a!.stockledger.v1.GetPolicyResponse\"\x13\xc2\xc6'\fcatalog.read\x90\x02\x01BKZIgithub.com/stockledger/stockledger/proto/gen/stockledger/v1;stockledgerv1b\x06proto3"
 
 var (
 	file_stockledger_v1_catalog_service_proto_rawDescOnce sync.Once
@@ -1532,108 +1587,142 @@ func file_stockledger_v1_catalog_service_proto_rawDescGZIP() []byte {
 
 var file_stockledger_v1_catalog_service_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_stockledger_v1_catalog_service_proto_goTypes = []any{
-	(*Clinic)(nil),                // 0: stockledger.v1.Clinic
-	(*Location)(nil),              // 1: stockledger.v1.Location
-	(*Medicine)(nil),              // 2: stockledger.v1.Medicine
-	(*Lot)(nil),                   // 3: stockledger.v1.Lot
-	(*GetClinicRequest)(nil),      // 4: stockledger.v1.GetClinicRequest
-	(*GetClinicResponse)(nil),     // 5: stockledger.v1.GetClinicResponse
-	(*ListClinicsRequest)(nil),    // 6: stockledger.v1.ListClinicsRequest
-	(*ListClinicsResponse)(nil),   // 7: stockledger.v1.ListClinicsResponse
-	(*GetLocationRequest)(nil),    // 8: stockledger.v1.GetLocationRequest
-	(*GetLocationResponse)(nil),   // 9: stockledger.v1.GetLocationResponse
-	(*ListLocationsRequest)(nil),  // 10: stockledger.v1.ListLocationsRequest
-	(*ListLocationsResponse)(nil), // 11: stockledger.v1.ListLocationsResponse
-	(*GetMedicineRequest)(nil),    // 12: stockledger.v1.GetMedicineRequest
-	(*GetMedicineResponse)(nil),   // 13: stockledger.v1.GetMedicineResponse
-	(*ListMedicinesRequest)(nil),  // 14: stockledger.v1.ListMedicinesRequest
-	(*ListMedicinesResponse)(nil), // 15: stockledger.v1.ListMedicinesResponse
-	(*GetLotRequest)(nil),         // 16: stockledger.v1.GetLotRequest
-	(*GetLotResponse)(nil),        // 17: stockledger.v1.GetLotResponse
-	(*ListLotsRequest)(nil),       // 18: stockledger.v1.ListLotsRequest
-	(*ListLotsResponse)(nil),      // 19: stockledger.v1.ListLotsResponse
-	(LocationKind)(0),             // 20: stockledger.v1.LocationKind
-	(*date.Date)(nil),             // 21: google.type.Date
-	(*ReadOptions)(nil),           // 22: stockledger.v1.ReadOptions
-	(*AsOf)(nil),                  // 23: stockledger.v1.AsOf
-	(*Page)(nil),                  // 24: stockledger.v1.Page
-	(*CommandRequest)(nil),        // 25: stockledger.v1.CommandRequest
-	(*CommandResponse)(nil),       // 26: stockledger.v1.CommandResponse
+	(*Clinic)(nil),                   // 0: stockledger.v1.Clinic
+	(*Location)(nil),                 // 1: stockledger.v1.Location
+	(*Medicine)(nil),                 // 2: stockledger.v1.Medicine
+	(*Lot)(nil),                      // 3: stockledger.v1.Lot
+	(*GetClinicRequest)(nil),         // 4: stockledger.v1.GetClinicRequest
+	(*GetClinicResponse)(nil),        // 5: stockledger.v1.GetClinicResponse
+	(*ListClinicsRequest)(nil),       // 6: stockledger.v1.ListClinicsRequest
+	(*ListClinicsResponse)(nil),      // 7: stockledger.v1.ListClinicsResponse
+	(*GetLocationRequest)(nil),       // 8: stockledger.v1.GetLocationRequest
+	(*GetLocationResponse)(nil),      // 9: stockledger.v1.GetLocationResponse
+	(*ListLocationsRequest)(nil),     // 10: stockledger.v1.ListLocationsRequest
+	(*ListLocationsResponse)(nil),    // 11: stockledger.v1.ListLocationsResponse
+	(*GetMedicineRequest)(nil),       // 12: stockledger.v1.GetMedicineRequest
+	(*GetMedicineResponse)(nil),      // 13: stockledger.v1.GetMedicineResponse
+	(*ListMedicinesRequest)(nil),     // 14: stockledger.v1.ListMedicinesRequest
+	(*ListMedicinesResponse)(nil),    // 15: stockledger.v1.ListMedicinesResponse
+	(*GetLotRequest)(nil),            // 16: stockledger.v1.GetLotRequest
+	(*GetLotResponse)(nil),           // 17: stockledger.v1.GetLotResponse
+	(*ListLotsRequest)(nil),          // 18: stockledger.v1.ListLotsRequest
+	(*ListLotsResponse)(nil),         // 19: stockledger.v1.ListLotsResponse
+	(LocationKind)(0),                // 20: stockledger.v1.LocationKind
+	(*date.Date)(nil),                // 21: google.type.Date
+	(LotBar)(0),                      // 22: stockledger.v1.LotBar
+	(*ReadOptions)(nil),              // 23: stockledger.v1.ReadOptions
+	(*AsOf)(nil),                     // 24: stockledger.v1.AsOf
+	(*Page)(nil),                     // 25: stockledger.v1.Page
+	(*CommandRequest)(nil),           // 26: stockledger.v1.CommandRequest
+	(*GetPacksRequest)(nil),          // 27: stockledger.v1.GetPacksRequest
+	(*ConvertQuantityRequest)(nil),   // 28: stockledger.v1.ConvertQuantityRequest
+	(*LookUpIdentifierRequest)(nil),  // 29: stockledger.v1.LookUpIdentifierRequest
+	(*ListIdentifiersRequest)(nil),   // 30: stockledger.v1.ListIdentifiersRequest
+	(*ParseScanRequest)(nil),         // 31: stockledger.v1.ParseScanRequest
+	(*GetPolicyRequest)(nil),         // 32: stockledger.v1.GetPolicyRequest
+	(*CommandResponse)(nil),          // 33: stockledger.v1.CommandResponse
+	(*GetPacksResponse)(nil),         // 34: stockledger.v1.GetPacksResponse
+	(*ConvertQuantityResponse)(nil),  // 35: stockledger.v1.ConvertQuantityResponse
+	(*LookUpIdentifierResponse)(nil), // 36: stockledger.v1.LookUpIdentifierResponse
+	(*ListIdentifiersResponse)(nil),  // 37: stockledger.v1.ListIdentifiersResponse
+	(*ParseScanResponse)(nil),        // 38: stockledger.v1.ParseScanResponse
+	(*GetPolicyResponse)(nil),        // 39: stockledger.v1.GetPolicyResponse
 }
 var file_stockledger_v1_catalog_service_proto_depIdxs = []int32{
 	20, // 0: stockledger.v1.Location.kind:type_name -> stockledger.v1.LocationKind
 	21, // 1: stockledger.v1.Lot.expiry:type_name -> google.type.Date
-	22, // 2: stockledger.v1.GetClinicRequest.read:type_name -> stockledger.v1.ReadOptions
-	0,  // 3: stockledger.v1.GetClinicResponse.clinic:type_name -> stockledger.v1.Clinic
-	23, // 4: stockledger.v1.GetClinicResponse.as_of:type_name -> stockledger.v1.AsOf
-	24, // 5: stockledger.v1.ListClinicsRequest.page:type_name -> stockledger.v1.Page
-	0,  // 6: stockledger.v1.ListClinicsResponse.clinics:type_name -> stockledger.v1.Clinic
-	22, // 7: stockledger.v1.GetLocationRequest.read:type_name -> stockledger.v1.ReadOptions
-	1,  // 8: stockledger.v1.GetLocationResponse.location:type_name -> stockledger.v1.Location
-	23, // 9: stockledger.v1.GetLocationResponse.as_of:type_name -> stockledger.v1.AsOf
-	24, // 10: stockledger.v1.ListLocationsRequest.page:type_name -> stockledger.v1.Page
-	22, // 11: stockledger.v1.ListLocationsRequest.read:type_name -> stockledger.v1.ReadOptions
-	1,  // 12: stockledger.v1.ListLocationsResponse.locations:type_name -> stockledger.v1.Location
-	23, // 13: stockledger.v1.ListLocationsResponse.as_of:type_name -> stockledger.v1.AsOf
-	22, // 14: stockledger.v1.GetMedicineRequest.read:type_name -> stockledger.v1.ReadOptions
-	2,  // 15: stockledger.v1.GetMedicineResponse.medicine:type_name -> stockledger.v1.Medicine
-	23, // 16: stockledger.v1.GetMedicineResponse.as_of:type_name -> stockledger.v1.AsOf
-	24, // 17: stockledger.v1.ListMedicinesRequest.page:type_name -> stockledger.v1.Page
-	22, // 18: stockledger.v1.ListMedicinesRequest.read:type_name -> stockledger.v1.ReadOptions
-	2,  // 19: stockledger.v1.ListMedicinesResponse.medicines:type_name -> stockledger.v1.Medicine
-	23, // 20: stockledger.v1.ListMedicinesResponse.as_of:type_name -> stockledger.v1.AsOf
-	22, // 21: stockledger.v1.GetLotRequest.read:type_name -> stockledger.v1.ReadOptions
-	3,  // 22: stockledger.v1.GetLotResponse.lot:type_name -> stockledger.v1.Lot
-	23, // 23: stockledger.v1.GetLotResponse.as_of:type_name -> stockledger.v1.AsOf
-	24, // 24: stockledger.v1.ListLotsRequest.page:type_name -> stockledger.v1.Page
-	22, // 25: stockledger.v1.ListLotsRequest.read:type_name -> stockledger.v1.ReadOptions
-	3,  // 26: stockledger.v1.ListLotsResponse.lots:type_name -> stockledger.v1.Lot
-	23, // 27: stockledger.v1.ListLotsResponse.as_of:type_name -> stockledger.v1.AsOf
-	25, // 28: stockledger.v1.CatalogService.CreateClinic:input_type -> stockledger.v1.CommandRequest
-	25, // 29: stockledger.v1.CatalogService.UpdateClinic:input_type -> stockledger.v1.CommandRequest
-	25, // 30: stockledger.v1.CatalogService.DeactivateClinic:input_type -> stockledger.v1.CommandRequest
-	4,  // 31: stockledger.v1.CatalogService.GetClinic:input_type -> stockledger.v1.GetClinicRequest
-	6,  // 32: stockledger.v1.CatalogService.ListClinics:input_type -> stockledger.v1.ListClinicsRequest
-	25, // 33: stockledger.v1.CatalogService.CreateLocation:input_type -> stockledger.v1.CommandRequest
-	25, // 34: stockledger.v1.CatalogService.UpdateLocation:input_type -> stockledger.v1.CommandRequest
-	25, // 35: stockledger.v1.CatalogService.DeactivateLocation:input_type -> stockledger.v1.CommandRequest
-	8,  // 36: stockledger.v1.CatalogService.GetLocation:input_type -> stockledger.v1.GetLocationRequest
-	10, // 37: stockledger.v1.CatalogService.ListLocations:input_type -> stockledger.v1.ListLocationsRequest
-	25, // 38: stockledger.v1.CatalogService.AddMedicine:input_type -> stockledger.v1.CommandRequest
-	25, // 39: stockledger.v1.CatalogService.UpdateMedicine:input_type -> stockledger.v1.CommandRequest
-	25, // 40: stockledger.v1.CatalogService.DeactivateMedicine:input_type -> stockledger.v1.CommandRequest
-	12, // 41: stockledger.v1.CatalogService.GetMedicine:input_type -> stockledger.v1.GetMedicineRequest
-	14, // 42: stockledger.v1.CatalogService.ListMedicines:input_type -> stockledger.v1.ListMedicinesRequest
-	25, // 43: stockledger.v1.CatalogService.RegisterLot:input_type -> stockledger.v1.CommandRequest
-	25, // 44: stockledger.v1.CatalogService.UpdateLot:input_type -> stockledger.v1.CommandRequest
-	25, // 45: stockledger.v1.CatalogService.DeactivateLot:input_type -> stockledger.v1.CommandRequest
-	16, // 46: stockledger.v1.CatalogService.GetLot:input_type -> stockledger.v1.GetLotRequest
-	18, // 47: stockledger.v1.CatalogService.ListLots:input_type -> stockledger.v1.ListLotsRequest
-	26, // 48: stockledger.v1.CatalogService.CreateClinic:output_type -> stockledger.v1.CommandResponse
-	26, // 49: stockledger.v1.CatalogService.UpdateClinic:output_type -> stockledger.v1.CommandResponse
-	26, // 50: stockledger.v1.CatalogService.DeactivateClinic:output_type -> stockledger.v1.CommandResponse
-	5,  // 51: stockledger.v1.CatalogService.GetClinic:output_type -> stockledger.v1.GetClinicResponse
-	7,  // 52: stockledger.v1.CatalogService.ListClinics:output_type -> stockledger.v1.ListClinicsResponse
-	26, // 53: stockledger.v1.CatalogService.CreateLocation:output_type -> stockledger.v1.CommandResponse
-	26, // 54: stockledger.v1.CatalogService.UpdateLocation:output_type -> stockledger.v1.CommandResponse
-	26, // 55: stockledger.v1.CatalogService.DeactivateLocation:output_type -> stockledger.v1.CommandResponse
-	9,  // 56: stockledger.v1.CatalogService.GetLocation:output_type -> stockledger.v1.GetLocationResponse
-	11, // 57: stockledger.v1.CatalogService.ListLocations:output_type -> stockledger.v1.ListLocationsResponse
-	26, // 58: stockledger.v1.CatalogService.AddMedicine:output_type -> stockledger.v1.CommandResponse
-	26, // 59: stockledger.v1.CatalogService.UpdateMedicine:output_type -> stockledger.v1.CommandResponse
-	26, // 60: stockledger.v1.CatalogService.DeactivateMedicine:output_type -> stockledger.v1.CommandResponse
-	13, // 61: stockledger.v1.CatalogService.GetMedicine:output_type -> stockledger.v1.GetMedicineResponse
-	15, // 62: stockledger.v1.CatalogService.ListMedicines:output_type -> stockledger.v1.ListMedicinesResponse
-	26, // 63: stockledger.v1.CatalogService.RegisterLot:output_type -> stockledger.v1.CommandResponse
-	26, // 64: stockledger.v1.CatalogService.UpdateLot:output_type -> stockledger.v1.CommandResponse
-	26, // 65: stockledger.v1.CatalogService.DeactivateLot:output_type -> stockledger.v1.CommandResponse
-	17, // 66: stockledger.v1.CatalogService.GetLot:output_type -> stockledger.v1.GetLotResponse
-	19, // 67: stockledger.v1.CatalogService.ListLots:output_type -> stockledger.v1.ListLotsResponse
-	48, // [48:68] is the sub-list for method output_type
-	28, // [28:48] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	22, // 2: stockledger.v1.Lot.bar:type_name -> stockledger.v1.LotBar
+	23, // 3: stockledger.v1.GetClinicRequest.read:type_name -> stockledger.v1.ReadOptions
+	0,  // 4: stockledger.v1.GetClinicResponse.clinic:type_name -> stockledger.v1.Clinic
+	24, // 5: stockledger.v1.GetClinicResponse.as_of:type_name -> stockledger.v1.AsOf
+	25, // 6: stockledger.v1.ListClinicsRequest.page:type_name -> stockledger.v1.Page
+	0,  // 7: stockledger.v1.ListClinicsResponse.clinics:type_name -> stockledger.v1.Clinic
+	23, // 8: stockledger.v1.GetLocationRequest.read:type_name -> stockledger.v1.ReadOptions
+	1,  // 9: stockledger.v1.GetLocationResponse.location:type_name -> stockledger.v1.Location
+	24, // 10: stockledger.v1.GetLocationResponse.as_of:type_name -> stockledger.v1.AsOf
+	25, // 11: stockledger.v1.ListLocationsRequest.page:type_name -> stockledger.v1.Page
+	23, // 12: stockledger.v1.ListLocationsRequest.read:type_name -> stockledger.v1.ReadOptions
+	1,  // 13: stockledger.v1.ListLocationsResponse.locations:type_name -> stockledger.v1.Location
+	24, // 14: stockledger.v1.ListLocationsResponse.as_of:type_name -> stockledger.v1.AsOf
+	23, // 15: stockledger.v1.GetMedicineRequest.read:type_name -> stockledger.v1.ReadOptions
+	2,  // 16: stockledger.v1.GetMedicineResponse.medicine:type_name -> stockledger.v1.Medicine
+	24, // 17: stockledger.v1.GetMedicineResponse.as_of:type_name -> stockledger.v1.AsOf
+	25, // 18: stockledger.v1.ListMedicinesRequest.page:type_name -> stockledger.v1.Page
+	23, // 19: stockledger.v1.ListMedicinesRequest.read:type_name -> stockledger.v1.ReadOptions
+	2,  // 20: stockledger.v1.ListMedicinesResponse.medicines:type_name -> stockledger.v1.Medicine
+	24, // 21: stockledger.v1.ListMedicinesResponse.as_of:type_name -> stockledger.v1.AsOf
+	23, // 22: stockledger.v1.GetLotRequest.read:type_name -> stockledger.v1.ReadOptions
+	3,  // 23: stockledger.v1.GetLotResponse.lot:type_name -> stockledger.v1.Lot
+	24, // 24: stockledger.v1.GetLotResponse.as_of:type_name -> stockledger.v1.AsOf
+	25, // 25: stockledger.v1.ListLotsRequest.page:type_name -> stockledger.v1.Page
+	23, // 26: stockledger.v1.ListLotsRequest.read:type_name -> stockledger.v1.ReadOptions
+	3,  // 27: stockledger.v1.ListLotsResponse.lots:type_name -> stockledger.v1.Lot
+	24, // 28: stockledger.v1.ListLotsResponse.as_of:type_name -> stockledger.v1.AsOf
+	26, // 29: stockledger.v1.CatalogService.CreateClinic:input_type -> stockledger.v1.CommandRequest
+	26, // 30: stockledger.v1.CatalogService.UpdateClinic:input_type -> stockledger.v1.CommandRequest
+	26, // 31: stockledger.v1.CatalogService.DeactivateClinic:input_type -> stockledger.v1.CommandRequest
+	4,  // 32: stockledger.v1.CatalogService.GetClinic:input_type -> stockledger.v1.GetClinicRequest
+	6,  // 33: stockledger.v1.CatalogService.ListClinics:input_type -> stockledger.v1.ListClinicsRequest
+	26, // 34: stockledger.v1.CatalogService.CreateLocation:input_type -> stockledger.v1.CommandRequest
+	26, // 35: stockledger.v1.CatalogService.UpdateLocation:input_type -> stockledger.v1.CommandRequest
+	26, // 36: stockledger.v1.CatalogService.DeactivateLocation:input_type -> stockledger.v1.CommandRequest
+	8,  // 37: stockledger.v1.CatalogService.GetLocation:input_type -> stockledger.v1.GetLocationRequest
+	10, // 38: stockledger.v1.CatalogService.ListLocations:input_type -> stockledger.v1.ListLocationsRequest
+	26, // 39: stockledger.v1.CatalogService.AddMedicine:input_type -> stockledger.v1.CommandRequest
+	26, // 40: stockledger.v1.CatalogService.UpdateMedicine:input_type -> stockledger.v1.CommandRequest
+	26, // 41: stockledger.v1.CatalogService.DeactivateMedicine:input_type -> stockledger.v1.CommandRequest
+	12, // 42: stockledger.v1.CatalogService.GetMedicine:input_type -> stockledger.v1.GetMedicineRequest
+	14, // 43: stockledger.v1.CatalogService.ListMedicines:input_type -> stockledger.v1.ListMedicinesRequest
+	26, // 44: stockledger.v1.CatalogService.RegisterLot:input_type -> stockledger.v1.CommandRequest
+	26, // 45: stockledger.v1.CatalogService.UpdateLot:input_type -> stockledger.v1.CommandRequest
+	26, // 46: stockledger.v1.CatalogService.DeactivateLot:input_type -> stockledger.v1.CommandRequest
+	16, // 47: stockledger.v1.CatalogService.GetLot:input_type -> stockledger.v1.GetLotRequest
+	18, // 48: stockledger.v1.CatalogService.ListLots:input_type -> stockledger.v1.ListLotsRequest
+	26, // 49: stockledger.v1.CatalogService.SetPacks:input_type -> stockledger.v1.CommandRequest
+	27, // 50: stockledger.v1.CatalogService.GetPacks:input_type -> stockledger.v1.GetPacksRequest
+	28, // 51: stockledger.v1.CatalogService.ConvertQuantity:input_type -> stockledger.v1.ConvertQuantityRequest
+	26, // 52: stockledger.v1.CatalogService.AddIdentifier:input_type -> stockledger.v1.CommandRequest
+	26, // 53: stockledger.v1.CatalogService.RemoveIdentifier:input_type -> stockledger.v1.CommandRequest
+	29, // 54: stockledger.v1.CatalogService.LookUpIdentifier:input_type -> stockledger.v1.LookUpIdentifierRequest
+	30, // 55: stockledger.v1.CatalogService.ListIdentifiers:input_type -> stockledger.v1.ListIdentifiersRequest
+	31, // 56: stockledger.v1.CatalogService.ParseScan:input_type -> stockledger.v1.ParseScanRequest
+	26, // 57: stockledger.v1.CatalogService.SetPolicy:input_type -> stockledger.v1.CommandRequest
+	32, // 58: stockledger.v1.CatalogService.GetPolicy:input_type -> stockledger.v1.GetPolicyRequest
+	33, // 59: stockledger.v1.CatalogService.CreateClinic:output_type -> stockledger.v1.CommandResponse
+	33, // 60: stockledger.v1.CatalogService.UpdateClinic:output_type -> stockledger.v1.CommandResponse
+	33, // 61: stockledger.v1.CatalogService.DeactivateClinic:output_type -> stockledger.v1.CommandResponse
+	5,  // 62: stockledger.v1.CatalogService.GetClinic:output_type -> stockledger.v1.GetClinicResponse
+	7,  // 63: stockledger.v1.CatalogService.ListClinics:output_type -> stockledger.v1.ListClinicsResponse
+	33, // 64: stockledger.v1.CatalogService.CreateLocation:output_type -> stockledger.v1.CommandResponse
+	33, // 65: stockledger.v1.CatalogService.UpdateLocation:output_type -> stockledger.v1.CommandResponse
+	33, // 66: stockledger.v1.CatalogService.DeactivateLocation:output_type -> stockledger.v1.CommandResponse
+	9,  // 67: stockledger.v1.CatalogService.GetLocation:output_type -> stockledger.v1.GetLocationResponse
+	11, // 68: stockledger.v1.CatalogService.ListLocations:output_type -> stockledger.v1.ListLocationsResponse
+	33, // 69: stockledger.v1.CatalogService.AddMedicine:output_type -> stockledger.v1.CommandResponse
+	33, // 70: stockledger.v1.CatalogService.UpdateMedicine:output_type -> stockledger.v1.CommandResponse
+	33, // 71: stockledger.v1.CatalogService.DeactivateMedicine:output_type -> stockledger.v1.CommandResponse
+	13, // 72: stockledger.v1.CatalogService.GetMedicine:output_type -> stockledger.v1.GetMedicineResponse
+	15, // 73: stockledger.v1.CatalogService.ListMedicines:output_type -> stockledger.v1.ListMedicinesResponse
+	33, // 74: stockledger.v1.CatalogService.RegisterLot:output_type -> stockledger.v1.CommandResponse
+	33, // 75: stockledger.v1.CatalogService.UpdateLot:output_type -> stockledger.v1.CommandResponse
+	33, // 76: stockledger.v1.CatalogService.DeactivateLot:output_type -> stockledger.v1.CommandResponse
+	17, // 77: stockledger.v1.CatalogService.GetLot:output_type -> stockledger.v1.GetLotResponse
+	19, // 78: stockledger.v1.CatalogService.ListLots:output_type -> stockledger.v1.ListLotsResponse
+	33, // 79: stockledger.v1.CatalogService.SetPacks:output_type -> stockledger.v1.CommandResponse
+	34, // 80: stockledger.v1.CatalogService.GetPacks:output_type -> stockledger.v1.GetPacksResponse
+	35, // 81: stockledger.v1.CatalogService.ConvertQuantity:output_type -> stockledger.v1.ConvertQuantityResponse
+	33, // 82: stockledger.v1.CatalogService.AddIdentifier:output_type -> stockledger.v1.CommandResponse
+	33, // 83: stockledger.v1.CatalogService.RemoveIdentifier:output_type -> stockledger.v1.CommandResponse
+	36, // 84: stockledger.v1.CatalogService.LookUpIdentifier:output_type -> stockledger.v1.LookUpIdentifierResponse
+	37, // 85: stockledger.v1.CatalogService.ListIdentifiers:output_type -> stockledger.v1.ListIdentifiersResponse
+	38, // 86: stockledger.v1.CatalogService.ParseScan:output_type -> stockledger.v1.ParseScanResponse
+	33, // 87: stockledger.v1.CatalogService.SetPolicy:output_type -> stockledger.v1.CommandResponse
+	39, // 88: stockledger.v1.CatalogService.GetPolicy:output_type -> stockledger.v1.GetPolicyResponse
+	59, // [59:89] is the sub-list for method output_type
+	29, // [29:59] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_stockledger_v1_catalog_service_proto_init() }
@@ -1641,9 +1730,12 @@ func file_stockledger_v1_catalog_service_proto_init() {
 	if File_stockledger_v1_catalog_service_proto != nil {
 		return
 	}
+	file_stockledger_v1_approvals_proto_init()
 	file_stockledger_v1_commands_proto_init()
 	file_stockledger_v1_common_proto_init()
+	file_stockledger_v1_identifiers_proto_init()
 	file_stockledger_v1_options_proto_init()
+	file_stockledger_v1_packs_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

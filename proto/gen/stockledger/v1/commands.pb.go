@@ -137,6 +137,12 @@ func (AdjustmentDirection) EnumDescriptor() ([]byte, []int) {
 
 // Command is a request to change one clinic. It is accepted whole or rejected
 // whole. The same message serves unary calls and batches.
+//
+// Where a field asks for a reference to a location, medicine, lot or supplier,
+// it takes the id; or an external identifier that AddIdentifier made known,
+// written system|value, for example gln|4012345000009; or, for medicines and
+// lots, what a scanner read off a pack, written gs1|(01)09506000134352(10)A1 or
+// gs1| and the raw element string. Ids hold no vertical bar.
 type Command struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Binds to the command when it is accepted, for ever: the same key with the
@@ -144,8 +150,17 @@ type Command struct {
 	// printable ASCII characters; "sys:" at the beginning is the ledger's own.
 	IdempotencyKey string `protobuf:"bytes,1,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// When it happened, not in the future. Default: when it is recorded. It may
-	// lie as far back as the clinic's backdating_days, or 1 hour where that is 0.
+	// lie as far back as the clinic's backdating_days, or 1 hour where that is 0;
+	// further with late_reason_code.
 	OccurredAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=occurred_at,json=occurredAt,proto3" json:"occurred_at,omitempty"`
+	// The own bearer token of a second person who stands by, where the clinic's
+	// policy wants a witness. It must be current, name the clinic and permit
+	// command.witness. It is verified and then forgotten: the journal keeps the
+	// person's name alone, and the token is never stored or logged.
+	WitnessToken string `protobuf:"bytes,3,opt,name=witness_token,json=witnessToken,proto3" json:"witness_token,omitempty"`
+	// Why occurred_at lies further back than the clinic records: a code without
+	// spaces. The token must permit command.backdate.
+	LateReasonCode string `protobuf:"bytes,4,opt,name=late_reason_code,json=lateReasonCode,proto3" json:"late_reason_code,omitempty"`
 	// What to do.
 	//
 	// Types that are valid to be assigned to Body:
@@ -162,6 +177,10 @@ type Command struct {
 	//	*Command_RegisterLot
 	//	*Command_UpdateLot
 	//	*Command_DeactivateLot
+	//	*Command_SetPacks
+	//	*Command_AddIdentifier
+	//	*Command_RemoveIdentifier
+	//	*Command_SetPolicy
 	//	*Command_ReceiveStock
 	//	*Command_ReserveStock
 	//	*Command_ReleaseStock
@@ -170,6 +189,33 @@ type Command struct {
 	//	*Command_AdjustStock
 	//	*Command_WriteOffStock
 	//	*Command_ReturnToSupplier
+	//	*Command_ReverseReceipt
+	//	*Command_UpdateStockLevels
+	//	*Command_StartCount
+	//	*Command_RecordCount
+	//	*Command_CompleteCount
+	//	*Command_CancelCount
+	//	*Command_ConvertStock
+	//	*Command_OpenContainer
+	//	*Command_QuarantineLot
+	//	*Command_ReleaseLot
+	//	*Command_RecallLot
+	//	*Command_ContinueRecall
+	//	*Command_LiftRecall
+	//	*Command_TransferStock
+	//	*Command_ApproveTransfer
+	//	*Command_RejectTransfer
+	//	*Command_CancelTransfer
+	//	*Command_DispatchTransfer
+	//	*Command_ReceiveTransfer
+	//	*Command_CompleteTransfer
+	//	*Command_LendStock
+	//	*Command_BorrowStock
+	//	*Command_RepayLoan
+	//	*Command_ReceiveRepayment
+	//	*Command_ApproveCommand
+	//	*Command_RejectCommand
+	//	*Command_LapseCommand
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -217,6 +263,20 @@ func (x *Command) GetOccurredAt() *timestamppb.Timestamp {
 		return x.OccurredAt
 	}
 	return nil
+}
+
+func (x *Command) GetWitnessToken() string {
+	if x != nil {
+		return x.WitnessToken
+	}
+	return ""
+}
+
+func (x *Command) GetLateReasonCode() string {
+	if x != nil {
+		return x.LateReasonCode
+	}
+	return ""
 }
 
 func (x *Command) GetBody() isCommand_Body {
@@ -334,6 +394,42 @@ func (x *Command) GetDeactivateLot() *DeactivateLot {
 	return nil
 }
 
+func (x *Command) GetSetPacks() *SetPacks {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SetPacks); ok {
+			return x.SetPacks
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAddIdentifier() *AddIdentifier {
+	if x != nil {
+		if x, ok := x.Body.(*Command_AddIdentifier); ok {
+			return x.AddIdentifier
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRemoveIdentifier() *RemoveIdentifier {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RemoveIdentifier); ok {
+			return x.RemoveIdentifier
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetPolicy() *SetPolicy {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SetPolicy); ok {
+			return x.SetPolicy
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetReceiveStock() *ReceiveStock {
 	if x != nil {
 		if x, ok := x.Body.(*Command_ReceiveStock); ok {
@@ -406,6 +502,249 @@ func (x *Command) GetReturnToSupplier() *ReturnToSupplier {
 	return nil
 }
 
+func (x *Command) GetReverseReceipt() *ReverseReceipt {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ReverseReceipt); ok {
+			return x.ReverseReceipt
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUpdateStockLevels() *UpdateStockLevels {
+	if x != nil {
+		if x, ok := x.Body.(*Command_UpdateStockLevels); ok {
+			return x.UpdateStockLevels
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetStartCount() *StartCount {
+	if x != nil {
+		if x, ok := x.Body.(*Command_StartCount); ok {
+			return x.StartCount
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRecordCount() *RecordCount {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RecordCount); ok {
+			return x.RecordCount
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCompleteCount() *CompleteCount {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CompleteCount); ok {
+			return x.CompleteCount
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCancelCount() *CancelCount {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CancelCount); ok {
+			return x.CancelCount
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetConvertStock() *ConvertStock {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ConvertStock); ok {
+			return x.ConvertStock
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetOpenContainer() *OpenContainer {
+	if x != nil {
+		if x, ok := x.Body.(*Command_OpenContainer); ok {
+			return x.OpenContainer
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetQuarantineLot() *QuarantineLot {
+	if x != nil {
+		if x, ok := x.Body.(*Command_QuarantineLot); ok {
+			return x.QuarantineLot
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetReleaseLot() *ReleaseLot {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ReleaseLot); ok {
+			return x.ReleaseLot
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRecallLot() *RecallLot {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RecallLot); ok {
+			return x.RecallLot
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetContinueRecall() *ContinueRecall {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ContinueRecall); ok {
+			return x.ContinueRecall
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetLiftRecall() *LiftRecall {
+	if x != nil {
+		if x, ok := x.Body.(*Command_LiftRecall); ok {
+			return x.LiftRecall
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetTransferStock() *TransferStock {
+	if x != nil {
+		if x, ok := x.Body.(*Command_TransferStock); ok {
+			return x.TransferStock
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetApproveTransfer() *ApproveTransfer {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ApproveTransfer); ok {
+			return x.ApproveTransfer
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRejectTransfer() *RejectTransfer {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RejectTransfer); ok {
+			return x.RejectTransfer
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCancelTransfer() *CancelTransfer {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CancelTransfer); ok {
+			return x.CancelTransfer
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDispatchTransfer() *DispatchTransfer {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DispatchTransfer); ok {
+			return x.DispatchTransfer
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetReceiveTransfer() *ReceiveTransfer {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ReceiveTransfer); ok {
+			return x.ReceiveTransfer
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCompleteTransfer() *CompleteTransfer {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CompleteTransfer); ok {
+			return x.CompleteTransfer
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetLendStock() *LendStock {
+	if x != nil {
+		if x, ok := x.Body.(*Command_LendStock); ok {
+			return x.LendStock
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetBorrowStock() *BorrowStock {
+	if x != nil {
+		if x, ok := x.Body.(*Command_BorrowStock); ok {
+			return x.BorrowStock
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRepayLoan() *RepayLoan {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RepayLoan); ok {
+			return x.RepayLoan
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetReceiveRepayment() *ReceiveRepayment {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ReceiveRepayment); ok {
+			return x.ReceiveRepayment
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetApproveCommand() *ApproveCommand {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ApproveCommand); ok {
+			return x.ApproveCommand
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRejectCommand() *RejectCommand {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RejectCommand); ok {
+			return x.RejectCommand
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetLapseCommand() *LapseCommand {
+	if x != nil {
+		if x, ok := x.Body.(*Command_LapseCommand); ok {
+			return x.LapseCommand
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -470,6 +809,26 @@ type Command_DeactivateLot struct {
 	DeactivateLot *DeactivateLot `protobuf:"bytes,21,opt,name=deactivate_lot,json=deactivateLot,proto3,oneof"`
 }
 
+type Command_SetPacks struct {
+	// See CatalogService.
+	SetPacks *SetPacks `protobuf:"bytes,22,opt,name=set_packs,json=setPacks,proto3,oneof"`
+}
+
+type Command_AddIdentifier struct {
+	// See CatalogService.
+	AddIdentifier *AddIdentifier `protobuf:"bytes,23,opt,name=add_identifier,json=addIdentifier,proto3,oneof"`
+}
+
+type Command_RemoveIdentifier struct {
+	// See CatalogService.
+	RemoveIdentifier *RemoveIdentifier `protobuf:"bytes,24,opt,name=remove_identifier,json=removeIdentifier,proto3,oneof"`
+}
+
+type Command_SetPolicy struct {
+	// See CatalogService.
+	SetPolicy *SetPolicy `protobuf:"bytes,25,opt,name=set_policy,json=setPolicy,proto3,oneof"`
+}
+
 type Command_ReceiveStock struct {
 	// See InventoryService.
 	ReceiveStock *ReceiveStock `protobuf:"bytes,30,opt,name=receive_stock,json=receiveStock,proto3,oneof"`
@@ -510,6 +869,141 @@ type Command_ReturnToSupplier struct {
 	ReturnToSupplier *ReturnToSupplier `protobuf:"bytes,37,opt,name=return_to_supplier,json=returnToSupplier,proto3,oneof"`
 }
 
+type Command_ReverseReceipt struct {
+	// See InventoryService.
+	ReverseReceipt *ReverseReceipt `protobuf:"bytes,38,opt,name=reverse_receipt,json=reverseReceipt,proto3,oneof"`
+}
+
+type Command_UpdateStockLevels struct {
+	// See InventoryService.
+	UpdateStockLevels *UpdateStockLevels `protobuf:"bytes,39,opt,name=update_stock_levels,json=updateStockLevels,proto3,oneof"`
+}
+
+type Command_StartCount struct {
+	// See InventoryService.
+	StartCount *StartCount `protobuf:"bytes,40,opt,name=start_count,json=startCount,proto3,oneof"`
+}
+
+type Command_RecordCount struct {
+	// See InventoryService.
+	RecordCount *RecordCount `protobuf:"bytes,41,opt,name=record_count,json=recordCount,proto3,oneof"`
+}
+
+type Command_CompleteCount struct {
+	// See InventoryService.
+	CompleteCount *CompleteCount `protobuf:"bytes,42,opt,name=complete_count,json=completeCount,proto3,oneof"`
+}
+
+type Command_CancelCount struct {
+	// See InventoryService.
+	CancelCount *CancelCount `protobuf:"bytes,43,opt,name=cancel_count,json=cancelCount,proto3,oneof"`
+}
+
+type Command_ConvertStock struct {
+	// See InventoryService.
+	ConvertStock *ConvertStock `protobuf:"bytes,44,opt,name=convert_stock,json=convertStock,proto3,oneof"`
+}
+
+type Command_OpenContainer struct {
+	// See InventoryService.
+	OpenContainer *OpenContainer `protobuf:"bytes,45,opt,name=open_container,json=openContainer,proto3,oneof"`
+}
+
+type Command_QuarantineLot struct {
+	// See InventoryService.
+	QuarantineLot *QuarantineLot `protobuf:"bytes,46,opt,name=quarantine_lot,json=quarantineLot,proto3,oneof"`
+}
+
+type Command_ReleaseLot struct {
+	// See InventoryService.
+	ReleaseLot *ReleaseLot `protobuf:"bytes,47,opt,name=release_lot,json=releaseLot,proto3,oneof"`
+}
+
+type Command_RecallLot struct {
+	// See InventoryService.
+	RecallLot *RecallLot `protobuf:"bytes,48,opt,name=recall_lot,json=recallLot,proto3,oneof"`
+}
+
+type Command_ContinueRecall struct {
+	// See InventoryService.
+	ContinueRecall *ContinueRecall `protobuf:"bytes,49,opt,name=continue_recall,json=continueRecall,proto3,oneof"`
+}
+
+type Command_LiftRecall struct {
+	// See InventoryService.
+	LiftRecall *LiftRecall `protobuf:"bytes,50,opt,name=lift_recall,json=liftRecall,proto3,oneof"`
+}
+
+type Command_TransferStock struct {
+	// See InventoryService.
+	TransferStock *TransferStock `protobuf:"bytes,51,opt,name=transfer_stock,json=transferStock,proto3,oneof"`
+}
+
+type Command_ApproveTransfer struct {
+	// See InventoryService.
+	ApproveTransfer *ApproveTransfer `protobuf:"bytes,52,opt,name=approve_transfer,json=approveTransfer,proto3,oneof"`
+}
+
+type Command_RejectTransfer struct {
+	// See InventoryService.
+	RejectTransfer *RejectTransfer `protobuf:"bytes,53,opt,name=reject_transfer,json=rejectTransfer,proto3,oneof"`
+}
+
+type Command_CancelTransfer struct {
+	// See InventoryService.
+	CancelTransfer *CancelTransfer `protobuf:"bytes,54,opt,name=cancel_transfer,json=cancelTransfer,proto3,oneof"`
+}
+
+type Command_DispatchTransfer struct {
+	// See InventoryService.
+	DispatchTransfer *DispatchTransfer `protobuf:"bytes,55,opt,name=dispatch_transfer,json=dispatchTransfer,proto3,oneof"`
+}
+
+type Command_ReceiveTransfer struct {
+	// See InventoryService.
+	ReceiveTransfer *ReceiveTransfer `protobuf:"bytes,56,opt,name=receive_transfer,json=receiveTransfer,proto3,oneof"`
+}
+
+type Command_CompleteTransfer struct {
+	// See InventoryService.
+	CompleteTransfer *CompleteTransfer `protobuf:"bytes,57,opt,name=complete_transfer,json=completeTransfer,proto3,oneof"`
+}
+
+type Command_LendStock struct {
+	// See InventoryService.
+	LendStock *LendStock `protobuf:"bytes,58,opt,name=lend_stock,json=lendStock,proto3,oneof"`
+}
+
+type Command_BorrowStock struct {
+	// See InventoryService.
+	BorrowStock *BorrowStock `protobuf:"bytes,59,opt,name=borrow_stock,json=borrowStock,proto3,oneof"`
+}
+
+type Command_RepayLoan struct {
+	// See InventoryService.
+	RepayLoan *RepayLoan `protobuf:"bytes,60,opt,name=repay_loan,json=repayLoan,proto3,oneof"`
+}
+
+type Command_ReceiveRepayment struct {
+	// See InventoryService.
+	ReceiveRepayment *ReceiveRepayment `protobuf:"bytes,61,opt,name=receive_repayment,json=receiveRepayment,proto3,oneof"`
+}
+
+type Command_ApproveCommand struct {
+	// See InventoryService.
+	ApproveCommand *ApproveCommand `protobuf:"bytes,62,opt,name=approve_command,json=approveCommand,proto3,oneof"`
+}
+
+type Command_RejectCommand struct {
+	// See InventoryService.
+	RejectCommand *RejectCommand `protobuf:"bytes,63,opt,name=reject_command,json=rejectCommand,proto3,oneof"`
+}
+
+type Command_LapseCommand struct {
+	// See InventoryService.
+	LapseCommand *LapseCommand `protobuf:"bytes,64,opt,name=lapse_command,json=lapseCommand,proto3,oneof"`
+}
+
 func (*Command_CreateClinic) isCommand_Body() {}
 
 func (*Command_UpdateClinic) isCommand_Body() {}
@@ -534,6 +1028,14 @@ func (*Command_UpdateLot) isCommand_Body() {}
 
 func (*Command_DeactivateLot) isCommand_Body() {}
 
+func (*Command_SetPacks) isCommand_Body() {}
+
+func (*Command_AddIdentifier) isCommand_Body() {}
+
+func (*Command_RemoveIdentifier) isCommand_Body() {}
+
+func (*Command_SetPolicy) isCommand_Body() {}
+
 func (*Command_ReceiveStock) isCommand_Body() {}
 
 func (*Command_ReserveStock) isCommand_Body() {}
@@ -549,6 +1051,60 @@ func (*Command_AdjustStock) isCommand_Body() {}
 func (*Command_WriteOffStock) isCommand_Body() {}
 
 func (*Command_ReturnToSupplier) isCommand_Body() {}
+
+func (*Command_ReverseReceipt) isCommand_Body() {}
+
+func (*Command_UpdateStockLevels) isCommand_Body() {}
+
+func (*Command_StartCount) isCommand_Body() {}
+
+func (*Command_RecordCount) isCommand_Body() {}
+
+func (*Command_CompleteCount) isCommand_Body() {}
+
+func (*Command_CancelCount) isCommand_Body() {}
+
+func (*Command_ConvertStock) isCommand_Body() {}
+
+func (*Command_OpenContainer) isCommand_Body() {}
+
+func (*Command_QuarantineLot) isCommand_Body() {}
+
+func (*Command_ReleaseLot) isCommand_Body() {}
+
+func (*Command_RecallLot) isCommand_Body() {}
+
+func (*Command_ContinueRecall) isCommand_Body() {}
+
+func (*Command_LiftRecall) isCommand_Body() {}
+
+func (*Command_TransferStock) isCommand_Body() {}
+
+func (*Command_ApproveTransfer) isCommand_Body() {}
+
+func (*Command_RejectTransfer) isCommand_Body() {}
+
+func (*Command_CancelTransfer) isCommand_Body() {}
+
+func (*Command_DispatchTransfer) isCommand_Body() {}
+
+func (*Command_ReceiveTransfer) isCommand_Body() {}
+
+func (*Command_CompleteTransfer) isCommand_Body() {}
+
+func (*Command_LendStock) isCommand_Body() {}
+
+func (*Command_BorrowStock) isCommand_Body() {}
+
+func (*Command_RepayLoan) isCommand_Body() {}
+
+func (*Command_ReceiveRepayment) isCommand_Body() {}
+
+func (*Command_ApproveCommand) isCommand_Body() {}
+
+func (*Command_RejectCommand) isCommand_Body() {}
+
+func (*Command_LapseCommand) isCommand_Body() {}
 
 // CommandRequest is a command for a clinic. A method takes the command of its
 // own name.
@@ -664,12 +1220,17 @@ type Accepted struct {
 	CommittedAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=committed_at,json=committedAt,proto3" json:"committed_at,omitempty"`
 	// Whether the key was bound before, so that this is the first answer again.
 	Replayed bool `protobuf:"varint,3,opt,name=replayed,proto3" json:"replayed,omitempty"`
+	// Present where the command was carried out and the clinic's policy wants a
+	// second person to look at it afterwards.
+	Review *Review `protobuf:"bytes,4,opt,name=review,proto3" json:"review,omitempty"`
 	// What was made or moved.
 	//
 	// Types that are valid to be assigned to Result:
 	//
 	//	*Accepted_Document
 	//	*Accepted_Stock
+	//	*Accepted_Change
+	//	*Accepted_Approval
 	Result        isAccepted_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -726,6 +1287,13 @@ func (x *Accepted) GetReplayed() bool {
 	return false
 }
 
+func (x *Accepted) GetReview() *Review {
+	if x != nil {
+		return x.Review
+	}
+	return nil
+}
+
 func (x *Accepted) GetResult() isAccepted_Result {
 	if x != nil {
 		return x.Result
@@ -751,23 +1319,541 @@ func (x *Accepted) GetStock() *StockResult {
 	return nil
 }
 
+func (x *Accepted) GetChange() *ChangeResult {
+	if x != nil {
+		if x, ok := x.Result.(*Accepted_Change); ok {
+			return x.Change
+		}
+	}
+	return nil
+}
+
+func (x *Accepted) GetApproval() *ApprovalResult {
+	if x != nil {
+		if x, ok := x.Result.(*Accepted_Approval); ok {
+			return x.Approval
+		}
+	}
+	return nil
+}
+
 type isAccepted_Result interface {
 	isAccepted_Result()
 }
 
 type Accepted_Document struct {
-	// For commands on a document: the clinic, location, medicine or lot.
+	// For commands on a clinic, location, medicine or lot.
 	Document *DocumentResult `protobuf:"bytes,10,opt,name=document,proto3,oneof"`
 }
 
 type Accepted_Stock struct {
-	// For commands on stock.
+	// For commands on one medicine at one location.
 	Stock *StockResult `protobuf:"bytes,11,opt,name=stock,proto3,oneof"`
+}
+
+type Accepted_Change struct {
+	// For commands over several shelves, or about a transfer, count, recall,
+	// loan and the like.
+	Change *ChangeResult `protobuf:"bytes,12,opt,name=change,proto3,oneof"`
+}
+
+type Accepted_Approval struct {
+	// The command has not been carried out: it waits for a second person.
+	Approval *ApprovalResult `protobuf:"bytes,13,opt,name=approval,proto3,oneof"`
 }
 
 func (*Accepted_Document) isAccepted_Result() {}
 
 func (*Accepted_Stock) isAccepted_Result() {}
+
+func (*Accepted_Change) isAccepted_Result() {}
+
+func (*Accepted_Approval) isAccepted_Result() {}
+
+// Review is a request to look at a command after it was carried out.
+type Review struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The request, for ApproveCommand or RejectCommand.
+	ApprovalId string `protobuf:"bytes,1,opt,name=approval_id,json=approvalId,proto3" json:"approval_id,omitempty"`
+	// Until when.
+	Deadline      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Review) Reset() {
+	*x = Review{}
+	mi := &file_stockledger_v1_commands_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Review) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Review) ProtoMessage() {}
+
+func (x *Review) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_commands_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Review.ProtoReflect.Descriptor instead.
+func (*Review) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Review) GetApprovalId() string {
+	if x != nil {
+		return x.ApprovalId
+	}
+	return ""
+}
+
+func (x *Review) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+// ApprovalResult tells that nothing was carried out yet. The command's effects
+// come with the ApproveCommand of another person.
+type ApprovalResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The request, for ApproveCommand or RejectCommand.
+	ApprovalId string `protobuf:"bytes,1,opt,name=approval_id,json=approvalId,proto3" json:"approval_id,omitempty"`
+	// The name of the command that waits, for example WriteOffStock.
+	Command string `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
+	// Until when it waits.
+	Deadline *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	// The units that were set apart as pending meanwhile.
+	Moves         []*StockMove `protobuf:"bytes,4,rep,name=moves,proto3" json:"moves,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApprovalResult) Reset() {
+	*x = ApprovalResult{}
+	mi := &file_stockledger_v1_commands_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApprovalResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApprovalResult) ProtoMessage() {}
+
+func (x *ApprovalResult) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_commands_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApprovalResult.ProtoReflect.Descriptor instead.
+func (*ApprovalResult) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ApprovalResult) GetApprovalId() string {
+	if x != nil {
+		return x.ApprovalId
+	}
+	return ""
+}
+
+func (x *ApprovalResult) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *ApprovalResult) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+func (x *ApprovalResult) GetMoves() []*StockMove {
+	if x != nil {
+		return x.Moves
+	}
+	return nil
+}
+
+// ChangeResult tells what a command came to that can touch several shelves and
+// documents.
+type ChangeResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was moved, in the order of the entries. Of a blind count that is
+	// open, it is shown only to those who may manage counts.
+	Moves []*StockMove `protobuf:"bytes,1,rep,name=moves,proto3" json:"moves,omitempty"`
+	// The documents that were made or changed.
+	Documents []*DocumentVersion `protobuf:"bytes,2,rep,name=documents,proto3" json:"documents,omitempty"`
+	// The holds that were opened.
+	HoldIds []string `protobuf:"bytes,3,rep,name=hold_ids,json=holdIds,proto3" json:"hold_ids,omitempty"`
+	// The lots that were made, or barred, or released.
+	LotIds []string `protobuf:"bytes,4,rep,name=lot_ids,json=lotIds,proto3" json:"lot_ids,omitempty"`
+	// What the command came to that was approved.
+	Approved      *ApprovedResult `protobuf:"bytes,5,opt,name=approved,proto3" json:"approved,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeResult) Reset() {
+	*x = ChangeResult{}
+	mi := &file_stockledger_v1_commands_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeResult) ProtoMessage() {}
+
+func (x *ChangeResult) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_commands_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeResult.ProtoReflect.Descriptor instead.
+func (*ChangeResult) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ChangeResult) GetMoves() []*StockMove {
+	if x != nil {
+		return x.Moves
+	}
+	return nil
+}
+
+func (x *ChangeResult) GetDocuments() []*DocumentVersion {
+	if x != nil {
+		return x.Documents
+	}
+	return nil
+}
+
+func (x *ChangeResult) GetHoldIds() []string {
+	if x != nil {
+		return x.HoldIds
+	}
+	return nil
+}
+
+func (x *ChangeResult) GetLotIds() []string {
+	if x != nil {
+		return x.LotIds
+	}
+	return nil
+}
+
+func (x *ChangeResult) GetApproved() *ApprovedResult {
+	if x != nil {
+		return x.Approved
+	}
+	return nil
+}
+
+// ApprovedResult is what a command came to once a second person approved it.
+type ApprovedResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name, for example WriteOffStock.
+	Command string `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+	// Who gave it.
+	Requester string `protobuf:"bytes,2,opt,name=requester,proto3" json:"requester,omitempty"`
+	// What was made or moved.
+	//
+	// Types that are valid to be assigned to Result:
+	//
+	//	*ApprovedResult_Document
+	//	*ApprovedResult_Stock
+	//	*ApprovedResult_Change
+	Result        isApprovedResult_Result `protobuf_oneof:"result"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApprovedResult) Reset() {
+	*x = ApprovedResult{}
+	mi := &file_stockledger_v1_commands_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApprovedResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApprovedResult) ProtoMessage() {}
+
+func (x *ApprovedResult) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_commands_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApprovedResult.ProtoReflect.Descriptor instead.
+func (*ApprovedResult) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ApprovedResult) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *ApprovedResult) GetRequester() string {
+	if x != nil {
+		return x.Requester
+	}
+	return ""
+}
+
+func (x *ApprovedResult) GetResult() isApprovedResult_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *ApprovedResult) GetDocument() *DocumentResult {
+	if x != nil {
+		if x, ok := x.Result.(*ApprovedResult_Document); ok {
+			return x.Document
+		}
+	}
+	return nil
+}
+
+func (x *ApprovedResult) GetStock() *StockResult {
+	if x != nil {
+		if x, ok := x.Result.(*ApprovedResult_Stock); ok {
+			return x.Stock
+		}
+	}
+	return nil
+}
+
+func (x *ApprovedResult) GetChange() *ChangeResult {
+	if x != nil {
+		if x, ok := x.Result.(*ApprovedResult_Change); ok {
+			return x.Change
+		}
+	}
+	return nil
+}
+
+type isApprovedResult_Result interface {
+	isApprovedResult_Result()
+}
+
+type ApprovedResult_Document struct {
+	// As in Accepted.
+	Document *DocumentResult `protobuf:"bytes,10,opt,name=document,proto3,oneof"`
+}
+
+type ApprovedResult_Stock struct {
+	// As in Accepted.
+	Stock *StockResult `protobuf:"bytes,11,opt,name=stock,proto3,oneof"`
+}
+
+type ApprovedResult_Change struct {
+	// As in Accepted.
+	Change *ChangeResult `protobuf:"bytes,12,opt,name=change,proto3,oneof"`
+}
+
+func (*ApprovedResult_Document) isApprovedResult_Result() {}
+
+func (*ApprovedResult_Stock) isApprovedResult_Result() {}
+
+func (*ApprovedResult_Change) isApprovedResult_Result() {}
+
+// StockMove is units of one medicine at one location that went from one bucket
+// to another. A move between locations is two, through clearing.
+type StockMove struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The location.
+	LocationId string `protobuf:"bytes,1,opt,name=location_id,json=locationId,proto3" json:"location_id,omitempty"`
+	// The medicine.
+	MedicineId string `protobuf:"bytes,2,opt,name=medicine_id,json=medicineId,proto3" json:"medicine_id,omitempty"`
+	// The bucket that the units left.
+	From Bucket `protobuf:"varint,3,opt,name=from,proto3,enum=stockledger.v1.Bucket" json:"from,omitempty"`
+	// The bucket that they entered.
+	To Bucket `protobuf:"varint,4,opt,name=to,proto3,enum=stockledger.v1.Bucket" json:"to,omitempty"`
+	// The lots, in the order of the entries.
+	Lots          []*LotQuantity `protobuf:"bytes,5,rep,name=lots,proto3" json:"lots,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StockMove) Reset() {
+	*x = StockMove{}
+	mi := &file_stockledger_v1_commands_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StockMove) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StockMove) ProtoMessage() {}
+
+func (x *StockMove) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_commands_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StockMove.ProtoReflect.Descriptor instead.
+func (*StockMove) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *StockMove) GetLocationId() string {
+	if x != nil {
+		return x.LocationId
+	}
+	return ""
+}
+
+func (x *StockMove) GetMedicineId() string {
+	if x != nil {
+		return x.MedicineId
+	}
+	return ""
+}
+
+func (x *StockMove) GetFrom() Bucket {
+	if x != nil {
+		return x.From
+	}
+	return Bucket_BUCKET_UNSPECIFIED
+}
+
+func (x *StockMove) GetTo() Bucket {
+	if x != nil {
+		return x.To
+	}
+	return Bucket_BUCKET_UNSPECIFIED
+}
+
+func (x *StockMove) GetLots() []*LotQuantity {
+	if x != nil {
+		return x.Lots
+	}
+	return nil
+}
+
+// DocumentVersion is a document as a command left it.
+type DocumentVersion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is about.
+	Kind DocumentKind `protobuf:"varint,1,opt,name=kind,proto3,enum=stockledger.v1.DocumentKind" json:"kind,omitempty"`
+	// Its id: of a transfer, count, recall or approval its number, such as TR-17;
+	// of a loan its reference; of packs the medicine's id; of stock levels
+	// location|medicine; of an identifier subject|system|value; of a reversal the
+	// receipt's sequence; "policy" of the policy.
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// Its version, for conditional updates.
+	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DocumentVersion) Reset() {
+	*x = DocumentVersion{}
+	mi := &file_stockledger_v1_commands_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DocumentVersion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DocumentVersion) ProtoMessage() {}
+
+func (x *DocumentVersion) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_commands_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DocumentVersion.ProtoReflect.Descriptor instead.
+func (*DocumentVersion) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *DocumentVersion) GetKind() DocumentKind {
+	if x != nil {
+		return x.Kind
+	}
+	return DocumentKind_DOCUMENT_KIND_UNSPECIFIED
+}
+
+func (x *DocumentVersion) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *DocumentVersion) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
 
 // DocumentResult names the document that a command made or changed.
 type DocumentResult struct {
@@ -782,7 +1868,7 @@ type DocumentResult struct {
 
 func (x *DocumentResult) Reset() {
 	*x = DocumentResult{}
-	mi := &file_stockledger_v1_commands_proto_msgTypes[4]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -794,7 +1880,7 @@ func (x *DocumentResult) String() string {
 func (*DocumentResult) ProtoMessage() {}
 
 func (x *DocumentResult) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_commands_proto_msgTypes[4]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -807,7 +1893,7 @@ func (x *DocumentResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DocumentResult.ProtoReflect.Descriptor instead.
 func (*DocumentResult) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{4}
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DocumentResult) GetId() string {
@@ -843,7 +1929,7 @@ type StockResult struct {
 
 func (x *StockResult) Reset() {
 	*x = StockResult{}
-	mi := &file_stockledger_v1_commands_proto_msgTypes[5]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -855,7 +1941,7 @@ func (x *StockResult) String() string {
 func (*StockResult) ProtoMessage() {}
 
 func (x *StockResult) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_commands_proto_msgTypes[5]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -868,7 +1954,7 @@ func (x *StockResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StockResult.ProtoReflect.Descriptor instead.
 func (*StockResult) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{5}
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StockResult) GetLocationId() string {
@@ -927,7 +2013,7 @@ type Rejected struct {
 
 func (x *Rejected) Reset() {
 	*x = Rejected{}
-	mi := &file_stockledger_v1_commands_proto_msgTypes[6]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -939,7 +2025,7 @@ func (x *Rejected) String() string {
 func (*Rejected) ProtoMessage() {}
 
 func (x *Rejected) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_commands_proto_msgTypes[6]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -952,7 +2038,7 @@ func (x *Rejected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejected.ProtoReflect.Descriptor instead.
 func (*Rejected) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{6}
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Rejected) GetCode() string {
@@ -1006,7 +2092,7 @@ type CommandResult struct {
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_stockledger_v1_commands_proto_msgTypes[7]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1018,7 +2104,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_commands_proto_msgTypes[7]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1031,7 +2117,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{7}
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CommandResult) GetVerdict() isCommandResult_Verdict {
@@ -1093,7 +2179,7 @@ type CreateClinic struct {
 
 func (x *CreateClinic) Reset() {
 	*x = CreateClinic{}
-	mi := &file_stockledger_v1_commands_proto_msgTypes[8]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1105,7 +2191,7 @@ func (x *CreateClinic) String() string {
 func (*CreateClinic) ProtoMessage() {}
 
 func (x *CreateClinic) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_commands_proto_msgTypes[8]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1118,7 +2204,7 @@ func (x *CreateClinic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClinic.ProtoReflect.Descriptor instead.
 func (*CreateClinic) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{8}
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CreateClinic) GetName() string {
@@ -1163,7 +2249,7 @@ type UpdateClinic struct {
 
 func (x *UpdateClinic) Reset() {
 	*x = UpdateClinic{}
-	mi := &file_stockledger_v1_commands_proto_msgTypes[9]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1175,7 +2261,7 @@ func (x *UpdateClinic) String() string {
 func (*UpdateClinic) ProtoMessage() {}
 
 func (x *UpdateClinic) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_commands_proto_msgTypes[9]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1188,7 +2274,7 @@ func (x *UpdateClinic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClinic.ProtoReflect.Descriptor instead.
 func (*UpdateClinic) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{9}
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UpdateClinic) GetName() string {
@@ -1246,7 +2332,7 @@ type DeactivateClinic struct {
 
 func (x *DeactivateClinic) Reset() {
 	*x = DeactivateClinic{}
-	mi := &file_stockledger_v1_commands_proto_msgTypes[10]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1258,7 +2344,7 @@ func (x *DeactivateClinic) String() string {
 func (*DeactivateClinic) ProtoMessage() {}
 
 func (x *DeactivateClinic) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_commands_proto_msgTypes[10]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1271,7 +2357,7 @@ func (x *DeactivateClinic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeactivateClinic.ProtoReflect.Descriptor instead.
 func (*DeactivateClinic) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{10}
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DeactivateClinic) GetReasonCode() string {
@@ -1303,7 +2389,7 @@ type CreateLocation struct {
 
 func (x *CreateLocation) Reset() {
 	*x = CreateLocation{}
-	mi := &file_stockledger_v1_commands_proto_msgTypes[11]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1315,7 +2401,7 @@ func (x *CreateLocation) String() string {
 func (*CreateLocation) ProtoMessage() {}
 
 func (x *CreateLocation) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_commands_proto_msgTypes[11]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1328,7 +2414,7 @@ func (x *CreateLocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateLocation.ProtoReflect.Descriptor instead.
 func (*CreateLocation) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{11}
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CreateLocation) GetLocationId() string {
@@ -1373,7 +2459,7 @@ type UpdateLocation struct {
 
 func (x *UpdateLocation) Reset() {
 	*x = UpdateLocation{}
-	mi := &file_stockledger_v1_commands_proto_msgTypes[12]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1385,7 +2471,7 @@ func (x *UpdateLocation) String() string {
 func (*UpdateLocation) ProtoMessage() {}
 
 func (x *UpdateLocation) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_commands_proto_msgTypes[12]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1398,7 +2484,7 @@ func (x *UpdateLocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateLocation.ProtoReflect.Descriptor instead.
 func (*UpdateLocation) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{12}
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UpdateLocation) GetLocationId() string {
@@ -1458,7 +2544,7 @@ type DeactivateLocation struct {
 
 func (x *DeactivateLocation) Reset() {
 	*x = DeactivateLocation{}
-	mi := &file_stockledger_v1_commands_proto_msgTypes[13]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1470,7 +2556,7 @@ func (x *DeactivateLocation) String() string {
 func (*DeactivateLocation) ProtoMessage() {}
 
 func (x *DeactivateLocation) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_commands_proto_msgTypes[13]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1483,7 +2569,7 @@ func (x *DeactivateLocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeactivateLocation.ProtoReflect.Descriptor instead.
 func (*DeactivateLocation) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{13}
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DeactivateLocation) GetLocationId() string {
@@ -1525,14 +2611,18 @@ type AddMedicine struct {
 	// The WHO's code, for example J01CA04.
 	AtcCode string `protobuf:"bytes,6,opt,name=atc_code,json=atcCode,proto3" json:"atc_code,omitempty"`
 	// The clinic's own grouping.
-	Category      string `protobuf:"bytes,7,opt,name=category,proto3" json:"category,omitempty"`
+	Category string `protobuf:"bytes,7,opt,name=category,proto3" json:"category,omitempty"`
+	// Groups the medicines that the law controls alike, for example schedule-2: a
+	// code without spaces; empty for the others. The clinic's policy has rules
+	// for each class.
+	ControlClass  string `protobuf:"bytes,8,opt,name=control_class,json=controlClass,proto3" json:"control_class,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AddMedicine) Reset() {
 	*x = AddMedicine{}
-	mi := &file_stockledger_v1_commands_proto_msgTypes[14]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1544,7 +2634,7 @@ func (x *AddMedicine) String() string {
 func (*AddMedicine) ProtoMessage() {}
 
 func (x *AddMedicine) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_commands_proto_msgTypes[14]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1557,7 +2647,7 @@ func (x *AddMedicine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddMedicine.ProtoReflect.Descriptor instead.
 func (*AddMedicine) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{14}
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AddMedicine) GetMedicineId() string {
@@ -1609,6 +2699,13 @@ func (x *AddMedicine) GetCategory() string {
 	return ""
 }
 
+func (x *AddMedicine) GetControlClass() string {
+	if x != nil {
+		return x.ControlClass
+	}
+	return ""
+}
+
 // UpdateMedicine changes the fields that update_mask names.
 type UpdateMedicine struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1629,17 +2726,19 @@ type UpdateMedicine struct {
 	// True reactivates a deactivated medicine.
 	Active bool `protobuf:"varint,8,opt,name=active,proto3" json:"active,omitempty"`
 	// The fields to change: name, base_unit, strength, form, atc_code, category,
-	// active.
+	// active, control_class.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,9,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// The version that the caller read; empty updates any version.
-	Etag          string `protobuf:"bytes,10,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,10,opt,name=etag,proto3" json:"etag,omitempty"`
+	// As in AddMedicine.
+	ControlClass  string `protobuf:"bytes,11,opt,name=control_class,json=controlClass,proto3" json:"control_class,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateMedicine) Reset() {
 	*x = UpdateMedicine{}
-	mi := &file_stockledger_v1_commands_proto_msgTypes[15]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1651,7 +2750,7 @@ func (x *UpdateMedicine) String() string {
 func (*UpdateMedicine) ProtoMessage() {}
 
 func (x *UpdateMedicine) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_commands_proto_msgTypes[15]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1664,7 +2763,7 @@ func (x *UpdateMedicine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateMedicine.ProtoReflect.Descriptor instead.
 func (*UpdateMedicine) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{15}
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UpdateMedicine) GetMedicineId() string {
@@ -1737,6 +2836,13 @@ func (x *UpdateMedicine) GetEtag() string {
 	return ""
 }
 
+func (x *UpdateMedicine) GetControlClass() string {
+	if x != nil {
+		return x.ControlClass
+	}
+	return ""
+}
+
 // DeactivateMedicine ends a medicine of which no stock remains.
 type DeactivateMedicine struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1752,7 +2858,7 @@ type DeactivateMedicine struct {
 
 func (x *DeactivateMedicine) Reset() {
 	*x = DeactivateMedicine{}
-	mi := &file_stockledger_v1_commands_proto_msgTypes[16]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1764,7 +2870,7 @@ func (x *DeactivateMedicine) String() string {
 func (*DeactivateMedicine) ProtoMessage() {}
 
 func (x *DeactivateMedicine) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_commands_proto_msgTypes[16]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1777,7 +2883,7 @@ func (x *DeactivateMedicine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeactivateMedicine.ProtoReflect.Descriptor instead.
 func (*DeactivateMedicine) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{16}
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DeactivateMedicine) GetMedicineId() string {
@@ -1807,7 +2913,7 @@ type RegisterLot struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Up to 64 letters, digits, dots and hyphens; empty has one made.
 	LotId string `protobuf:"bytes,1,opt,name=lot_id,json=lotId,proto3" json:"lot_id,omitempty"`
-	// The medicine.
+	// The medicine; a reference.
 	MedicineId string `protobuf:"bytes,2,opt,name=medicine_id,json=medicineId,proto3" json:"medicine_id,omitempty"`
 	// Needed where there is no GTIN; up to 200 bytes.
 	Manufacturer string `protobuf:"bytes,3,opt,name=manufacturer,proto3" json:"manufacturer,omitempty"`
@@ -1823,7 +2929,7 @@ type RegisterLot struct {
 
 func (x *RegisterLot) Reset() {
 	*x = RegisterLot{}
-	mi := &file_stockledger_v1_commands_proto_msgTypes[17]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1835,7 +2941,7 @@ func (x *RegisterLot) String() string {
 func (*RegisterLot) ProtoMessage() {}
 
 func (x *RegisterLot) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_commands_proto_msgTypes[17]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1848,7 +2954,7 @@ func (x *RegisterLot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterLot.ProtoReflect.Descriptor instead.
 func (*RegisterLot) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{17}
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RegisterLot) GetLotId() string {
@@ -1918,7 +3024,7 @@ type UpdateLot struct {
 
 func (x *UpdateLot) Reset() {
 	*x = UpdateLot{}
-	mi := &file_stockledger_v1_commands_proto_msgTypes[18]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1930,7 +3036,7 @@ func (x *UpdateLot) String() string {
 func (*UpdateLot) ProtoMessage() {}
 
 func (x *UpdateLot) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_commands_proto_msgTypes[18]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1943,7 +3049,7 @@ func (x *UpdateLot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateLot.ProtoReflect.Descriptor instead.
 func (*UpdateLot) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{18}
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UpdateLot) GetLotId() string {
@@ -2017,7 +3123,7 @@ type DeactivateLot struct {
 
 func (x *DeactivateLot) Reset() {
 	*x = DeactivateLot{}
-	mi := &file_stockledger_v1_commands_proto_msgTypes[19]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2029,7 +3135,7 @@ func (x *DeactivateLot) String() string {
 func (*DeactivateLot) ProtoMessage() {}
 
 func (x *DeactivateLot) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_commands_proto_msgTypes[19]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2042,7 +3148,7 @@ func (x *DeactivateLot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeactivateLot.ProtoReflect.Descriptor instead.
 func (*DeactivateLot) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{19}
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeactivateLot) GetLotId() string {
@@ -2070,23 +3176,26 @@ func (x *DeactivateLot) GetEtag() string {
 // clinic is refused.
 type ReceiveStock struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where to.
+	// Where to; a reference.
 	LocationId string `protobuf:"bytes,1,opt,name=location_id,json=locationId,proto3" json:"location_id,omitempty"`
-	// Which lot.
+	// Which lot; a reference.
 	LotId string `protobuf:"bytes,2,opt,name=lot_id,json=lotId,proto3" json:"lot_id,omitempty"`
-	// Base units, 1 to 2^53.
+	// Base units, or packs, 1 to 2^53.
 	Quantity int64 `protobuf:"varint,3,opt,name=quantity,proto3" json:"quantity,omitempty"`
-	// Who delivered, up to 200 bytes.
+	// Who delivered, up to 200 bytes: a name, or a reference to one.
 	Supplier string `protobuf:"bytes,4,opt,name=supplier,proto3" json:"supplier,omitempty"`
 	// The delivery note or order: a code without spaces.
-	Reference     string `protobuf:"bytes,5,opt,name=reference,proto3" json:"reference,omitempty"`
+	Reference string `protobuf:"bytes,5,opt,name=reference,proto3" json:"reference,omitempty"`
+	// What the quantity counts: the name of one of the medicine's packs; empty:
+	// base units, or whole scans where the lot or medicine was scanned.
+	Pack          string `protobuf:"bytes,6,opt,name=pack,proto3" json:"pack,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReceiveStock) Reset() {
 	*x = ReceiveStock{}
-	mi := &file_stockledger_v1_commands_proto_msgTypes[20]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2098,7 +3207,7 @@ func (x *ReceiveStock) String() string {
 func (*ReceiveStock) ProtoMessage() {}
 
 func (x *ReceiveStock) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_commands_proto_msgTypes[20]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2111,7 +3220,7 @@ func (x *ReceiveStock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiveStock.ProtoReflect.Descriptor instead.
 func (*ReceiveStock) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{20}
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReceiveStock) GetLocationId() string {
@@ -2149,31 +3258,115 @@ func (x *ReceiveStock) GetReference() string {
 	return ""
 }
 
+func (x *ReceiveStock) GetPack() string {
+	if x != nil {
+		return x.Pack
+	}
+	return ""
+}
+
+// ReverseReceipt takes back a receipt that was entered wrong, or a part of it.
+// The receipt itself stays in the journal, as everything does.
+type ReverseReceipt struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sequence of the ReceiveStock.
+	Sequence int64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// Base units, up to 2^53; 0: all that was not reversed before.
+	Quantity int64 `protobuf:"varint,2,opt,name=quantity,proto3" json:"quantity,omitempty"`
+	// Why: a code without spaces.
+	ReasonCode string `protobuf:"bytes,3,opt,name=reason_code,json=reasonCode,proto3" json:"reason_code,omitempty"`
+	// The corrected delivery note, for example: a code without spaces.
+	Reference     string `protobuf:"bytes,4,opt,name=reference,proto3" json:"reference,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReverseReceipt) Reset() {
+	*x = ReverseReceipt{}
+	mi := &file_stockledger_v1_commands_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReverseReceipt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReverseReceipt) ProtoMessage() {}
+
+func (x *ReverseReceipt) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_commands_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReverseReceipt.ProtoReflect.Descriptor instead.
+func (*ReverseReceipt) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ReverseReceipt) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *ReverseReceipt) GetQuantity() int64 {
+	if x != nil {
+		return x.Quantity
+	}
+	return 0
+}
+
+func (x *ReverseReceipt) GetReasonCode() string {
+	if x != nil {
+		return x.ReasonCode
+	}
+	return ""
+}
+
+func (x *ReverseReceipt) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
 // ReserveStock holds units until a deadline, first expired first, over as many
 // lots as it takes. Expired and barred lots are passed over.
 type ReserveStock struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where.
+	// Where; a reference.
 	LocationId string `protobuf:"bytes,1,opt,name=location_id,json=locationId,proto3" json:"location_id,omitempty"`
-	// What.
+	// What; a reference.
 	MedicineId string `protobuf:"bytes,2,opt,name=medicine_id,json=medicineId,proto3" json:"medicine_id,omitempty"`
-	// Only this lot; empty: any.
+	// Only this lot; a reference; empty: any.
 	LotId string `protobuf:"bytes,3,opt,name=lot_id,json=lotId,proto3" json:"lot_id,omitempty"`
-	// Base units, 1 to 2^53.
+	// Base units, or packs, 1 to 2^53.
 	Quantity int64 `protobuf:"varint,4,opt,name=quantity,proto3" json:"quantity,omitempty"`
 	// What for: a code without spaces or patients' names.
 	ReasonCode string `protobuf:"bytes,5,opt,name=reason_code,json=reasonCode,proto3" json:"reason_code,omitempty"`
 	// The last moment at which the hold can be issued; in the future.
 	Deadline *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	// Only lots that are usable until this day.
-	LastsUntil    *date.Date `protobuf:"bytes,7,opt,name=lasts_until,json=lastsUntil,proto3" json:"lasts_until,omitempty"`
+	LastsUntil *date.Date `protobuf:"bytes,7,opt,name=lasts_until,json=lastsUntil,proto3" json:"lasts_until,omitempty"`
+	// What the quantity counts: the name of one of the medicine's packs; empty:
+	// base units, or whole scans where the lot or medicine was scanned.
+	Pack          string `protobuf:"bytes,8,opt,name=pack,proto3" json:"pack,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReserveStock) Reset() {
 	*x = ReserveStock{}
-	mi := &file_stockledger_v1_commands_proto_msgTypes[21]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2185,7 +3378,7 @@ func (x *ReserveStock) String() string {
 func (*ReserveStock) ProtoMessage() {}
 
 func (x *ReserveStock) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_commands_proto_msgTypes[21]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2198,7 +3391,7 @@ func (x *ReserveStock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveStock.ProtoReflect.Descriptor instead.
 func (*ReserveStock) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{21}
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReserveStock) GetLocationId() string {
@@ -2250,6 +3443,13 @@ func (x *ReserveStock) GetLastsUntil() *date.Date {
 	return nil
 }
 
+func (x *ReserveStock) GetPack() string {
+	if x != nil {
+		return x.Pack
+	}
+	return ""
+}
+
 // ReleaseStock gives up a hold, or a part of it.
 type ReleaseStock struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2265,7 +3465,7 @@ type ReleaseStock struct {
 
 func (x *ReleaseStock) Reset() {
 	*x = ReleaseStock{}
-	mi := &file_stockledger_v1_commands_proto_msgTypes[22]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +3477,7 @@ func (x *ReleaseStock) String() string {
 func (*ReleaseStock) ProtoMessage() {}
 
 func (x *ReleaseStock) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_commands_proto_msgTypes[22]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +3490,7 @@ func (x *ReleaseStock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseStock.ProtoReflect.Descriptor instead.
 func (*ReleaseStock) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{22}
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReleaseStock) GetHoldId() string {
@@ -2326,7 +3526,7 @@ type ExpireReservation struct {
 
 func (x *ExpireReservation) Reset() {
 	*x = ExpireReservation{}
-	mi := &file_stockledger_v1_commands_proto_msgTypes[23]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2338,7 +3538,7 @@ func (x *ExpireReservation) String() string {
 func (*ExpireReservation) ProtoMessage() {}
 
 func (x *ExpireReservation) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_commands_proto_msgTypes[23]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2351,7 +3551,7 @@ func (x *ExpireReservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpireReservation.ProtoReflect.Descriptor instead.
 func (*ExpireReservation) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{23}
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ExpireReservation) GetHoldId() string {
@@ -2367,25 +3567,28 @@ type IssueStock struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The hold to draw on. Without one, name location and medicine.
 	HoldId string `protobuf:"bytes,1,opt,name=hold_id,json=holdId,proto3" json:"hold_id,omitempty"`
-	// Where, without a hold.
+	// Where, without a hold; a reference.
 	LocationId string `protobuf:"bytes,2,opt,name=location_id,json=locationId,proto3" json:"location_id,omitempty"`
-	// What, without a hold.
+	// What, without a hold; a reference.
 	MedicineId string `protobuf:"bytes,3,opt,name=medicine_id,json=medicineId,proto3" json:"medicine_id,omitempty"`
-	// Only this lot, without a hold; empty: any.
+	// Only this lot, without a hold; a reference; empty: any.
 	LotId string `protobuf:"bytes,4,opt,name=lot_id,json=lotId,proto3" json:"lot_id,omitempty"`
-	// Base units; with a hold, 0 means all that is left.
+	// Base units, or packs; with a hold, 0 means all that is left.
 	Quantity int64 `protobuf:"varint,5,opt,name=quantity,proto3" json:"quantity,omitempty"`
 	// Who uses it, for example a ward: a code without spaces or patients' names.
 	Recipient string `protobuf:"bytes,6,opt,name=recipient,proto3" json:"recipient,omitempty"`
 	// What for: a code without spaces.
-	ReasonCode    string `protobuf:"bytes,7,opt,name=reason_code,json=reasonCode,proto3" json:"reason_code,omitempty"`
+	ReasonCode string `protobuf:"bytes,7,opt,name=reason_code,json=reasonCode,proto3" json:"reason_code,omitempty"`
+	// What the quantity counts: the name of one of the medicine's packs; empty:
+	// base units, or whole scans where the lot or medicine was scanned.
+	Pack          string `protobuf:"bytes,8,opt,name=pack,proto3" json:"pack,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *IssueStock) Reset() {
 	*x = IssueStock{}
-	mi := &file_stockledger_v1_commands_proto_msgTypes[24]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2397,7 +3600,7 @@ func (x *IssueStock) String() string {
 func (*IssueStock) ProtoMessage() {}
 
 func (x *IssueStock) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_commands_proto_msgTypes[24]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2410,7 +3613,7 @@ func (x *IssueStock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueStock.ProtoReflect.Descriptor instead.
 func (*IssueStock) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{24}
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *IssueStock) GetHoldId() string {
@@ -2462,26 +3665,36 @@ func (x *IssueStock) GetReasonCode() string {
 	return ""
 }
 
+func (x *IssueStock) GetPack() string {
+	if x != nil {
+		return x.Pack
+	}
+	return ""
+}
+
 // AdjustStock corrects the available units of a lot at a location.
 type AdjustStock struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where.
+	// Where; a reference.
 	LocationId string `protobuf:"bytes,1,opt,name=location_id,json=locationId,proto3" json:"location_id,omitempty"`
-	// Which lot.
+	// Which lot; a reference.
 	LotId string `protobuf:"bytes,2,opt,name=lot_id,json=lotId,proto3" json:"lot_id,omitempty"`
 	// Which way.
 	Direction AdjustmentDirection `protobuf:"varint,3,opt,name=direction,proto3,enum=stockledger.v1.AdjustmentDirection" json:"direction,omitempty"`
-	// Base units, 1 to 2^53.
+	// Base units, or packs, 1 to 2^53.
 	Quantity int64 `protobuf:"varint,4,opt,name=quantity,proto3" json:"quantity,omitempty"`
 	// Why: a code without spaces.
-	ReasonCode    string `protobuf:"bytes,5,opt,name=reason_code,json=reasonCode,proto3" json:"reason_code,omitempty"`
+	ReasonCode string `protobuf:"bytes,5,opt,name=reason_code,json=reasonCode,proto3" json:"reason_code,omitempty"`
+	// What the quantity counts: the name of one of the medicine's packs; empty:
+	// base units, or whole scans where the lot or medicine was scanned.
+	Pack          string `protobuf:"bytes,6,opt,name=pack,proto3" json:"pack,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AdjustStock) Reset() {
 	*x = AdjustStock{}
-	mi := &file_stockledger_v1_commands_proto_msgTypes[25]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2493,7 +3706,7 @@ func (x *AdjustStock) String() string {
 func (*AdjustStock) ProtoMessage() {}
 
 func (x *AdjustStock) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_commands_proto_msgTypes[25]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2506,7 +3719,7 @@ func (x *AdjustStock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdjustStock.ProtoReflect.Descriptor instead.
 func (*AdjustStock) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{25}
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AdjustStock) GetLocationId() string {
@@ -2544,27 +3757,39 @@ func (x *AdjustStock) GetReasonCode() string {
 	return ""
 }
 
-// WriteOffStock takes available units of a lot out as wasted: expired, broken,
+func (x *AdjustStock) GetPack() string {
+	if x != nil {
+		return x.Pack
+	}
+	return ""
+}
+
+// WriteOffStock takes units of a lot out as wasted: expired, broken,
 // contaminated. Expired lots are its main business.
 type WriteOffStock struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where.
+	// Where; a reference.
 	LocationId string `protobuf:"bytes,1,opt,name=location_id,json=locationId,proto3" json:"location_id,omitempty"`
-	// Which lot.
+	// Which lot; a reference.
 	LotId string `protobuf:"bytes,2,opt,name=lot_id,json=lotId,proto3" json:"lot_id,omitempty"`
-	// Base units, 1 to 2^53.
+	// Base units, or packs, 1 to 2^53.
 	Quantity int64 `protobuf:"varint,3,opt,name=quantity,proto3" json:"quantity,omitempty"`
 	// Why: a code without spaces.
 	ReasonCode string `protobuf:"bytes,4,opt,name=reason_code,json=reasonCode,proto3" json:"reason_code,omitempty"`
 	// The certificate of destruction, for example: a code without spaces.
-	Reference     string `protobuf:"bytes,5,opt,name=reference,proto3" json:"reference,omitempty"`
+	Reference string `protobuf:"bytes,5,opt,name=reference,proto3" json:"reference,omitempty"`
+	// Whether the units come out of quarantine instead of the shelf.
+	FromQuarantine bool `protobuf:"varint,6,opt,name=from_quarantine,json=fromQuarantine,proto3" json:"from_quarantine,omitempty"`
+	// What the quantity counts: the name of one of the medicine's packs; empty:
+	// base units, or whole scans where the lot or medicine was scanned.
+	Pack          string `protobuf:"bytes,7,opt,name=pack,proto3" json:"pack,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WriteOffStock) Reset() {
 	*x = WriteOffStock{}
-	mi := &file_stockledger_v1_commands_proto_msgTypes[26]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2576,7 +3801,7 @@ func (x *WriteOffStock) String() string {
 func (*WriteOffStock) ProtoMessage() {}
 
 func (x *WriteOffStock) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_commands_proto_msgTypes[26]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2589,7 +3814,7 @@ func (x *WriteOffStock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteOffStock.ProtoReflect.Descriptor instead.
 func (*WriteOffStock) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{26}
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *WriteOffStock) GetLocationId() string {
@@ -2627,29 +3852,48 @@ func (x *WriteOffStock) GetReference() string {
 	return ""
 }
 
-// ReturnToSupplier gives available units of a lot back to who delivered them,
-// expired or not.
+func (x *WriteOffStock) GetFromQuarantine() bool {
+	if x != nil {
+		return x.FromQuarantine
+	}
+	return false
+}
+
+func (x *WriteOffStock) GetPack() string {
+	if x != nil {
+		return x.Pack
+	}
+	return ""
+}
+
+// ReturnToSupplier gives units of a lot back to who delivered them, expired,
+// barred or not.
 type ReturnToSupplier struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where.
+	// Where; a reference.
 	LocationId string `protobuf:"bytes,1,opt,name=location_id,json=locationId,proto3" json:"location_id,omitempty"`
-	// Which lot.
+	// Which lot; a reference.
 	LotId string `protobuf:"bytes,2,opt,name=lot_id,json=lotId,proto3" json:"lot_id,omitempty"`
-	// Base units, 1 to 2^53.
+	// Base units, or packs, 1 to 2^53.
 	Quantity int64 `protobuf:"varint,3,opt,name=quantity,proto3" json:"quantity,omitempty"`
 	// Why: a code without spaces.
 	ReasonCode string `protobuf:"bytes,4,opt,name=reason_code,json=reasonCode,proto3" json:"reason_code,omitempty"`
-	// Who gets it back, up to 200 bytes.
+	// Who gets it back, up to 200 bytes: a name, or a reference to one.
 	Supplier string `protobuf:"bytes,5,opt,name=supplier,proto3" json:"supplier,omitempty"`
 	// The return note: a code without spaces.
-	Reference     string `protobuf:"bytes,6,opt,name=reference,proto3" json:"reference,omitempty"`
+	Reference string `protobuf:"bytes,6,opt,name=reference,proto3" json:"reference,omitempty"`
+	// Whether the units come out of quarantine instead of the shelf.
+	FromQuarantine bool `protobuf:"varint,7,opt,name=from_quarantine,json=fromQuarantine,proto3" json:"from_quarantine,omitempty"`
+	// What the quantity counts: the name of one of the medicine's packs; empty:
+	// base units, or whole scans where the lot or medicine was scanned.
+	Pack          string `protobuf:"bytes,8,opt,name=pack,proto3" json:"pack,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReturnToSupplier) Reset() {
 	*x = ReturnToSupplier{}
-	mi := &file_stockledger_v1_commands_proto_msgTypes[27]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2661,7 +3905,7 @@ func (x *ReturnToSupplier) String() string {
 func (*ReturnToSupplier) ProtoMessage() {}
 
 func (x *ReturnToSupplier) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_commands_proto_msgTypes[27]
+	mi := &file_stockledger_v1_commands_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2674,7 +3918,7 @@ func (x *ReturnToSupplier) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReturnToSupplier.ProtoReflect.Descriptor instead.
 func (*ReturnToSupplier) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{27}
+	return file_stockledger_v1_commands_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ReturnToSupplier) GetLocationId() string {
@@ -2719,15 +3963,31 @@ func (x *ReturnToSupplier) GetReference() string {
 	return ""
 }
 
+func (x *ReturnToSupplier) GetFromQuarantine() bool {
+	if x != nil {
+		return x.FromQuarantine
+	}
+	return false
+}
+
+func (x *ReturnToSupplier) GetPack() string {
+	if x != nil {
+		return x.Pack
+	}
+	return ""
+}
+
 var File_stockledger_v1_commands_proto protoreflect.FileDescriptor
 
 const file_stockledger_v1_commands_proto_rawDesc = "" +
 	"\n" +
-	"\x1dstockledger/v1/commands.proto\x12\x0estockledger.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16google/type/date.proto\x1a\x1bstockledger/v1/common.proto\x1a\x1cstockledger/v1/options.proto\"\xc4\f\n" +
+	"\x1dstockledger/v1/commands.proto\x12\x0estockledger.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16google/type/date.proto\x1a\x1estockledger/v1/approvals.proto\x1a\x1bstockledger/v1/common.proto\x1a stockledger/v1/conversions.proto\x1a\x1bstockledger/v1/counts.proto\x1a stockledger/v1/identifiers.proto\x1a\x1bstockledger/v1/levels.proto\x1a\x1astockledger/v1/loans.proto\x1a\x1cstockledger/v1/options.proto\x1a\x1astockledger/v1/packs.proto\x1a\x1cstockledger/v1/recalls.proto\x1a\x1estockledger/v1/transfers.proto\"\xbc\x1e\n" +
 	"\aCommand\x12<\n" +
 	"\x0fidempotency_key\x18\x01 \x01(\tB\x13\xbaH\x10r\x0e\x10\x01\x18@2\b^[ -~]+$R\x0eidempotencyKey\x12;\n" +
 	"\voccurred_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"occurredAt\x12C\n" +
+	"occurredAt\x121\n" +
+	"\rwitness_token\x18\x03 \x01(\tB\f\xbaH\x06r\x04(\x80\x80\x01\x80\x01\x01R\fwitnessToken\x121\n" +
+	"\x10late_reason_code\x18\x04 \x01(\tB\a\xbaH\x04r\x02(@R\x0elateReasonCode\x12C\n" +
 	"\rcreate_clinic\x18\n" +
 	" \x01(\v2\x1c.stockledger.v1.CreateClinicH\x00R\fcreateClinic\x12C\n" +
 	"\rupdate_clinic\x18\v \x01(\v2\x1c.stockledger.v1.UpdateClinicH\x00R\fupdateClinic\x12O\n" +
@@ -2741,7 +4001,12 @@ const file_stockledger_v1_commands_proto_rawDesc = "" +
 	"\fregister_lot\x18\x13 \x01(\v2\x1b.stockledger.v1.RegisterLotH\x00R\vregisterLot\x12:\n" +
 	"\n" +
 	"update_lot\x18\x14 \x01(\v2\x19.stockledger.v1.UpdateLotH\x00R\tupdateLot\x12F\n" +
-	"\x0edeactivate_lot\x18\x15 \x01(\v2\x1d.stockledger.v1.DeactivateLotH\x00R\rdeactivateLot\x12C\n" +
+	"\x0edeactivate_lot\x18\x15 \x01(\v2\x1d.stockledger.v1.DeactivateLotH\x00R\rdeactivateLot\x127\n" +
+	"\tset_packs\x18\x16 \x01(\v2\x18.stockledger.v1.SetPacksH\x00R\bsetPacks\x12F\n" +
+	"\x0eadd_identifier\x18\x17 \x01(\v2\x1d.stockledger.v1.AddIdentifierH\x00R\raddIdentifier\x12O\n" +
+	"\x11remove_identifier\x18\x18 \x01(\v2 .stockledger.v1.RemoveIdentifierH\x00R\x10removeIdentifier\x12:\n" +
+	"\n" +
+	"set_policy\x18\x19 \x01(\v2\x19.stockledger.v1.SetPolicyH\x00R\tsetPolicy\x12C\n" +
 	"\rreceive_stock\x18\x1e \x01(\v2\x1c.stockledger.v1.ReceiveStockH\x00R\freceiveStock\x12C\n" +
 	"\rreserve_stock\x18\x1f \x01(\v2\x1c.stockledger.v1.ReserveStockH\x00R\freserveStock\x12C\n" +
 	"\rrelease_stock\x18  \x01(\v2\x1c.stockledger.v1.ReleaseStockH\x00R\freleaseStock\x12R\n" +
@@ -2750,21 +4015,93 @@ const file_stockledger_v1_commands_proto_rawDesc = "" +
 	"issueStock\x12@\n" +
 	"\fadjust_stock\x18# \x01(\v2\x1b.stockledger.v1.AdjustStockH\x00R\vadjustStock\x12G\n" +
 	"\x0fwrite_off_stock\x18$ \x01(\v2\x1d.stockledger.v1.WriteOffStockH\x00R\rwriteOffStock\x12P\n" +
-	"\x12return_to_supplier\x18% \x01(\v2 .stockledger.v1.ReturnToSupplierH\x00R\x10returnToSupplierB\r\n" +
+	"\x12return_to_supplier\x18% \x01(\v2 .stockledger.v1.ReturnToSupplierH\x00R\x10returnToSupplier\x12I\n" +
+	"\x0freverse_receipt\x18& \x01(\v2\x1e.stockledger.v1.ReverseReceiptH\x00R\x0ereverseReceipt\x12S\n" +
+	"\x13update_stock_levels\x18' \x01(\v2!.stockledger.v1.UpdateStockLevelsH\x00R\x11updateStockLevels\x12=\n" +
+	"\vstart_count\x18( \x01(\v2\x1a.stockledger.v1.StartCountH\x00R\n" +
+	"startCount\x12@\n" +
+	"\frecord_count\x18) \x01(\v2\x1b.stockledger.v1.RecordCountH\x00R\vrecordCount\x12F\n" +
+	"\x0ecomplete_count\x18* \x01(\v2\x1d.stockledger.v1.CompleteCountH\x00R\rcompleteCount\x12@\n" +
+	"\fcancel_count\x18+ \x01(\v2\x1b.stockledger.v1.CancelCountH\x00R\vcancelCount\x12C\n" +
+	"\rconvert_stock\x18, \x01(\v2\x1c.stockledger.v1.ConvertStockH\x00R\fconvertStock\x12F\n" +
+	"\x0eopen_container\x18- \x01(\v2\x1d.stockledger.v1.OpenContainerH\x00R\ropenContainer\x12F\n" +
+	"\x0equarantine_lot\x18. \x01(\v2\x1d.stockledger.v1.QuarantineLotH\x00R\rquarantineLot\x12=\n" +
+	"\vrelease_lot\x18/ \x01(\v2\x1a.stockledger.v1.ReleaseLotH\x00R\n" +
+	"releaseLot\x12:\n" +
+	"\n" +
+	"recall_lot\x180 \x01(\v2\x19.stockledger.v1.RecallLotH\x00R\trecallLot\x12I\n" +
+	"\x0fcontinue_recall\x181 \x01(\v2\x1e.stockledger.v1.ContinueRecallH\x00R\x0econtinueRecall\x12=\n" +
+	"\vlift_recall\x182 \x01(\v2\x1a.stockledger.v1.LiftRecallH\x00R\n" +
+	"liftRecall\x12F\n" +
+	"\x0etransfer_stock\x183 \x01(\v2\x1d.stockledger.v1.TransferStockH\x00R\rtransferStock\x12L\n" +
+	"\x10approve_transfer\x184 \x01(\v2\x1f.stockledger.v1.ApproveTransferH\x00R\x0fapproveTransfer\x12I\n" +
+	"\x0freject_transfer\x185 \x01(\v2\x1e.stockledger.v1.RejectTransferH\x00R\x0erejectTransfer\x12I\n" +
+	"\x0fcancel_transfer\x186 \x01(\v2\x1e.stockledger.v1.CancelTransferH\x00R\x0ecancelTransfer\x12O\n" +
+	"\x11dispatch_transfer\x187 \x01(\v2 .stockledger.v1.DispatchTransferH\x00R\x10dispatchTransfer\x12L\n" +
+	"\x10receive_transfer\x188 \x01(\v2\x1f.stockledger.v1.ReceiveTransferH\x00R\x0freceiveTransfer\x12O\n" +
+	"\x11complete_transfer\x189 \x01(\v2 .stockledger.v1.CompleteTransferH\x00R\x10completeTransfer\x12:\n" +
+	"\n" +
+	"lend_stock\x18: \x01(\v2\x19.stockledger.v1.LendStockH\x00R\tlendStock\x12@\n" +
+	"\fborrow_stock\x18; \x01(\v2\x1b.stockledger.v1.BorrowStockH\x00R\vborrowStock\x12:\n" +
+	"\n" +
+	"repay_loan\x18< \x01(\v2\x19.stockledger.v1.RepayLoanH\x00R\trepayLoan\x12O\n" +
+	"\x11receive_repayment\x18= \x01(\v2 .stockledger.v1.ReceiveRepaymentH\x00R\x10receiveRepayment\x12I\n" +
+	"\x0fapprove_command\x18> \x01(\v2\x1e.stockledger.v1.ApproveCommandH\x00R\x0eapproveCommand\x12F\n" +
+	"\x0ereject_command\x18? \x01(\v2\x1d.stockledger.v1.RejectCommandH\x00R\rrejectCommand\x12C\n" +
+	"\rlapse_command\x18@ \x01(\v2\x1c.stockledger.v1.LapseCommandH\x00R\flapseCommandB\r\n" +
 	"\x04body\x12\x05\xbaH\x02\b\x01\"\x8e\x01\n" +
 	"\x0eCommandRequest\x12A\n" +
 	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x129\n" +
 	"\acommand\x18\x02 \x01(\v2\x17.stockledger.v1.CommandB\x06\xbaH\x03\xc8\x01\x01R\acommand\"G\n" +
 	"\x0fCommandResponse\x124\n" +
-	"\baccepted\x18\x01 \x01(\v2\x18.stockledger.v1.AcceptedR\baccepted\"\xfe\x01\n" +
+	"\baccepted\x18\x01 \x01(\v2\x18.stockledger.v1.AcceptedR\baccepted\"\xa4\x03\n" +
 	"\bAccepted\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12=\n" +
 	"\fcommitted_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vcommittedAt\x12\x1a\n" +
-	"\breplayed\x18\x03 \x01(\bR\breplayed\x12<\n" +
+	"\breplayed\x18\x03 \x01(\bR\breplayed\x12.\n" +
+	"\x06review\x18\x04 \x01(\v2\x16.stockledger.v1.ReviewR\x06review\x12<\n" +
 	"\bdocument\x18\n" +
 	" \x01(\v2\x1e.stockledger.v1.DocumentResultH\x00R\bdocument\x123\n" +
-	"\x05stock\x18\v \x01(\v2\x1b.stockledger.v1.StockResultH\x00R\x05stockB\b\n" +
-	"\x06result\"4\n" +
+	"\x05stock\x18\v \x01(\v2\x1b.stockledger.v1.StockResultH\x00R\x05stock\x126\n" +
+	"\x06change\x18\f \x01(\v2\x1c.stockledger.v1.ChangeResultH\x00R\x06change\x12<\n" +
+	"\bapproval\x18\r \x01(\v2\x1e.stockledger.v1.ApprovalResultH\x00R\bapprovalB\b\n" +
+	"\x06result\"a\n" +
+	"\x06Review\x12\x1f\n" +
+	"\vapproval_id\x18\x01 \x01(\tR\n" +
+	"approvalId\x126\n" +
+	"\bdeadline\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\"\xb4\x01\n" +
+	"\x0eApprovalResult\x12\x1f\n" +
+	"\vapproval_id\x18\x01 \x01(\tR\n" +
+	"approvalId\x12\x18\n" +
+	"\acommand\x18\x02 \x01(\tR\acommand\x126\n" +
+	"\bdeadline\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12/\n" +
+	"\x05moves\x18\x04 \x03(\v2\x19.stockledger.v1.StockMoveR\x05moves\"\xee\x01\n" +
+	"\fChangeResult\x12/\n" +
+	"\x05moves\x18\x01 \x03(\v2\x19.stockledger.v1.StockMoveR\x05moves\x12=\n" +
+	"\tdocuments\x18\x02 \x03(\v2\x1f.stockledger.v1.DocumentVersionR\tdocuments\x12\x19\n" +
+	"\bhold_ids\x18\x03 \x03(\tR\aholdIds\x12\x17\n" +
+	"\alot_ids\x18\x04 \x03(\tR\x06lotIds\x12:\n" +
+	"\bapproved\x18\x05 \x01(\v2\x1e.stockledger.v1.ApprovedResultR\bapproved\"\xfd\x01\n" +
+	"\x0eApprovedResult\x12\x18\n" +
+	"\acommand\x18\x01 \x01(\tR\acommand\x12\x1c\n" +
+	"\trequester\x18\x02 \x01(\tR\trequester\x12<\n" +
+	"\bdocument\x18\n" +
+	" \x01(\v2\x1e.stockledger.v1.DocumentResultH\x00R\bdocument\x123\n" +
+	"\x05stock\x18\v \x01(\v2\x1b.stockledger.v1.StockResultH\x00R\x05stock\x126\n" +
+	"\x06change\x18\f \x01(\v2\x1c.stockledger.v1.ChangeResultH\x00R\x06changeB\b\n" +
+	"\x06result\"\xd2\x01\n" +
+	"\tStockMove\x12\x1f\n" +
+	"\vlocation_id\x18\x01 \x01(\tR\n" +
+	"locationId\x12\x1f\n" +
+	"\vmedicine_id\x18\x02 \x01(\tR\n" +
+	"medicineId\x12*\n" +
+	"\x04from\x18\x03 \x01(\x0e2\x16.stockledger.v1.BucketR\x04from\x12&\n" +
+	"\x02to\x18\x04 \x01(\x0e2\x16.stockledger.v1.BucketR\x02to\x12/\n" +
+	"\x04lots\x18\x05 \x03(\v2\x1b.stockledger.v1.LotQuantityR\x04lots\"g\n" +
+	"\x0fDocumentVersion\x120\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x1c.stockledger.v1.DocumentKindR\x04kind\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x12\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag\"4\n" +
 	"\x0eDocumentResult\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\"\xb5\x01\n" +
@@ -2829,7 +4166,7 @@ const file_stockledger_v1_commands_proto_rawDesc = "" +
 	"locationId\x12*\n" +
 	"\vreason_code\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\n" +
 	"reasonCode\x12\x1b\n" +
-	"\x04etag\x18\x03 \x01(\tB\a\xbaH\x04r\x02(@R\x04etag:\x12\xca\xc6'\x0elocation.write\"\xa0\x02\n" +
+	"\x04etag\x18\x03 \x01(\tB\a\xbaH\x04r\x02(@R\x04etag:\x12\xca\xc6'\x0elocation.write\"\xce\x02\n" +
 	"\vAddMedicine\x12(\n" +
 	"\vmedicine_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\n" +
 	"medicineId\x12\x1e\n" +
@@ -2839,7 +4176,8 @@ const file_stockledger_v1_commands_proto_rawDesc = "" +
 	"\bstrength\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\xc8\x01R\bstrength\x12\x1b\n" +
 	"\x04form\x18\x05 \x01(\tB\a\xbaH\x04r\x02(@R\x04form\x12\"\n" +
 	"\batc_code\x18\x06 \x01(\tB\a\xbaH\x04r\x02(@R\aatcCode\x12$\n" +
-	"\bcategory\x18\a \x01(\tB\b\xbaH\x05r\x03(\xc8\x01R\bcategory:\x12\xca\xc6'\x0emedicine.write\"\x9b\x03\n" +
+	"\bcategory\x18\a \x01(\tB\b\xbaH\x05r\x03(\xc8\x01R\bcategory\x12,\n" +
+	"\rcontrol_class\x18\b \x01(\tB\a\xbaH\x04r\x02(@R\fcontrolClass:\x12\xca\xc6'\x0emedicine.write\"\xc9\x03\n" +
 	"\x0eUpdateMedicine\x12*\n" +
 	"\vmedicine_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\n" +
 	"medicineId\x12\x1c\n" +
@@ -2853,16 +4191,18 @@ const file_stockledger_v1_commands_proto_rawDesc = "" +
 	"\vupdate_mask\x18\t \x01(\v2\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01R\n" +
 	"updateMask\x12\x1b\n" +
 	"\x04etag\x18\n" +
-	" \x01(\tB\a\xbaH\x04r\x02(@R\x04etag:\x12\xca\xc6'\x0emedicine.write\"\x9d\x01\n" +
+	" \x01(\tB\a\xbaH\x04r\x02(@R\x04etag\x12,\n" +
+	"\rcontrol_class\x18\v \x01(\tB\a\xbaH\x04r\x02(@R\fcontrolClass:\x12\xca\xc6'\x0emedicine.write\"\x9d\x01\n" +
 	"\x12DeactivateMedicine\x12*\n" +
 	"\vmedicine_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\n" +
 	"medicineId\x12*\n" +
 	"\vreason_code\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\n" +
 	"reasonCode\x12\x1b\n" +
-	"\x04etag\x18\x03 \x01(\tB\a\xbaH\x04r\x02(@R\x04etag:\x12\xca\xc6'\x0emedicine.write\"\x90\x02\n" +
+	"\x04etag\x18\x03 \x01(\tB\a\xbaH\x04r\x02(@R\x04etag:\x12\xca\xc6'\x0emedicine.write\"\x91\x02\n" +
 	"\vRegisterLot\x12\x1e\n" +
-	"\x06lot_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\x05lotId\x12*\n" +
-	"\vmedicine_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\n" +
+	"\x06lot_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\x05lotId\x12+\n" +
+	"\vmedicine_id\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01(\xac\x02R\n" +
 	"medicineId\x12,\n" +
 	"\fmanufacturer\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\xc8\x01R\fmanufacturer\x12\x1b\n" +
 	"\x04gtin\x18\x04 \x01(\tB\a\xbaH\x04r\x02(\x0eR\x04gtin\x12(\n" +
@@ -2884,71 +4224,90 @@ const file_stockledger_v1_commands_proto_rawDesc = "" +
 	"\x06lot_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x05lotId\x12*\n" +
 	"\vreason_code\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\n" +
 	"reasonCode\x12\x1b\n" +
-	"\x04etag\x18\x03 \x01(\tB\a\xbaH\x04r\x02(@R\x04etag:\r\xca\xc6'\tlot.write\"\xee\x01\n" +
-	"\fReceiveStock\x12.\n" +
-	"\vlocation_id\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01(@\xd0\xc6'\x02R\n" +
-	"locationId\x12 \n" +
-	"\x06lot_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x05lotId\x12,\n" +
+	"\x04etag\x18\x03 \x01(\tB\a\xbaH\x04r\x02(@R\x04etag:\r\xca\xc6'\tlot.write\"\x8d\x02\n" +
+	"\fReceiveStock\x12/\n" +
+	"\vlocation_id\x18\x01 \x01(\tB\x0e\xbaH\ar\x05\x10\x01(\xac\x02\xd0\xc6'\x02R\n" +
+	"locationId\x12!\n" +
+	"\x06lot_id\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01(\xac\x02R\x05lotId\x12,\n" +
 	"\bquantity\x18\x03 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80\x80\x80\x10(\x01R\bquantity\x12$\n" +
 	"\bsupplier\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\xc8\x01R\bsupplier\x12%\n" +
-	"\treference\x18\x05 \x01(\tB\a\xbaH\x04r\x02(@R\treference:\x11\xca\xc6'\rstock.receive\"\xeb\x02\n" +
-	"\fReserveStock\x12.\n" +
-	"\vlocation_id\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01(@\xd0\xc6'\x02R\n" +
-	"locationId\x12*\n" +
-	"\vmedicine_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\n" +
-	"medicineId\x12\x1e\n" +
-	"\x06lot_id\x18\x03 \x01(\tB\a\xbaH\x04r\x02(@R\x05lotId\x12,\n" +
+	"\treference\x18\x05 \x01(\tB\a\xbaH\x04r\x02(@R\treference\x12\x1b\n" +
+	"\x04pack\x18\x06 \x01(\tB\a\xbaH\x04r\x02(@R\x04pack:\x11\xca\xc6'\rstock.receive\"\xc9\x01\n" +
+	"\x0eReverseReceipt\x12#\n" +
+	"\bsequence\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02(\x01R\bsequence\x12,\n" +
+	"\bquantity\x18\x02 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80\x80\x80\x10(\x00R\bquantity\x12*\n" +
+	"\vreason_code\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\n" +
+	"reasonCode\x12%\n" +
+	"\treference\x18\x04 \x01(\tB\a\xbaH\x04r\x02(@R\treference:\x11\xca\xc6'\rstock.reverse\"\x8b\x03\n" +
+	"\fReserveStock\x12/\n" +
+	"\vlocation_id\x18\x01 \x01(\tB\x0e\xbaH\ar\x05\x10\x01(\xac\x02\xd0\xc6'\x02R\n" +
+	"locationId\x12+\n" +
+	"\vmedicine_id\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01(\xac\x02R\n" +
+	"medicineId\x12\x1f\n" +
+	"\x06lot_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\xac\x02R\x05lotId\x12,\n" +
 	"\bquantity\x18\x04 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80\x80\x80\x10(\x01R\bquantity\x12*\n" +
 	"\vreason_code\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\n" +
 	"reasonCode\x12>\n" +
 	"\bdeadline\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\bdeadline\x122\n" +
 	"\vlasts_until\x18\a \x01(\v2\x11.google.type.DateR\n" +
-	"lastsUntil:\x11\xca\xc6'\rstock.reserve\"\x9d\x01\n" +
+	"lastsUntil\x12\x1b\n" +
+	"\x04pack\x18\b \x01(\tB\a\xbaH\x04r\x02(@R\x04pack:\x11\xca\xc6'\rstock.reserve\"\x9d\x01\n" +
 	"\fReleaseStock\x12\"\n" +
 	"\ahold_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x06holdId\x12,\n" +
 	"\bquantity\x18\x02 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80\x80\x80\x10(\x00R\bquantity\x12(\n" +
 	"\vreason_code\x18\x03 \x01(\tB\a\xbaH\x04r\x02(@R\n" +
 	"reasonCode:\x11\xca\xc6'\rstock.release\"J\n" +
 	"\x11ExpireReservation\x12\"\n" +
-	"\ahold_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x06holdId:\x11\xca\xc6'\rstock.release\"\xb6\x02\n" +
+	"\ahold_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x06holdId:\x11\xca\xc6'\rstock.release\"\xd6\x02\n" +
 	"\n" +
 	"IssueStock\x12 \n" +
-	"\ahold_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\x06holdId\x12,\n" +
-	"\vlocation_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02(@\xd0\xc6'\x02R\n" +
-	"locationId\x12(\n" +
-	"\vmedicine_id\x18\x03 \x01(\tB\a\xbaH\x04r\x02(@R\n" +
-	"medicineId\x12\x1e\n" +
-	"\x06lot_id\x18\x04 \x01(\tB\a\xbaH\x04r\x02(@R\x05lotId\x12,\n" +
+	"\ahold_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\x06holdId\x12-\n" +
+	"\vlocation_id\x18\x02 \x01(\tB\f\xbaH\x05r\x03(\xac\x02\xd0\xc6'\x02R\n" +
+	"locationId\x12)\n" +
+	"\vmedicine_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\xac\x02R\n" +
+	"medicineId\x12\x1f\n" +
+	"\x06lot_id\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\xac\x02R\x05lotId\x12,\n" +
 	"\bquantity\x18\x05 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80\x80\x80\x10(\x00R\bquantity\x12%\n" +
 	"\trecipient\x18\x06 \x01(\tB\a\xbaH\x04r\x02(@R\trecipient\x12(\n" +
 	"\vreason_code\x18\a \x01(\tB\a\xbaH\x04r\x02(@R\n" +
-	"reasonCode:\x0f\xca\xc6'\vstock.issue\"\x9a\x02\n" +
-	"\vAdjustStock\x12.\n" +
-	"\vlocation_id\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01(@\xd0\xc6'\x02R\n" +
-	"locationId\x12 \n" +
-	"\x06lot_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x05lotId\x12M\n" +
+	"reasonCode\x12\x1b\n" +
+	"\x04pack\x18\b \x01(\tB\a\xbaH\x04r\x02(@R\x04pack:\x0f\xca\xc6'\vstock.issue\"\xb9\x02\n" +
+	"\vAdjustStock\x12/\n" +
+	"\vlocation_id\x18\x01 \x01(\tB\x0e\xbaH\ar\x05\x10\x01(\xac\x02\xd0\xc6'\x02R\n" +
+	"locationId\x12!\n" +
+	"\x06lot_id\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01(\xac\x02R\x05lotId\x12M\n" +
 	"\tdirection\x18\x03 \x01(\x0e2#.stockledger.v1.AdjustmentDirectionB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\tdirection\x12,\n" +
 	"\bquantity\x18\x04 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80\x80\x80\x10(\x01R\bquantity\x12*\n" +
 	"\vreason_code\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\n" +
-	"reasonCode:\x10\xca\xc6'\fstock.adjust\"\xf7\x01\n" +
-	"\rWriteOffStock\x12.\n" +
-	"\vlocation_id\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01(@\xd0\xc6'\x02R\n" +
-	"locationId\x12 \n" +
-	"\x06lot_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x05lotId\x12,\n" +
+	"reasonCode\x12\x1b\n" +
+	"\x04pack\x18\x06 \x01(\tB\a\xbaH\x04r\x02(@R\x04pack:\x10\xca\xc6'\fstock.adjust\"\xbf\x02\n" +
+	"\rWriteOffStock\x12/\n" +
+	"\vlocation_id\x18\x01 \x01(\tB\x0e\xbaH\ar\x05\x10\x01(\xac\x02\xd0\xc6'\x02R\n" +
+	"locationId\x12!\n" +
+	"\x06lot_id\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01(\xac\x02R\x05lotId\x12,\n" +
 	"\bquantity\x18\x03 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80\x80\x80\x10(\x01R\bquantity\x12*\n" +
 	"\vreason_code\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\n" +
 	"reasonCode\x12%\n" +
-	"\treference\x18\x05 \x01(\tB\a\xbaH\x04r\x02(@R\treference:\x13\xca\xc6'\x0fstock.write_off\"\x9d\x02\n" +
-	"\x10ReturnToSupplier\x12.\n" +
-	"\vlocation_id\x18\x01 \x01(\tB\r\xbaH\x06r\x04\x10\x01(@\xd0\xc6'\x02R\n" +
-	"locationId\x12 \n" +
-	"\x06lot_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x05lotId\x12,\n" +
+	"\treference\x18\x05 \x01(\tB\a\xbaH\x04r\x02(@R\treference\x12'\n" +
+	"\x0ffrom_quarantine\x18\x06 \x01(\bR\x0efromQuarantine\x12\x1b\n" +
+	"\x04pack\x18\a \x01(\tB\a\xbaH\x04r\x02(@R\x04pack:\x13\xca\xc6'\x0fstock.write_off\"\xe5\x02\n" +
+	"\x10ReturnToSupplier\x12/\n" +
+	"\vlocation_id\x18\x01 \x01(\tB\x0e\xbaH\ar\x05\x10\x01(\xac\x02\xd0\xc6'\x02R\n" +
+	"locationId\x12!\n" +
+	"\x06lot_id\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01(\xac\x02R\x05lotId\x12,\n" +
 	"\bquantity\x18\x03 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80\x80\x80\x10(\x01R\bquantity\x12*\n" +
 	"\vreason_code\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\n" +
 	"reasonCode\x12$\n" +
 	"\bsupplier\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\xc8\x01R\bsupplier\x12%\n" +
-	"\treference\x18\x06 \x01(\tB\a\xbaH\x04r\x02(@R\treference:\x10\xca\xc6'\fstock.return*|\n" +
+	"\treference\x18\x06 \x01(\tB\a\xbaH\x04r\x02(@R\treference\x12'\n" +
+	"\x0ffrom_quarantine\x18\a \x01(\bR\x0efromQuarantine\x12\x1b\n" +
+	"\x04pack\x18\b \x01(\tB\a\xbaH\x04r\x02(@R\x04pack:\x10\xca\xc6'\fstock.return*|\n" +
 	"\fLocationKind\x12\x1d\n" +
 	"\x19LOCATION_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13LOCATION_KIND_STORE\x10\x01\x12\x1c\n" +
@@ -2972,7 +4331,7 @@ func file_stockledger_v1_commands_proto_rawDescGZIP() []byte {
 }
 
 var file_stockledger_v1_commands_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_stockledger_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_stockledger_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_stockledger_v1_commands_proto_goTypes = []any{
 	(LocationKind)(0),             // 0: stockledger.v1.LocationKind
 	(AdjustmentDirection)(0),      // 1: stockledger.v1.AdjustmentDirection
@@ -2980,83 +4339,169 @@ var file_stockledger_v1_commands_proto_goTypes = []any{
 	(*CommandRequest)(nil),        // 3: stockledger.v1.CommandRequest
 	(*CommandResponse)(nil),       // 4: stockledger.v1.CommandResponse
 	(*Accepted)(nil),              // 5: stockledger.v1.Accepted
-	(*DocumentResult)(nil),        // 6: stockledger.v1.DocumentResult
-	(*StockResult)(nil),           // 7: stockledger.v1.StockResult
-	(*Rejected)(nil),              // 8: stockledger.v1.Rejected
-	(*CommandResult)(nil),         // 9: stockledger.v1.CommandResult
-	(*CreateClinic)(nil),          // 10: stockledger.v1.CreateClinic
-	(*UpdateClinic)(nil),          // 11: stockledger.v1.UpdateClinic
-	(*DeactivateClinic)(nil),      // 12: stockledger.v1.DeactivateClinic
-	(*CreateLocation)(nil),        // 13: stockledger.v1.CreateLocation
-	(*UpdateLocation)(nil),        // 14: stockledger.v1.UpdateLocation
-	(*DeactivateLocation)(nil),    // 15: stockledger.v1.DeactivateLocation
-	(*AddMedicine)(nil),           // 16: stockledger.v1.AddMedicine
-	(*UpdateMedicine)(nil),        // 17: stockledger.v1.UpdateMedicine
-	(*DeactivateMedicine)(nil),    // 18: stockledger.v1.DeactivateMedicine
-	(*RegisterLot)(nil),           // 19: stockledger.v1.RegisterLot
-	(*UpdateLot)(nil),             // 20: stockledger.v1.UpdateLot
-	(*DeactivateLot)(nil),         // 21: stockledger.v1.DeactivateLot
-	(*ReceiveStock)(nil),          // 22: stockledger.v1.ReceiveStock
-	(*ReserveStock)(nil),          // 23: stockledger.v1.ReserveStock
-	(*ReleaseStock)(nil),          // 24: stockledger.v1.ReleaseStock
-	(*ExpireReservation)(nil),     // 25: stockledger.v1.ExpireReservation
-	(*IssueStock)(nil),            // 26: stockledger.v1.IssueStock
-	(*AdjustStock)(nil),           // 27: stockledger.v1.AdjustStock
-	(*WriteOffStock)(nil),         // 28: stockledger.v1.WriteOffStock
-	(*ReturnToSupplier)(nil),      // 29: stockledger.v1.ReturnToSupplier
-	nil,                           // 30: stockledger.v1.Rejected.MetadataEntry
-	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
-	(*LotQuantity)(nil),           // 32: stockledger.v1.LotQuantity
-	(*fieldmaskpb.FieldMask)(nil), // 33: google.protobuf.FieldMask
-	(*date.Date)(nil),             // 34: google.type.Date
+	(*Review)(nil),                // 6: stockledger.v1.Review
+	(*ApprovalResult)(nil),        // 7: stockledger.v1.ApprovalResult
+	(*ChangeResult)(nil),          // 8: stockledger.v1.ChangeResult
+	(*ApprovedResult)(nil),        // 9: stockledger.v1.ApprovedResult
+	(*StockMove)(nil),             // 10: stockledger.v1.StockMove
+	(*DocumentVersion)(nil),       // 11: stockledger.v1.DocumentVersion
+	(*DocumentResult)(nil),        // 12: stockledger.v1.DocumentResult
+	(*StockResult)(nil),           // 13: stockledger.v1.StockResult
+	(*Rejected)(nil),              // 14: stockledger.v1.Rejected
+	(*CommandResult)(nil),         // 15: stockledger.v1.CommandResult
+	(*CreateClinic)(nil),          // 16: stockledger.v1.CreateClinic
+	(*UpdateClinic)(nil),          // 17: stockledger.v1.UpdateClinic
+	(*DeactivateClinic)(nil),      // 18: stockledger.v1.DeactivateClinic
+	(*CreateLocation)(nil),        // 19: stockledger.v1.CreateLocation
+	(*UpdateLocation)(nil),        // 20: stockledger.v1.UpdateLocation
+	(*DeactivateLocation)(nil),    // 21: stockledger.v1.DeactivateLocation
+	(*AddMedicine)(nil),           // 22: stockledger.v1.AddMedicine
+	(*UpdateMedicine)(nil),        // 23: stockledger.v1.UpdateMedicine
+	(*DeactivateMedicine)(nil),    // 24: stockledger.v1.DeactivateMedicine
+	(*RegisterLot)(nil),           // 25: stockledger.v1.RegisterLot
+	(*UpdateLot)(nil),             // 26: stockledger.v1.UpdateLot
+	(*DeactivateLot)(nil),         // 27: stockledger.v1.DeactivateLot
+	(*ReceiveStock)(nil),          // 28: stockledger.v1.ReceiveStock
+	(*ReverseReceipt)(nil),        // 29: stockledger.v1.ReverseReceipt
+	(*ReserveStock)(nil),          // 30: stockledger.v1.ReserveStock
+	(*ReleaseStock)(nil),          // 31: stockledger.v1.ReleaseStock
+	(*ExpireReservation)(nil),     // 32: stockledger.v1.ExpireReservation
+	(*IssueStock)(nil),            // 33: stockledger.v1.IssueStock
+	(*AdjustStock)(nil),           // 34: stockledger.v1.AdjustStock
+	(*WriteOffStock)(nil),         // 35: stockledger.v1.WriteOffStock
+	(*ReturnToSupplier)(nil),      // 36: stockledger.v1.ReturnToSupplier
+	nil,                           // 37: stockledger.v1.Rejected.MetadataEntry
+	(*timestamppb.Timestamp)(nil), // 38: google.protobuf.Timestamp
+	(*SetPacks)(nil),              // 39: stockledger.v1.SetPacks
+	(*AddIdentifier)(nil),         // 40: stockledger.v1.AddIdentifier
+	(*RemoveIdentifier)(nil),      // 41: stockledger.v1.RemoveIdentifier
+	(*SetPolicy)(nil),             // 42: stockledger.v1.SetPolicy
+	(*UpdateStockLevels)(nil),     // 43: stockledger.v1.UpdateStockLevels
+	(*StartCount)(nil),            // 44: stockledger.v1.StartCount
+	(*RecordCount)(nil),           // 45: stockledger.v1.RecordCount
+	(*CompleteCount)(nil),         // 46: stockledger.v1.CompleteCount
+	(*CancelCount)(nil),           // 47: stockledger.v1.CancelCount
+	(*ConvertStock)(nil),          // 48: stockledger.v1.ConvertStock
+	(*OpenContainer)(nil),         // 49: stockledger.v1.OpenContainer
+	(*QuarantineLot)(nil),         // 50: stockledger.v1.QuarantineLot
+	(*ReleaseLot)(nil),            // 51: stockledger.v1.ReleaseLot
+	(*RecallLot)(nil),             // 52: stockledger.v1.RecallLot
+	(*ContinueRecall)(nil),        // 53: stockledger.v1.ContinueRecall
+	(*LiftRecall)(nil),            // 54: stockledger.v1.LiftRecall
+	(*TransferStock)(nil),         // 55: stockledger.v1.TransferStock
+	(*ApproveTransfer)(nil),       // 56: stockledger.v1.ApproveTransfer
+	(*RejectTransfer)(nil),        // 57: stockledger.v1.RejectTransfer
+	(*CancelTransfer)(nil),        // 58: stockledger.v1.CancelTransfer
+	(*DispatchTransfer)(nil),      // 59: stockledger.v1.DispatchTransfer
+	(*ReceiveTransfer)(nil),       // 60: stockledger.v1.ReceiveTransfer
+	(*CompleteTransfer)(nil),      // 61: stockledger.v1.CompleteTransfer
+	(*LendStock)(nil),             // 62: stockledger.v1.LendStock
+	(*BorrowStock)(nil),           // 63: stockledger.v1.BorrowStock
+	(*RepayLoan)(nil),             // 64: stockledger.v1.RepayLoan
+	(*ReceiveRepayment)(nil),      // 65: stockledger.v1.ReceiveRepayment
+	(*ApproveCommand)(nil),        // 66: stockledger.v1.ApproveCommand
+	(*RejectCommand)(nil),         // 67: stockledger.v1.RejectCommand
+	(*LapseCommand)(nil),          // 68: stockledger.v1.LapseCommand
+	(Bucket)(0),                   // 69: stockledger.v1.Bucket
+	(*LotQuantity)(nil),           // 70: stockledger.v1.LotQuantity
+	(DocumentKind)(0),             // 71: stockledger.v1.DocumentKind
+	(*fieldmaskpb.FieldMask)(nil), // 72: google.protobuf.FieldMask
+	(*date.Date)(nil),             // 73: google.type.Date
 }
 var file_stockledger_v1_commands_proto_depIdxs = []int32{
-	31, // 0: stockledger.v1.Command.occurred_at:type_name -> google.protobuf.Timestamp
-	10, // 1: stockledger.v1.Command.create_clinic:type_name -> stockledger.v1.CreateClinic
-	11, // 2: stockledger.v1.Command.update_clinic:type_name -> stockledger.v1.UpdateClinic
-	12, // 3: stockledger.v1.Command.deactivate_clinic:type_name -> stockledger.v1.DeactivateClinic
-	13, // 4: stockledger.v1.Command.create_location:type_name -> stockledger.v1.CreateLocation
-	14, // 5: stockledger.v1.Command.update_location:type_name -> stockledger.v1.UpdateLocation
-	15, // 6: stockledger.v1.Command.deactivate_location:type_name -> stockledger.v1.DeactivateLocation
-	16, // 7: stockledger.v1.Command.add_medicine:type_name -> stockledger.v1.AddMedicine
-	17, // 8: stockledger.v1.Command.update_medicine:type_name -> stockledger.v1.UpdateMedicine
-	18, // 9: stockledger.v1.Command.deactivate_medicine:type_name -> stockledger.v1.DeactivateMedicine
-	19, // 10: stockledger.v1.Command.register_lot:type_name -> stockledger.v1.RegisterLot
-	20, // 11: stockledger.v1.Command.update_lot:type_name -> stockledger.v1.UpdateLot
-	21, // 12: stockledger.v1.Command.deactivate_lot:type_name -> stockledger.v1.DeactivateLot
-	22, // 13: stockledger.v1.Command.receive_stock:type_name -> stockledger.v1.ReceiveStock
-	23, // 14: stockledger.v1.Command.reserve_stock:type_name -> stockledger.v1.ReserveStock
-	24, // 15: stockledger.v1.Command.release_stock:type_name -> stockledger.v1.ReleaseStock
-	25, // 16: stockledger.v1.Command.expire_reservation:type_name -> stockledger.v1.ExpireReservation
-	26, // 17: stockledger.v1.Command.issue_stock:type_name -> stockledger.v1.IssueStock
-	27, // 18: stockledger.v1.Command.adjust_stock:type_name -> stockledger.v1.AdjustStock
-	28, // 19: stockledger.v1.Command.write_off_stock:type_name -> stockledger.v1.WriteOffStock
-	29, // 20: stockledger.v1.Command.return_to_supplier:type_name -> stockledger.v1.ReturnToSupplier
-	2,  // 21: stockledger.v1.CommandRequest.command:type_name -> stockledger.v1.Command
-	5,  // 22: stockledger.v1.CommandResponse.accepted:type_name -> stockledger.v1.Accepted
-	31, // 23: stockledger.v1.Accepted.committed_at:type_name -> google.protobuf.Timestamp
-	6,  // 24: stockledger.v1.Accepted.document:type_name -> stockledger.v1.DocumentResult
-	7,  // 25: stockledger.v1.Accepted.stock:type_name -> stockledger.v1.StockResult
-	32, // 26: stockledger.v1.StockResult.lots:type_name -> stockledger.v1.LotQuantity
-	30, // 27: stockledger.v1.Rejected.metadata:type_name -> stockledger.v1.Rejected.MetadataEntry
-	5,  // 28: stockledger.v1.CommandResult.accepted:type_name -> stockledger.v1.Accepted
-	8,  // 29: stockledger.v1.CommandResult.rejected:type_name -> stockledger.v1.Rejected
-	33, // 30: stockledger.v1.UpdateClinic.update_mask:type_name -> google.protobuf.FieldMask
-	0,  // 31: stockledger.v1.CreateLocation.kind:type_name -> stockledger.v1.LocationKind
-	0,  // 32: stockledger.v1.UpdateLocation.kind:type_name -> stockledger.v1.LocationKind
-	33, // 33: stockledger.v1.UpdateLocation.update_mask:type_name -> google.protobuf.FieldMask
-	33, // 34: stockledger.v1.UpdateMedicine.update_mask:type_name -> google.protobuf.FieldMask
-	34, // 35: stockledger.v1.RegisterLot.expiry:type_name -> google.type.Date
-	34, // 36: stockledger.v1.UpdateLot.expiry:type_name -> google.type.Date
-	33, // 37: stockledger.v1.UpdateLot.update_mask:type_name -> google.protobuf.FieldMask
-	31, // 38: stockledger.v1.ReserveStock.deadline:type_name -> google.protobuf.Timestamp
-	34, // 39: stockledger.v1.ReserveStock.lasts_until:type_name -> google.type.Date
-	1,  // 40: stockledger.v1.AdjustStock.direction:type_name -> stockledger.v1.AdjustmentDirection
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	38, // 0: stockledger.v1.Command.occurred_at:type_name -> google.protobuf.Timestamp
+	16, // 1: stockledger.v1.Command.create_clinic:type_name -> stockledger.v1.CreateClinic
+	17, // 2: stockledger.v1.Command.update_clinic:type_name -> stockledger.v1.UpdateClinic
+	18, // 3: stockledger.v1.Command.deactivate_clinic:type_name -> stockledger.v1.DeactivateClinic
+	19, // 4: stockledger.v1.Command.create_location:type_name -> stockledger.v1.CreateLocation
+	20, // 5: stockledger.v1.Command.update_location:type_name -> stockledger.v1.UpdateLocation
+	21, // 6: stockledger.v1.Command.deactivate_location:type_name -> stockledger.v1.DeactivateLocation
+	22, // 7: stockledger.v1.Command.add_medicine:type_name -> stockledger.v1.AddMedicine
+	23, // 8: stockledger.v1.Command.update_medicine:type_name -> stockledger.v1.UpdateMedicine
+	24, // 9: stockledger.v1.Command.deactivate_medicine:type_name -> stockledger.v1.DeactivateMedicine
+	25, // 10: stockledger.v1.Command.register_lot:type_name -> stockledger.v1.RegisterLot
+	26, // 11: stockledger.v1.Command.update_lot:type_name -> stockledger.v1.UpdateLot
+	27, // 12: stockledger.v1.Command.deactivate_lot:type_name -> stockledger.v1.DeactivateLot
+	39, // 13: stockledger.v1.Command.set_packs:type_name -> stockledger.v1.SetPacks
+	40, // 14: stockledger.v1.Command.add_identifier:type_name -> stockledger.v1.AddIdentifier
+	41, // 15: stockledger.v1.Command.remove_identifier:type_name -> stockledger.v1.RemoveIdentifier
+	42, // 16: stockledger.v1.Command.set_policy:type_name -> stockledger.v1.SetPolicy
+	28, // 17: stockledger.v1.Command.receive_stock:type_name -> stockledger.v1.ReceiveStock
+	30, // 18: stockledger.v1.Command.reserve_stock:type_name -> stockledger.v1.ReserveStock
+	31, // 19: stockledger.v1.Command.release_stock:type_name -> stockledger.v1.ReleaseStock
+	32, // 20: stockledger.v1.Command.expire_reservation:type_name -> stockledger.v1.ExpireReservation
+	33, // 21: stockledger.v1.Command.issue_stock:type_name -> stockledger.v1.IssueStock
+	34, // 22: stockledger.v1.Command.adjust_stock:type_name -> stockledger.v1.AdjustStock
+	35, // 23: stockledger.v1.Command.write_off_stock:type_name -> stockledger.v1.WriteOffStock
+	36, // 24: stockledger.v1.Command.return_to_supplier:type_name -> stockledger.v1.ReturnToSupplier
+	29, // 25: stockledger.v1.Command.reverse_receipt:type_name -> stockledger.v1.ReverseReceipt
+	43, // 26: stockledger.v1.Command.update_stock_levels:type_name -> stockledger.v1.UpdateStockLevels
+	44, // 27: stockledger.v1.Command.start_count:type_name -> stockledger.v1.StartCount
+	45, // 28: stockledger.v1.Command.record_count:type_name -> stockledger.v1.RecordCount
+	46, // 29: stockledger.v1.Command.complete_count:type_name -> stockledger.v1.CompleteCount
+	47, // 30: stockledger.v1.Command.cancel_count:type_name -> stockledger.v1.CancelCount
+	48, // 31: stockledger.v1.Command.convert_stock:type_name -> stockledger.v1.ConvertStock
+	49, // 32: stockledger.v1.Command.open_container:type_name -> stockledger.v1.OpenContainer
+	50, // 33: stockledger.v1.Command.quarantine_lot:type_name -> stockledger.v1.QuarantineLot
+	51, // 34: stockledger.v1.Command.release_lot:type_name -> stockledger.v1.ReleaseLot
+	52, // 35: stockledger.v1.Command.recall_lot:type_name -> stockledger.v1.RecallLot
+	53, // 36: stockledger.v1.Command.continue_recall:type_name -> stockledger.v1.ContinueRecall
+	54, // 37: stockledger.v1.Command.lift_recall:type_name -> stockledger.v1.LiftRecall
+	55, // 38: stockledger.v1.Command.transfer_stock:type_name -> stockledger.v1.TransferStock
+	56, // 39: stockledger.v1.Command.approve_transfer:type_name -> stockledger.v1.ApproveTransfer
+	57, // 40: stockledger.v1.Command.reject_transfer:type_name -> stockledger.v1.RejectTransfer
+	58, // 41: stockledger.v1.Command.cancel_transfer:type_name -> stockledger.v1.CancelTransfer
+	59, // 42: stockledger.v1.Command.dispatch_transfer:type_name -> stockledger.v1.DispatchTransfer
+	60, // 43: stockledger.v1.Command.receive_transfer:type_name -> stockledger.v1.ReceiveTransfer
+	61, // 44: stockledger.v1.Command.complete_transfer:type_name -> stockledger.v1.CompleteTransfer
+	62, // 45: stockledger.v1.Command.lend_stock:type_name -> stockledger.v1.LendStock
+	63, // 46: stockledger.v1.Command.borrow_stock:type_name -> stockledger.v1.BorrowStock
+	64, // 47: stockledger.v1.Command.repay_loan:type_name -> stockledger.v1.RepayLoan
+	65, // 48: stockledger.v1.Command.receive_repayment:type_name -> stockledger.v1.ReceiveRepayment
+	66, // 49: stockledger.v1.Command.approve_command:type_name -> stockledger.v1.ApproveCommand
+	67, // 50: stockledger.v1.Command.reject_command:type_name -> stockledger.v1.RejectCommand
+	68, // 51: stockledger.v1.Command.lapse_command:type_name -> stockledger.v1.LapseCommand
+	2,  // 52: stockledger.v1.CommandRequest.command:type_name -> stockledger.v1.Command
+	5,  // 53: stockledger.v1.CommandResponse.accepted:type_name -> stockledger.v1.Accepted
+	38, // 54: stockledger.v1.Accepted.committed_at:type_name -> google.protobuf.Timestamp
+	6,  // 55: stockledger.v1.Accepted.review:type_name -> stockledger.v1.Review
+	12, // 56: stockledger.v1.Accepted.document:type_name -> stockledger.v1.DocumentResult
+	13, // 57: stockledger.v1.Accepted.stock:type_name -> stockledger.v1.StockResult
+	8,  // 58: stockledger.v1.Accepted.change:type_name -> stockledger.v1.ChangeResult
+	7,  // 59: stockledger.v1.Accepted.approval:type_name -> stockledger.v1.ApprovalResult
+	38, // 60: stockledger.v1.Review.deadline:type_name -> google.protobuf.Timestamp
+	38, // 61: stockledger.v1.ApprovalResult.deadline:type_name -> google.protobuf.Timestamp
+	10, // 62: stockledger.v1.ApprovalResult.moves:type_name -> stockledger.v1.StockMove
+	10, // 63: stockledger.v1.ChangeResult.moves:type_name -> stockledger.v1.StockMove
+	11, // 64: stockledger.v1.ChangeResult.documents:type_name -> stockledger.v1.DocumentVersion
+	9,  // 65: stockledger.v1.ChangeResult.approved:type_name -> stockledger.v1.ApprovedResult
+	12, // 66: stockledger.v1.ApprovedResult.document:type_name -> stockledger.v1.DocumentResult
+	13, // 67: stockledger.v1.ApprovedResult.stock:type_name -> stockledger.v1.StockResult
+	8,  // 68: stockledger.v1.ApprovedResult.change:type_name -> stockledger.v1.ChangeResult
+	69, // 69: stockledger.v1.StockMove.from:type_name -> stockledger.v1.Bucket
+	69, // 70: stockledger.v1.StockMove.to:type_name -> stockledger.v1.Bucket
+	70, // 71: stockledger.v1.StockMove.lots:type_name -> stockledger.v1.LotQuantity
+	71, // 72: stockledger.v1.DocumentVersion.kind:type_name -> stockledger.v1.DocumentKind
+	70, // 73: stockledger.v1.StockResult.lots:type_name -> stockledger.v1.LotQuantity
+	37, // 74: stockledger.v1.Rejected.metadata:type_name -> stockledger.v1.Rejected.MetadataEntry
+	5,  // 75: stockledger.v1.CommandResult.accepted:type_name -> stockledger.v1.Accepted
+	14, // 76: stockledger.v1.CommandResult.rejected:type_name -> stockledger.v1.Rejected
+	72, // 77: stockledger.v1.UpdateClinic.update_mask:type_name -> google.protobuf.FieldMask
+	0,  // 78: stockledger.v1.CreateLocation.kind:type_name -> stockledger.v1.LocationKind
+	0,  // 79: stockledger.v1.UpdateLocation.kind:type_name -> stockledger.v1.LocationKind
+	72, // 80: stockledger.v1.UpdateLocation.update_mask:type_name -> google.protobuf.FieldMask
+	72, // 81: stockledger.v1.UpdateMedicine.update_mask:type_name -> google.protobuf.FieldMask
+	73, // 82: stockledger.v1.RegisterLot.expiry:type_name -> google.type.Date
+	73, // 83: stockledger.v1.UpdateLot.expiry:type_name -> google.type.Date
+	72, // 84: stockledger.v1.UpdateLot.update_mask:type_name -> google.protobuf.FieldMask
+	38, // 85: stockledger.v1.ReserveStock.deadline:type_name -> google.protobuf.Timestamp
+	73, // 86: stockledger.v1.ReserveStock.lasts_until:type_name -> google.type.Date
+	1,  // 87: stockledger.v1.AdjustStock.direction:type_name -> stockledger.v1.AdjustmentDirection
+	88, // [88:88] is the sub-list for method output_type
+	88, // [88:88] is the sub-list for method input_type
+	88, // [88:88] is the sub-list for extension type_name
+	88, // [88:88] is the sub-list for extension extendee
+	0,  // [0:88] is the sub-list for field type_name
 }
 
 func init() { file_stockledger_v1_commands_proto_init() }
@@ -3064,8 +4509,17 @@ func file_stockledger_v1_commands_proto_init() {
 	if File_stockledger_v1_commands_proto != nil {
 		return
 	}
+	file_stockledger_v1_approvals_proto_init()
 	file_stockledger_v1_common_proto_init()
+	file_stockledger_v1_conversions_proto_init()
+	file_stockledger_v1_counts_proto_init()
+	file_stockledger_v1_identifiers_proto_init()
+	file_stockledger_v1_levels_proto_init()
+	file_stockledger_v1_loans_proto_init()
 	file_stockledger_v1_options_proto_init()
+	file_stockledger_v1_packs_proto_init()
+	file_stockledger_v1_recalls_proto_init()
+	file_stockledger_v1_transfers_proto_init()
 	file_stockledger_v1_commands_proto_msgTypes[0].OneofWrappers = []any{
 		(*Command_CreateClinic)(nil),
 		(*Command_UpdateClinic)(nil),
@@ -3079,6 +4533,10 @@ func file_stockledger_v1_commands_proto_init() {
 		(*Command_RegisterLot)(nil),
 		(*Command_UpdateLot)(nil),
 		(*Command_DeactivateLot)(nil),
+		(*Command_SetPacks)(nil),
+		(*Command_AddIdentifier)(nil),
+		(*Command_RemoveIdentifier)(nil),
+		(*Command_SetPolicy)(nil),
 		(*Command_ReceiveStock)(nil),
 		(*Command_ReserveStock)(nil),
 		(*Command_ReleaseStock)(nil),
@@ -3087,12 +4545,46 @@ func file_stockledger_v1_commands_proto_init() {
 		(*Command_AdjustStock)(nil),
 		(*Command_WriteOffStock)(nil),
 		(*Command_ReturnToSupplier)(nil),
+		(*Command_ReverseReceipt)(nil),
+		(*Command_UpdateStockLevels)(nil),
+		(*Command_StartCount)(nil),
+		(*Command_RecordCount)(nil),
+		(*Command_CompleteCount)(nil),
+		(*Command_CancelCount)(nil),
+		(*Command_ConvertStock)(nil),
+		(*Command_OpenContainer)(nil),
+		(*Command_QuarantineLot)(nil),
+		(*Command_ReleaseLot)(nil),
+		(*Command_RecallLot)(nil),
+		(*Command_ContinueRecall)(nil),
+		(*Command_LiftRecall)(nil),
+		(*Command_TransferStock)(nil),
+		(*Command_ApproveTransfer)(nil),
+		(*Command_RejectTransfer)(nil),
+		(*Command_CancelTransfer)(nil),
+		(*Command_DispatchTransfer)(nil),
+		(*Command_ReceiveTransfer)(nil),
+		(*Command_CompleteTransfer)(nil),
+		(*Command_LendStock)(nil),
+		(*Command_BorrowStock)(nil),
+		(*Command_RepayLoan)(nil),
+		(*Command_ReceiveRepayment)(nil),
+		(*Command_ApproveCommand)(nil),
+		(*Command_RejectCommand)(nil),
+		(*Command_LapseCommand)(nil),
 	}
 	file_stockledger_v1_commands_proto_msgTypes[3].OneofWrappers = []any{
 		(*Accepted_Document)(nil),
 		(*Accepted_Stock)(nil),
+		(*Accepted_Change)(nil),
+		(*Accepted_Approval)(nil),
 	}
 	file_stockledger_v1_commands_proto_msgTypes[7].OneofWrappers = []any{
+		(*ApprovedResult_Document)(nil),
+		(*ApprovedResult_Stock)(nil),
+		(*ApprovedResult_Change)(nil),
+	}
+	file_stockledger_v1_commands_proto_msgTypes[13].OneofWrappers = []any{
 		(*CommandResult_Accepted)(nil),
 		(*CommandResult_Rejected)(nil),
 	}
@@ -3102,7 +4594,7 @@ func file_stockledger_v1_commands_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stockledger_v1_commands_proto_rawDesc), len(file_stockledger_v1_commands_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   29,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

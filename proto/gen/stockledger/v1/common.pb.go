@@ -180,6 +180,144 @@ func (Consistency) EnumDescriptor() ([]byte, []int) {
 	return file_stockledger_v1_common_proto_rawDescGZIP(), []int{1}
 }
 
+// LotBar says what keeps a lot from being reserved for issue or issued.
+type LotBar int32
+
+const (
+	// Nothing does.
+	LotBar_LOT_BAR_UNSPECIFIED LotBar = 0
+	// QuarantineLot.
+	LotBar_LOT_BAR_QUARANTINED LotBar = 1
+	// A recall.
+	LotBar_LOT_BAR_RECALLED LotBar = 2
+)
+
+// Enum value maps for LotBar.
+var (
+	LotBar_name = map[int32]string{
+		0: "LOT_BAR_UNSPECIFIED",
+		1: "LOT_BAR_QUARANTINED",
+		2: "LOT_BAR_RECALLED",
+	}
+	LotBar_value = map[string]int32{
+		"LOT_BAR_UNSPECIFIED": 0,
+		"LOT_BAR_QUARANTINED": 1,
+		"LOT_BAR_RECALLED":    2,
+	}
+)
+
+func (x LotBar) Enum() *LotBar {
+	p := new(LotBar)
+	*p = x
+	return p
+}
+
+func (x LotBar) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LotBar) Descriptor() protoreflect.EnumDescriptor {
+	return file_stockledger_v1_common_proto_enumTypes[2].Descriptor()
+}
+
+func (LotBar) Type() protoreflect.EnumType {
+	return &file_stockledger_v1_common_proto_enumTypes[2]
+}
+
+func (x LotBar) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LotBar.Descriptor instead.
+func (LotBar) EnumDescriptor() ([]byte, []int) {
+	return file_stockledger_v1_common_proto_rawDescGZIP(), []int{2}
+}
+
+// DocumentKind says what a document is about.
+type DocumentKind int32
+
+const (
+	// Never sent.
+	DocumentKind_DOCUMENT_KIND_UNSPECIFIED DocumentKind = 0
+	// A transfer between two locations.
+	DocumentKind_DOCUMENT_KIND_TRANSFER DocumentKind = 1
+	// A count of a location.
+	DocumentKind_DOCUMENT_KIND_COUNT DocumentKind = 2
+	// A recall.
+	DocumentKind_DOCUMENT_KIND_RECALL DocumentKind = 3
+	// A request for a second person.
+	DocumentKind_DOCUMENT_KIND_APPROVAL DocumentKind = 4
+	// How much of a receipt was reversed.
+	DocumentKind_DOCUMENT_KIND_REVERSAL DocumentKind = 5
+	// Stock lent to another clinic, or borrowed from it.
+	DocumentKind_DOCUMENT_KIND_LOAN DocumentKind = 6
+	// How much of a medicine a location is to have.
+	DocumentKind_DOCUMENT_KIND_STOCK_LEVELS DocumentKind = 7
+	// The clinic's policy.
+	DocumentKind_DOCUMENT_KIND_POLICY DocumentKind = 8
+	// How a medicine is packed.
+	DocumentKind_DOCUMENT_KIND_PACKS DocumentKind = 9
+	// Another system's name for something.
+	DocumentKind_DOCUMENT_KIND_IDENTIFIER DocumentKind = 10
+)
+
+// Enum value maps for DocumentKind.
+var (
+	DocumentKind_name = map[int32]string{
+		0:  "DOCUMENT_KIND_UNSPECIFIED",
+		1:  "DOCUMENT_KIND_TRANSFER",
+		2:  "DOCUMENT_KIND_COUNT",
+		3:  "DOCUMENT_KIND_RECALL",
+		4:  "DOCUMENT_KIND_APPROVAL",
+		5:  "DOCUMENT_KIND_REVERSAL",
+		6:  "DOCUMENT_KIND_LOAN",
+		7:  "DOCUMENT_KIND_STOCK_LEVELS",
+		8:  "DOCUMENT_KIND_POLICY",
+		9:  "DOCUMENT_KIND_PACKS",
+		10: "DOCUMENT_KIND_IDENTIFIER",
+	}
+	DocumentKind_value = map[string]int32{
+		"DOCUMENT_KIND_UNSPECIFIED":  0,
+		"DOCUMENT_KIND_TRANSFER":     1,
+		"DOCUMENT_KIND_COUNT":        2,
+		"DOCUMENT_KIND_RECALL":       3,
+		"DOCUMENT_KIND_APPROVAL":     4,
+		"DOCUMENT_KIND_REVERSAL":     5,
+		"DOCUMENT_KIND_LOAN":         6,
+		"DOCUMENT_KIND_STOCK_LEVELS": 7,
+		"DOCUMENT_KIND_POLICY":       8,
+		"DOCUMENT_KIND_PACKS":        9,
+		"DOCUMENT_KIND_IDENTIFIER":   10,
+	}
+)
+
+func (x DocumentKind) Enum() *DocumentKind {
+	p := new(DocumentKind)
+	*p = x
+	return p
+}
+
+func (x DocumentKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DocumentKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_stockledger_v1_common_proto_enumTypes[3].Descriptor()
+}
+
+func (DocumentKind) Type() protoreflect.EnumType {
+	return &file_stockledger_v1_common_proto_enumTypes[3]
+}
+
+func (x DocumentKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DocumentKind.Descriptor instead.
+func (DocumentKind) EnumDescriptor() ([]byte, []int) {
+	return file_stockledger_v1_common_proto_rawDescGZIP(), []int{3}
+}
+
 // Balances are the held buckets of one (location, medicine, lot), in base units.
 type Balances struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -272,7 +410,12 @@ type ReadOptions struct {
 	MaxStaleness *durationpb.Duration `protobuf:"bytes,2,opt,name=max_staleness,json=maxStaleness,proto3" json:"max_staleness,omitempty"`
 	// The answer must include the command with this sequence, and is read from
 	// the primary where a copy does not have it yet. 0: no minimum.
-	MinSequence   int64 `protobuf:"varint,3,opt,name=min_sequence,json=minSequence,proto3" json:"min_sequence,omitempty"`
+	MinSequence int64 `protobuf:"varint,3,opt,name=min_sequence,json=minSequence,proto3" json:"min_sequence,omitempty"`
+	// The epoch that min_sequence belongs to: that of the last as_of before it.
+	// Where a restore has since taken that command back, the answer is
+	// JOURNAL_REWOUND. 0: not known; min_sequence is taken to be of the present
+	// epoch.
+	MinEpoch      int64 `protobuf:"varint,4,opt,name=min_epoch,json=minEpoch,proto3" json:"min_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -324,6 +467,13 @@ func (x *ReadOptions) GetMaxStaleness() *durationpb.Duration {
 func (x *ReadOptions) GetMinSequence() int64 {
 	if x != nil {
 		return x.MinSequence
+	}
+	return 0
+}
+
+func (x *ReadOptions) GetMinEpoch() int64 {
+	if x != nil {
+		return x.MinEpoch
 	}
 	return 0
 }
@@ -614,7 +764,9 @@ type LotFacts struct {
 	// Whether that day has passed at the clinic.
 	Expired bool `protobuf:"varint,3,opt,name=expired,proto3" json:"expired,omitempty"`
 	// False once the lot was deactivated.
-	Active        bool `protobuf:"varint,4,opt,name=active,proto3" json:"active,omitempty"`
+	Active bool `protobuf:"varint,4,opt,name=active,proto3" json:"active,omitempty"`
+	// What keeps it from use, everywhere in the clinic.
+	Bar           LotBar `protobuf:"varint,5,opt,name=bar,proto3,enum=stockledger.v1.LotBar" json:"bar,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -677,6 +829,88 @@ func (x *LotFacts) GetActive() bool {
 	return false
 }
 
+func (x *LotFacts) GetBar() LotBar {
+	if x != nil {
+		return x.Bar
+	}
+	return LotBar_LOT_BAR_UNSPECIFIED
+}
+
+// LotLine is a quantity of a lot.
+type LotLine struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The lot; a reference.
+	LotId string `protobuf:"bytes,1,opt,name=lot_id,json=lotId,proto3" json:"lot_id,omitempty"`
+	// Base units, packs or scans, 1 to 2^53.
+	Quantity int64 `protobuf:"varint,2,opt,name=quantity,proto3" json:"quantity,omitempty"`
+	// What the quantity counts: the name of one of the medicine's packs; empty:
+	// base units, or whole scans where the lot was scanned.
+	Pack string `protobuf:"bytes,3,opt,name=pack,proto3" json:"pack,omitempty"`
+	// Whether it goes to quarantine, for example because it arrived damaged. Only
+	// ReceiveTransfer minds it.
+	Quarantine    bool `protobuf:"varint,4,opt,name=quarantine,proto3" json:"quarantine,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LotLine) Reset() {
+	*x = LotLine{}
+	mi := &file_stockledger_v1_common_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LotLine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LotLine) ProtoMessage() {}
+
+func (x *LotLine) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_common_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LotLine.ProtoReflect.Descriptor instead.
+func (*LotLine) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_common_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *LotLine) GetLotId() string {
+	if x != nil {
+		return x.LotId
+	}
+	return ""
+}
+
+func (x *LotLine) GetQuantity() int64 {
+	if x != nil {
+		return x.Quantity
+	}
+	return 0
+}
+
+func (x *LotLine) GetPack() string {
+	if x != nil {
+		return x.Pack
+	}
+	return ""
+}
+
+func (x *LotLine) GetQuarantine() bool {
+	if x != nil {
+		return x.Quarantine
+	}
+	return false
+}
+
 var File_stockledger_v1_common_proto protoreflect.FileDescriptor
 
 const file_stockledger_v1_common_proto_rawDesc = "" +
@@ -688,12 +922,13 @@ const file_stockledger_v1_common_proto_rawDesc = "" +
 	"\apending\x18\x03 \x01(\x03R\apending\x12 \n" +
 	"\vquarantined\x18\x04 \x01(\x03R\vquarantined\x12\x1d\n" +
 	"\n" +
-	"in_transit\x18\x05 \x01(\x03R\tinTransit\"\xd1\x01\n" +
+	"in_transit\x18\x05 \x01(\x03R\tinTransit\"\xf7\x01\n" +
 	"\vReadOptions\x12G\n" +
 	"\vconsistency\x18\x01 \x01(\x0e2\x1b.stockledger.v1.ConsistencyB\b\xbaH\x05\x82\x01\x02\x10\x01R\vconsistency\x12M\n" +
 	"\rmax_staleness\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
 	"\xaa\x01\a\"\x03\b\x90\x1c2\x00R\fmaxStaleness\x12*\n" +
-	"\fmin_sequence\x18\x03 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\vminSequence\"h\n" +
+	"\fmin_sequence\x18\x03 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\vminSequence\x12$\n" +
+	"\tmin_epoch\x18\x04 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\bminEpoch\"h\n" +
 	"\x04AsOf\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x03R\bsequence\x12.\n" +
@@ -715,13 +950,22 @@ const file_stockledger_v1_common_proto_rawDesc = "" +
 	"\tpage_size\x18\x01 \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bpageSize\x12'\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\tpageToken\"\x86\x01\n" +
+	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\x80\bR\tpageToken\"\xb0\x01\n" +
 	"\bLotFacts\x12\x1d\n" +
 	"\n" +
 	"lot_number\x18\x01 \x01(\tR\tlotNumber\x12)\n" +
 	"\x06expiry\x18\x02 \x01(\v2\x11.google.type.DateR\x06expiry\x12\x18\n" +
 	"\aexpired\x18\x03 \x01(\bR\aexpired\x12\x16\n" +
-	"\x06active\x18\x04 \x01(\bR\x06active*\xb6\x02\n" +
+	"\x06active\x18\x04 \x01(\bR\x06active\x12(\n" +
+	"\x03bar\x18\x05 \x01(\x0e2\x16.stockledger.v1.LotBarR\x03bar\"\x97\x01\n" +
+	"\aLotLine\x12!\n" +
+	"\x06lot_id\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01(\xac\x02R\x05lotId\x12,\n" +
+	"\bquantity\x18\x02 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80\x80\x80\x10(\x01R\bquantity\x12\x1b\n" +
+	"\x04pack\x18\x03 \x01(\tB\a\xbaH\x04r\x02(@R\x04pack\x12\x1e\n" +
+	"\n" +
+	"quarantine\x18\x04 \x01(\bR\n" +
+	"quarantine*\xb6\x02\n" +
 	"\x06Bucket\x12\x16\n" +
 	"\x12BUCKET_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10BUCKET_AVAILABLE\x10\x01\x12\x13\n" +
@@ -741,7 +985,24 @@ const file_stockledger_v1_common_proto_rawDesc = "" +
 	"\x17CONSISTENCY_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12CONSISTENCY_STRONG\x10\x01\x12\x17\n" +
 	"\x13CONSISTENCY_BOUNDED\x10\x02\x12\x16\n" +
-	"\x12CONSISTENCY_CACHED\x10\x03BKZIgithub.com/stockledger/stockledger/proto/gen/stockledger/v1;stockledgerv1b\x06proto3"
+	"\x12CONSISTENCY_CACHED\x10\x03*P\n" +
+	"\x06LotBar\x12\x17\n" +
+	"\x13LOT_BAR_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13LOT_BAR_QUARANTINED\x10\x01\x12\x14\n" +
+	"\x10LOT_BAR_RECALLED\x10\x02*\xbd\x02\n" +
+	"\fDocumentKind\x12\x1d\n" +
+	"\x19DOCUMENT_KIND_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16DOCUMENT_KIND_TRANSFER\x10\x01\x12\x17\n" +
+	"\x13DOCUMENT_KIND_COUNT\x10\x02\x12\x18\n" +
+	"\x14DOCUMENT_KIND_RECALL\x10\x03\x12\x1a\n" +
+	"\x16DOCUMENT_KIND_APPROVAL\x10\x04\x12\x1a\n" +
+	"\x16DOCUMENT_KIND_REVERSAL\x10\x05\x12\x16\n" +
+	"\x12DOCUMENT_KIND_LOAN\x10\x06\x12\x1e\n" +
+	"\x1aDOCUMENT_KIND_STOCK_LEVELS\x10\a\x12\x18\n" +
+	"\x14DOCUMENT_KIND_POLICY\x10\b\x12\x17\n" +
+	"\x13DOCUMENT_KIND_PACKS\x10\t\x12\x1c\n" +
+	"\x18DOCUMENT_KIND_IDENTIFIER\x10\n" +
+	"BKZIgithub.com/stockledger/stockledger/proto/gen/stockledger/v1;stockledgerv1b\x06proto3"
 
 var (
 	file_stockledger_v1_common_proto_rawDescOnce sync.Once
@@ -755,33 +1016,37 @@ func file_stockledger_v1_common_proto_rawDescGZIP() []byte {
 	return file_stockledger_v1_common_proto_rawDescData
 }
 
-var file_stockledger_v1_common_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_stockledger_v1_common_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_stockledger_v1_common_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_stockledger_v1_common_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_stockledger_v1_common_proto_goTypes = []any{
 	(Bucket)(0),                   // 0: stockledger.v1.Bucket
 	(Consistency)(0),              // 1: stockledger.v1.Consistency
-	(*Balances)(nil),              // 2: stockledger.v1.Balances
-	(*ReadOptions)(nil),           // 3: stockledger.v1.ReadOptions
-	(*AsOf)(nil),                  // 4: stockledger.v1.AsOf
-	(*LotQuantity)(nil),           // 5: stockledger.v1.LotQuantity
-	(*StockShortage)(nil),         // 6: stockledger.v1.StockShortage
-	(*Page)(nil),                  // 7: stockledger.v1.Page
-	(*LotFacts)(nil),              // 8: stockledger.v1.LotFacts
-	(*durationpb.Duration)(nil),   // 9: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
-	(*date.Date)(nil),             // 11: google.type.Date
+	(LotBar)(0),                   // 2: stockledger.v1.LotBar
+	(DocumentKind)(0),             // 3: stockledger.v1.DocumentKind
+	(*Balances)(nil),              // 4: stockledger.v1.Balances
+	(*ReadOptions)(nil),           // 5: stockledger.v1.ReadOptions
+	(*AsOf)(nil),                  // 6: stockledger.v1.AsOf
+	(*LotQuantity)(nil),           // 7: stockledger.v1.LotQuantity
+	(*StockShortage)(nil),         // 8: stockledger.v1.StockShortage
+	(*Page)(nil),                  // 9: stockledger.v1.Page
+	(*LotFacts)(nil),              // 10: stockledger.v1.LotFacts
+	(*LotLine)(nil),               // 11: stockledger.v1.LotLine
+	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*date.Date)(nil),             // 14: google.type.Date
 }
 var file_stockledger_v1_common_proto_depIdxs = []int32{
 	1,  // 0: stockledger.v1.ReadOptions.consistency:type_name -> stockledger.v1.Consistency
-	9,  // 1: stockledger.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
-	10, // 2: stockledger.v1.AsOf.time:type_name -> google.protobuf.Timestamp
-	2,  // 3: stockledger.v1.LotQuantity.balances:type_name -> stockledger.v1.Balances
-	11, // 4: stockledger.v1.LotFacts.expiry:type_name -> google.type.Date
-	5,  // [5:5] is the sub-list for method output_type
-	5,  // [5:5] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	12, // 1: stockledger.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
+	13, // 2: stockledger.v1.AsOf.time:type_name -> google.protobuf.Timestamp
+	4,  // 3: stockledger.v1.LotQuantity.balances:type_name -> stockledger.v1.Balances
+	14, // 4: stockledger.v1.LotFacts.expiry:type_name -> google.type.Date
+	2,  // 5: stockledger.v1.LotFacts.bar:type_name -> stockledger.v1.LotBar
+	6,  // [6:6] is the sub-list for method output_type
+	6,  // [6:6] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_stockledger_v1_common_proto_init() }
@@ -794,8 +1059,8 @@ func file_stockledger_v1_common_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stockledger_v1_common_proto_rawDesc), len(file_stockledger_v1_common_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   7,
+			NumEnums:      4,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

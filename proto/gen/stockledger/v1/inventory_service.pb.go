@@ -202,7 +202,7 @@ const file_stockledger_v1_inventory_service_proto_rawDesc = "" +
 	"\x13StreamBatchResponse\x12\x1f\n" +
 	"\vfirst_index\x18\x01 \x01(\x05R\n" +
 	"firstIndex\x127\n" +
-	"\aresults\x18\x02 \x03(\v2\x1d.stockledger.v1.CommandResultR\aresults2\xb1\b\n" +
+	"\aresults\x18\x02 \x03(\v2\x1d.stockledger.v1.CommandResultR\aresults2\xa1\x1e\n" +
 	"\x10InventoryService\x12e\n" +
 	"\fReceiveStock\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x14\xc2\xc6'\rstock.receive\x90\x02\x02\x12e\n" +
 	"\fReserveStock\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x14\xc2\xc6'\rstock.reserve\x90\x02\x02\x12e\n" +
@@ -212,7 +212,45 @@ const file_stockledger_v1_inventory_service_proto_rawDesc = "" +
 	"IssueStock\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x12\xc2\xc6'\vstock.issue\x90\x02\x02\x12c\n" +
 	"\vAdjustStock\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x13\xc2\xc6'\fstock.adjust\x90\x02\x02\x12h\n" +
 	"\rWriteOffStock\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x16\xc2\xc6'\x0fstock.write_off\x90\x02\x02\x12h\n" +
-	"\x10ReturnToSupplier\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x13\xc2\xc6'\fstock.return\x90\x02\x02\x12o\n" +
+	"\x10ReturnToSupplier\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x13\xc2\xc6'\fstock.return\x90\x02\x02\x12g\n" +
+	"\x0eReverseReceipt\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x14\xc2\xc6'\rstock.reverse\x90\x02\x02\x12h\n" +
+	"\x11UpdateStockLevels\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x12\xc2\xc6'\vlevel.write\x90\x02\x02\x12b\n" +
+	"\n" +
+	"StartCount\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x13\xc2\xc6'\fcount.manage\x90\x02\x02\x12c\n" +
+	"\vRecordCount\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x13\xc2\xc6'\fcount.record\x90\x02\x02\x12e\n" +
+	"\rCompleteCount\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x13\xc2\xc6'\fcount.manage\x90\x02\x02\x12c\n" +
+	"\vCancelCount\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x13\xc2\xc6'\fcount.manage\x90\x02\x02\x12e\n" +
+	"\fConvertStock\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x14\xc2\xc6'\rstock.convert\x90\x02\x02\x12c\n" +
+	"\rOpenContainer\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x11\xc2\xc6'\n" +
+	"stock.open\x90\x02\x02\x12g\n" +
+	"\rQuarantineLot\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x15\xc2\xc6'\x0elot.quarantine\x90\x02\x02\x12a\n" +
+	"\n" +
+	"ReleaseLot\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x12\xc2\xc6'\vlot.release\x90\x02\x02\x12_\n" +
+	"\tRecallLot\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x11\xc2\xc6'\n" +
+	"lot.recall\x90\x02\x02\x12d\n" +
+	"\x0eContinueRecall\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x11\xc2\xc6'\n" +
+	"lot.recall\x90\x02\x02\x12`\n" +
+	"\n" +
+	"LiftRecall\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x11\xc2\xc6'\n" +
+	"lot.recall\x90\x02\x02\x12i\n" +
+	"\rTransferStock\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x17\xc2\xc6'\x10transfer.request\x90\x02\x02\x12k\n" +
+	"\x0fApproveTransfer\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x17\xc2\xc6'\x10transfer.approve\x90\x02\x02\x12j\n" +
+	"\x0eRejectTransfer\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x17\xc2\xc6'\x10transfer.approve\x90\x02\x02\x12i\n" +
+	"\x0eCancelTransfer\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x16\xc2\xc6'\x0ftransfer.cancel\x90\x02\x02\x12m\n" +
+	"\x10DispatchTransfer\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x18\xc2\xc6'\x11transfer.dispatch\x90\x02\x02\x12k\n" +
+	"\x0fReceiveTransfer\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x17\xc2\xc6'\x10transfer.receive\x90\x02\x02\x12m\n" +
+	"\x10CompleteTransfer\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x18\xc2\xc6'\x11transfer.complete\x90\x02\x02\x12_\n" +
+	"\tLendStock\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x11\xc2\xc6'\n" +
+	"stock.lend\x90\x02\x02\x12a\n" +
+	"\vBorrowStock\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x11\xc2\xc6'\n" +
+	"stock.lend\x90\x02\x02\x12_\n" +
+	"\tRepayLoan\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x11\xc2\xc6'\n" +
+	"stock.lend\x90\x02\x02\x12f\n" +
+	"\x10ReceiveRepayment\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x11\xc2\xc6'\n" +
+	"stock.lend\x90\x02\x02\x12i\n" +
+	"\x0eApproveCommand\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x16\xc2\xc6'\x0fcommand.approve\x90\x02\x02\x12i\n" +
+	"\rRejectCommand\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x17\xc2\xc6'\x10command.withdraw\x90\x02\x02\x12h\n" +
+	"\fLapseCommand\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x17\xc2\xc6'\x10command.withdraw\x90\x02\x02\x12o\n" +
 	"\fExecuteBatch\x12#.stockledger.v1.ExecuteBatchRequest\x1a$.stockledger.v1.ExecuteBatchResponse\"\x14\xc2\xc6'\rbatch.execute\x90\x02\x02\x12o\n" +
 	"\vStreamBatch\x12#.stockledger.v1.ExecuteBatchRequest\x1a#.stockledger.v1.StreamBatchResponse\"\x14\xc2\xc6'\rbatch.execute\x90\x02\x020\x01BKZIgithub.com/stockledger/stockledger/proto/gen/stockledger/v1;stockledgerv1b\x06proto3"
 
@@ -250,20 +288,74 @@ var file_stockledger_v1_inventory_service_proto_depIdxs = []int32{
 	5,  // 8: stockledger.v1.InventoryService.AdjustStock:input_type -> stockledger.v1.CommandRequest
 	5,  // 9: stockledger.v1.InventoryService.WriteOffStock:input_type -> stockledger.v1.CommandRequest
 	5,  // 10: stockledger.v1.InventoryService.ReturnToSupplier:input_type -> stockledger.v1.CommandRequest
-	0,  // 11: stockledger.v1.InventoryService.ExecuteBatch:input_type -> stockledger.v1.ExecuteBatchRequest
-	0,  // 12: stockledger.v1.InventoryService.StreamBatch:input_type -> stockledger.v1.ExecuteBatchRequest
-	6,  // 13: stockledger.v1.InventoryService.ReceiveStock:output_type -> stockledger.v1.CommandResponse
-	6,  // 14: stockledger.v1.InventoryService.ReserveStock:output_type -> stockledger.v1.CommandResponse
-	6,  // 15: stockledger.v1.InventoryService.ReleaseStock:output_type -> stockledger.v1.CommandResponse
-	6,  // 16: stockledger.v1.InventoryService.ExpireReservation:output_type -> stockledger.v1.CommandResponse
-	6,  // 17: stockledger.v1.InventoryService.IssueStock:output_type -> stockledger.v1.CommandResponse
-	6,  // 18: stockledger.v1.InventoryService.AdjustStock:output_type -> stockledger.v1.CommandResponse
-	6,  // 19: stockledger.v1.InventoryService.WriteOffStock:output_type -> stockledger.v1.CommandResponse
-	6,  // 20: stockledger.v1.InventoryService.ReturnToSupplier:output_type -> stockledger.v1.CommandResponse
-	1,  // 21: stockledger.v1.InventoryService.ExecuteBatch:output_type -> stockledger.v1.ExecuteBatchResponse
-	2,  // 22: stockledger.v1.InventoryService.StreamBatch:output_type -> stockledger.v1.StreamBatchResponse
-	13, // [13:23] is the sub-list for method output_type
-	3,  // [3:13] is the sub-list for method input_type
+	5,  // 11: stockledger.v1.InventoryService.ReverseReceipt:input_type -> stockledger.v1.CommandRequest
+	5,  // 12: stockledger.v1.InventoryService.UpdateStockLevels:input_type -> stockledger.v1.CommandRequest
+	5,  // 13: stockledger.v1.InventoryService.StartCount:input_type -> stockledger.v1.CommandRequest
+	5,  // 14: stockledger.v1.InventoryService.RecordCount:input_type -> stockledger.v1.CommandRequest
+	5,  // 15: stockledger.v1.InventoryService.CompleteCount:input_type -> stockledger.v1.CommandRequest
+	5,  // 16: stockledger.v1.InventoryService.CancelCount:input_type -> stockledger.v1.CommandRequest
+	5,  // 17: stockledger.v1.InventoryService.ConvertStock:input_type -> stockledger.v1.CommandRequest
+	5,  // 18: stockledger.v1.InventoryService.OpenContainer:input_type -> stockledger.v1.CommandRequest
+	5,  // 19: stockledger.v1.InventoryService.QuarantineLot:input_type -> stockledger.v1.CommandRequest
+	5,  // 20: stockledger.v1.InventoryService.ReleaseLot:input_type -> stockledger.v1.CommandRequest
+	5,  // 21: stockledger.v1.InventoryService.RecallLot:input_type -> stockledger.v1.CommandRequest
+	5,  // 22: stockledger.v1.InventoryService.ContinueRecall:input_type -> stockledger.v1.CommandRequest
+	5,  // 23: stockledger.v1.InventoryService.LiftRecall:input_type -> stockledger.v1.CommandRequest
+	5,  // 24: stockledger.v1.InventoryService.TransferStock:input_type -> stockledger.v1.CommandRequest
+	5,  // 25: stockledger.v1.InventoryService.ApproveTransfer:input_type -> stockledger.v1.CommandRequest
+	5,  // 26: stockledger.v1.InventoryService.RejectTransfer:input_type -> stockledger.v1.CommandRequest
+	5,  // 27: stockledger.v1.InventoryService.CancelTransfer:input_type -> stockledger.v1.CommandRequest
+	5,  // 28: stockledger.v1.InventoryService.DispatchTransfer:input_type -> stockledger.v1.CommandRequest
+	5,  // 29: stockledger.v1.InventoryService.ReceiveTransfer:input_type -> stockledger.v1.CommandRequest
+	5,  // 30: stockledger.v1.InventoryService.CompleteTransfer:input_type -> stockledger.v1.CommandRequest
+	5,  // 31: stockledger.v1.InventoryService.LendStock:input_type -> stockledger.v1.CommandRequest
+	5,  // 32: stockledger.v1.InventoryService.BorrowStock:input_type -> stockledger.v1.CommandRequest
+	5,  // 33: stockledger.v1.InventoryService.RepayLoan:input_type -> stockledger.v1.CommandRequest
+	5,  // 34: stockledger.v1.InventoryService.ReceiveRepayment:input_type -> stockledger.v1.CommandRequest
+	5,  // 35: stockledger.v1.InventoryService.ApproveCommand:input_type -> stockledger.v1.CommandRequest
+	5,  // 36: stockledger.v1.InventoryService.RejectCommand:input_type -> stockledger.v1.CommandRequest
+	5,  // 37: stockledger.v1.InventoryService.LapseCommand:input_type -> stockledger.v1.CommandRequest
+	0,  // 38: stockledger.v1.InventoryService.ExecuteBatch:input_type -> stockledger.v1.ExecuteBatchRequest
+	0,  // 39: stockledger.v1.InventoryService.StreamBatch:input_type -> stockledger.v1.ExecuteBatchRequest
+	6,  // 40: stockledger.v1.InventoryService.ReceiveStock:output_type -> stockledger.v1.CommandResponse
+	6,  // 41: stockledger.v1.InventoryService.ReserveStock:output_type -> stockledger.v1.CommandResponse
+	6,  // 42: stockledger.v1.InventoryService.ReleaseStock:output_type -> stockledger.v1.CommandResponse
+	6,  // 43: stockledger.v1.InventoryService.ExpireReservation:output_type -> stockledger.v1.CommandResponse
+	6,  // 44: stockledger.v1.InventoryService.IssueStock:output_type -> stockledger.v1.CommandResponse
+	6,  // 45: stockledger.v1.InventoryService.AdjustStock:output_type -> stockledger.v1.CommandResponse
+	6,  // 46: stockledger.v1.InventoryService.WriteOffStock:output_type -> stockledger.v1.CommandResponse
+	6,  // 47: stockledger.v1.InventoryService.ReturnToSupplier:output_type -> stockledger.v1.CommandResponse
+	6,  // 48: stockledger.v1.InventoryService.ReverseReceipt:output_type -> stockledger.v1.CommandResponse
+	6,  // 49: stockledger.v1.InventoryService.UpdateStockLevels:output_type -> stockledger.v1.CommandResponse
+	6,  // 50: stockledger.v1.InventoryService.StartCount:output_type -> stockledger.v1.CommandResponse
+	6,  // 51: stockledger.v1.InventoryService.RecordCount:output_type -> stockledger.v1.CommandResponse
+	6,  // 52: stockledger.v1.InventoryService.CompleteCount:output_type -> stockledger.v1.CommandResponse
+	6,  // 53: stockledger.v1.InventoryService.CancelCount:output_type -> stockledger.v1.CommandResponse
+	6,  // 54: stockledger.v1.InventoryService.ConvertStock:output_type -> stockledger.v1.CommandResponse
+	6,  // 55: stockledger.v1.InventoryService.OpenContainer:output_type -> stockledger.v1.CommandResponse
+	6,  // 56: stockledger.v1.InventoryService.QuarantineLot:output_type -> stockledger.v1.CommandResponse
+	6,  // 57: stockledger.v1.InventoryService.ReleaseLot:output_type -> stockledger.v1.CommandResponse
+	6,  // 58: stockledger.v1.InventoryService.RecallLot:output_type -> stockledger.v1.CommandResponse
+	6,  // 59: stockledger.v1.InventoryService.ContinueRecall:output_type -> stockledger.v1.CommandResponse
+	6,  // 60: stockledger.v1.InventoryService.LiftRecall:output_type -> stockledger.v1.CommandResponse
+	6,  // 61: stockledger.v1.InventoryService.TransferStock:output_type -> stockledger.v1.CommandResponse
+	6,  // 62: stockledger.v1.InventoryService.ApproveTransfer:output_type -> stockledger.v1.CommandResponse
+	6,  // 63: stockledger.v1.InventoryService.RejectTransfer:output_type -> stockledger.v1.CommandResponse
+	6,  // 64: stockledger.v1.InventoryService.CancelTransfer:output_type -> stockledger.v1.CommandResponse
+	6,  // 65: stockledger.v1.InventoryService.DispatchTransfer:output_type -> stockledger.v1.CommandResponse
+	6,  // 66: stockledger.v1.InventoryService.ReceiveTransfer:output_type -> stockledger.v1.CommandResponse
+	6,  // 67: stockledger.v1.InventoryService.CompleteTransfer:output_type -> stockledger.v1.CommandResponse
+	6,  // 68: stockledger.v1.InventoryService.LendStock:output_type -> stockledger.v1.CommandResponse
+	6,  // 69: stockledger.v1.InventoryService.BorrowStock:output_type -> stockledger.v1.CommandResponse
+	6,  // 70: stockledger.v1.InventoryService.RepayLoan:output_type -> stockledger.v1.CommandResponse
+	6,  // 71: stockledger.v1.InventoryService.ReceiveRepayment:output_type -> stockledger.v1.CommandResponse
+	6,  // 72: stockledger.v1.InventoryService.ApproveCommand:output_type -> stockledger.v1.CommandResponse
+	6,  // 73: stockledger.v1.InventoryService.RejectCommand:output_type -> stockledger.v1.CommandResponse
+	6,  // 74: stockledger.v1.InventoryService.LapseCommand:output_type -> stockledger.v1.CommandResponse
+	1,  // 75: stockledger.v1.InventoryService.ExecuteBatch:output_type -> stockledger.v1.ExecuteBatchResponse
+	2,  // 76: stockledger.v1.InventoryService.StreamBatch:output_type -> stockledger.v1.StreamBatchResponse
+	40, // [40:77] is the sub-list for method output_type
+	3,  // [3:40] is the sub-list for method input_type
 	3,  // [3:3] is the sub-list for extension type_name
 	3,  // [3:3] is the sub-list for extension extendee
 	0,  // [0:3] is the sub-list for field type_name

@@ -38,6 +38,10 @@ const (
 	HoldStatus_HOLD_STATUS_ISSUED HoldStatus = 3
 	// It was given up after its deadline.
 	HoldStatus_HOLD_STATUS_EXPIRED HoldStatus = 4
+	// What was left of it was recalled.
+	HoldStatus_HOLD_STATUS_VOIDED HoldStatus = 5
+	// What was left of it set out with its transfer.
+	HoldStatus_HOLD_STATUS_DISPATCHED HoldStatus = 6
 )
 
 // Enum value maps for HoldStatus.
@@ -48,6 +52,8 @@ var (
 		2: "HOLD_STATUS_RELEASED",
 		3: "HOLD_STATUS_ISSUED",
 		4: "HOLD_STATUS_EXPIRED",
+		5: "HOLD_STATUS_VOIDED",
+		6: "HOLD_STATUS_DISPATCHED",
 	}
 	HoldStatus_value = map[string]int32{
 		"HOLD_STATUS_UNSPECIFIED": 0,
@@ -55,6 +61,8 @@ var (
 		"HOLD_STATUS_RELEASED":    2,
 		"HOLD_STATUS_ISSUED":      3,
 		"HOLD_STATUS_EXPIRED":     4,
+		"HOLD_STATUS_VOIDED":      5,
+		"HOLD_STATUS_DISPATCHED":  6,
 	}
 )
 
@@ -181,9 +189,9 @@ type GetStockRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The clinic.
 	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
-	// The location.
+	// The location; a reference.
 	LocationId string `protobuf:"bytes,2,opt,name=location_id,json=locationId,proto3" json:"location_id,omitempty"`
-	// The medicine.
+	// The medicine; a reference.
 	MedicineId string `protobuf:"bytes,3,opt,name=medicine_id,json=medicineId,proto3" json:"medicine_id,omitempty"`
 	// How fresh the answer must be. Default STRONG.
 	Read          *ReadOptions `protobuf:"bytes,4,opt,name=read,proto3" json:"read,omitempty"`
@@ -257,7 +265,7 @@ type GetStockResponse struct {
 	// The sums over all lots.
 	Totals *Balances `protobuf:"bytes,2,opt,name=totals,proto3" json:"totals,omitempty"`
 	// Units that can be reserved or issued now: available, of lots neither
-	// expired nor inactive.
+	// expired, barred nor inactive.
 	Usable int64 `protobuf:"varint,3,opt,name=usable,proto3" json:"usable,omitempty"`
 	// Which state it is.
 	AsOf          *AsOf `protobuf:"bytes,4,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
@@ -328,9 +336,9 @@ type ListStockRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The clinic.
 	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
-	// Only this location.
+	// Only this location; a reference.
 	LocationId string `protobuf:"bytes,2,opt,name=location_id,json=locationId,proto3" json:"location_id,omitempty"`
-	// Only this medicine.
+	// Only this medicine; a reference.
 	MedicineId string `protobuf:"bytes,3,opt,name=medicine_id,json=medicineId,proto3" json:"medicine_id,omitempty"`
 	// Which part.
 	Page *Page `protobuf:"bytes,4,opt,name=page,proto3" json:"page,omitempty"`
@@ -472,7 +480,7 @@ func (x *ListStockResponse) GetAsOf() *AsOf {
 // Demand is a medicine that somebody wants.
 type Demand struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The medicine.
+	// The medicine; a reference.
 	MedicineId string `protobuf:"bytes,1,opt,name=medicine_id,json=medicineId,proto3" json:"medicine_id,omitempty"`
 	// Base units wanted; 0 asks only how many there are.
 	Quantity      int64 `protobuf:"varint,2,opt,name=quantity,proto3" json:"quantity,omitempty"`
@@ -531,7 +539,8 @@ type CheckAvailabilityRequest struct {
 	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
 	// The medicines, 1 to 200.
 	Demands []*Demand `protobuf:"bytes,2,rep,name=demands,proto3" json:"demands,omitempty"`
-	// The locations, up to 100; none: all active ones that the token names.
+	// References to the locations, up to 100; none: all active ones that the
+	// token names.
 	LocationIds []string `protobuf:"bytes,3,rep,name=location_ids,json=locationIds,proto3" json:"location_ids,omitempty"`
 	// Count only lots that are usable until this day.
 	LastsUntil *date.Date `protobuf:"bytes,4,opt,name=lasts_until,json=lastsUntil,proto3" json:"lasts_until,omitempty"`
@@ -821,11 +830,11 @@ type ListMovementsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The clinic.
 	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
-	// The stock card's location, together with medicine_id.
+	// The stock card's location, together with medicine_id; a reference.
 	LocationId string `protobuf:"bytes,2,opt,name=location_id,json=locationId,proto3" json:"location_id,omitempty"`
-	// The stock card's medicine, together with location_id.
+	// The stock card's medicine, together with location_id; a reference.
 	MedicineId string `protobuf:"bytes,3,opt,name=medicine_id,json=medicineId,proto3" json:"medicine_id,omitempty"`
-	// Only this lot.
+	// Only this lot; a reference.
 	LotId string `protobuf:"bytes,4,opt,name=lot_id,json=lotId,proto3" json:"lot_id,omitempty"`
 	// Only entries from this sequence on.
 	FromSequence int64 `protobuf:"varint,5,opt,name=from_sequence,json=fromSequence,proto3" json:"from_sequence,omitempty"`
@@ -968,7 +977,17 @@ type Movement struct {
 	// The delivery note, order or recipient, where the command says.
 	Reference string `protobuf:"bytes,15,opt,name=reference,proto3" json:"reference,omitempty"`
 	// The hold, where there is one.
-	HoldId        string `protobuf:"bytes,16,opt,name=hold_id,json=holdId,proto3" json:"hold_id,omitempty"`
+	HoldId string `protobuf:"bytes,16,opt,name=hold_id,json=holdId,proto3" json:"hold_id,omitempty"`
+	// Who delivered, lent, got it back or used it, where the command says.
+	Party string `protobuf:"bytes,17,opt,name=party,proto3" json:"party,omitempty"`
+	// Who stood by as witness.
+	Witness string `protobuf:"bytes,18,opt,name=witness,proto3" json:"witness,omitempty"`
+	// Who gave the command on which the actor, as second person, decided.
+	Requester string `protobuf:"bytes,19,opt,name=requester,proto3" json:"requester,omitempty"`
+	// The sequence of the command that this one corrects; 0: none.
+	CorrectsSequence int64 `protobuf:"varint,20,opt,name=corrects_sequence,json=correctsSequence,proto3" json:"corrects_sequence,omitempty"`
+	// The transfer, count, recall, approval or loan that the command was about.
+	DocumentId    string `protobuf:"bytes,21,opt,name=document_id,json=documentId,proto3" json:"document_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1111,6 +1130,41 @@ func (x *Movement) GetReference() string {
 func (x *Movement) GetHoldId() string {
 	if x != nil {
 		return x.HoldId
+	}
+	return ""
+}
+
+func (x *Movement) GetParty() string {
+	if x != nil {
+		return x.Party
+	}
+	return ""
+}
+
+func (x *Movement) GetWitness() string {
+	if x != nil {
+		return x.Witness
+	}
+	return ""
+}
+
+func (x *Movement) GetRequester() string {
+	if x != nil {
+		return x.Requester
+	}
+	return ""
+}
+
+func (x *Movement) GetCorrectsSequence() int64 {
+	if x != nil {
+		return x.CorrectsSequence
+	}
+	return 0
+}
+
+func (x *Movement) GetDocumentId() string {
+	if x != nil {
+		return x.DocumentId
 	}
 	return ""
 }
@@ -1384,9 +1438,9 @@ type ListHoldsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The clinic.
 	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
-	// Only this location.
+	// Only this location; a reference.
 	LocationId string `protobuf:"bytes,2,opt,name=location_id,json=locationId,proto3" json:"location_id,omitempty"`
-	// Only this medicine, at the location.
+	// Only this medicine, at the location; a reference.
 	MedicineId string `protobuf:"bytes,3,opt,name=medicine_id,json=medicineId,proto3" json:"medicine_id,omitempty"`
 	// Whether to list closed holds too.
 	IncludeClosed bool `protobuf:"varint,4,opt,name=include_closed,json=includeClosed,proto3" json:"include_closed,omitempty"`
@@ -1534,11 +1588,406 @@ func (x *ListHoldsResponse) GetAsOf() *AsOf {
 	return nil
 }
 
+// GetBalanceAtRequest names a lot at a location, and a point of the journal.
+type GetBalanceAtRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The clinic.
+	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
+	// The location; a reference.
+	LocationId string `protobuf:"bytes,2,opt,name=location_id,json=locationId,proto3" json:"location_id,omitempty"`
+	// The medicine; a reference.
+	MedicineId string `protobuf:"bytes,3,opt,name=medicine_id,json=medicineId,proto3" json:"medicine_id,omitempty"`
+	// The lot; a reference.
+	LotId string `protobuf:"bytes,4,opt,name=lot_id,json=lotId,proto3" json:"lot_id,omitempty"`
+	// The balances are those after this command.
+	Sequence int64 `protobuf:"varint,5,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// How fresh the answer must be. Default STRONG.
+	Read          *ReadOptions `protobuf:"bytes,6,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBalanceAtRequest) Reset() {
+	*x = GetBalanceAtRequest{}
+	mi := &file_stockledger_v1_query_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBalanceAtRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBalanceAtRequest) ProtoMessage() {}
+
+func (x *GetBalanceAtRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_query_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBalanceAtRequest.ProtoReflect.Descriptor instead.
+func (*GetBalanceAtRequest) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_query_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *GetBalanceAtRequest) GetClinicId() string {
+	if x != nil {
+		return x.ClinicId
+	}
+	return ""
+}
+
+func (x *GetBalanceAtRequest) GetLocationId() string {
+	if x != nil {
+		return x.LocationId
+	}
+	return ""
+}
+
+func (x *GetBalanceAtRequest) GetMedicineId() string {
+	if x != nil {
+		return x.MedicineId
+	}
+	return ""
+}
+
+func (x *GetBalanceAtRequest) GetLotId() string {
+	if x != nil {
+		return x.LotId
+	}
+	return ""
+}
+
+func (x *GetBalanceAtRequest) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *GetBalanceAtRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+// GetBalanceAtResponse is what the location held.
+type GetBalanceAtResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The held balances; all zero where the lot had never been there.
+	Balances *Balances `protobuf:"bytes,1,opt,name=balances,proto3" json:"balances,omitempty"`
+	// Which state was read.
+	AsOf          *AsOf `protobuf:"bytes,2,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBalanceAtResponse) Reset() {
+	*x = GetBalanceAtResponse{}
+	mi := &file_stockledger_v1_query_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBalanceAtResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBalanceAtResponse) ProtoMessage() {}
+
+func (x *GetBalanceAtResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_query_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBalanceAtResponse.ProtoReflect.Descriptor instead.
+func (*GetBalanceAtResponse) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_query_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *GetBalanceAtResponse) GetBalances() *Balances {
+	if x != nil {
+		return x.Balances
+	}
+	return nil
+}
+
+func (x *GetBalanceAtResponse) GetAsOf() *AsOf {
+	if x != nil {
+		return x.AsOf
+	}
+	return nil
+}
+
+// ControlledRegisterRequest names a medicine at a location.
+type ControlledRegisterRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The clinic.
+	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
+	// The location; a reference.
+	LocationId string `protobuf:"bytes,2,opt,name=location_id,json=locationId,proto3" json:"location_id,omitempty"`
+	// The medicine; a reference.
+	MedicineId string `protobuf:"bytes,3,opt,name=medicine_id,json=medicineId,proto3" json:"medicine_id,omitempty"`
+	// Only what was recorded at this time or later; absent: from the beginning.
+	From *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=from,proto3" json:"from,omitempty"`
+	// Only what was recorded at this time or earlier; absent: up to now.
+	To *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=to,proto3" json:"to,omitempty"`
+	// Which part. A page may be short, or empty, and still have a next one.
+	Page *Page `protobuf:"bytes,6,opt,name=page,proto3" json:"page,omitempty"`
+	// How fresh the answer must be. Default STRONG.
+	Read          *ReadOptions `protobuf:"bytes,7,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ControlledRegisterRequest) Reset() {
+	*x = ControlledRegisterRequest{}
+	mi := &file_stockledger_v1_query_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ControlledRegisterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ControlledRegisterRequest) ProtoMessage() {}
+
+func (x *ControlledRegisterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_query_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ControlledRegisterRequest.ProtoReflect.Descriptor instead.
+func (*ControlledRegisterRequest) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_query_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ControlledRegisterRequest) GetClinicId() string {
+	if x != nil {
+		return x.ClinicId
+	}
+	return ""
+}
+
+func (x *ControlledRegisterRequest) GetLocationId() string {
+	if x != nil {
+		return x.LocationId
+	}
+	return ""
+}
+
+func (x *ControlledRegisterRequest) GetMedicineId() string {
+	if x != nil {
+		return x.MedicineId
+	}
+	return ""
+}
+
+func (x *ControlledRegisterRequest) GetFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *ControlledRegisterRequest) GetTo() *timestamppb.Timestamp {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+func (x *ControlledRegisterRequest) GetPage() *Page {
+	if x != nil {
+		return x.Page
+	}
+	return nil
+}
+
+func (x *ControlledRegisterRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+// ControlledRegisterResponse is a part of the register.
+type ControlledRegisterResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The lines, in the order in which they were recorded.
+	Lines []*RegisterLine `protobuf:"bytes,1,rep,name=lines,proto3" json:"lines,omitempty"`
+	// Continues the register; empty at its end.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Which state it is.
+	AsOf          *AsOf `protobuf:"bytes,3,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ControlledRegisterResponse) Reset() {
+	*x = ControlledRegisterResponse{}
+	mi := &file_stockledger_v1_query_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ControlledRegisterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ControlledRegisterResponse) ProtoMessage() {}
+
+func (x *ControlledRegisterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_query_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ControlledRegisterResponse.ProtoReflect.Descriptor instead.
+func (*ControlledRegisterResponse) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_query_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ControlledRegisterResponse) GetLines() []*RegisterLine {
+	if x != nil {
+		return x.Lines
+	}
+	return nil
+}
+
+func (x *ControlledRegisterResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ControlledRegisterResponse) GetAsOf() *AsOf {
+	if x != nil {
+		return x.AsOf
+	}
+	return nil
+}
+
+// RegisterLine is a line of the controlled register. Nothing in it is ever
+// changed: a correction is a later line that names what it corrects. Quantities
+// are base units of the medicine at the location over all lots; what is in
+// transit does not lie at the location.
+type RegisterLine struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The entry, with who gave the command, who stood by, and why.
+	Movement *Movement `protobuf:"bytes,1,opt,name=movement,proto3" json:"movement,omitempty"`
+	// What lay at the location before.
+	Opening int64 `protobuf:"varint,2,opt,name=opening,proto3" json:"opening,omitempty"`
+	// What came in.
+	In int64 `protobuf:"varint,3,opt,name=in,proto3" json:"in,omitempty"`
+	// What went out.
+	Out int64 `protobuf:"varint,4,opt,name=out,proto3" json:"out,omitempty"`
+	// What lay there after: opening + in - out.
+	Balance       int64 `protobuf:"varint,5,opt,name=balance,proto3" json:"balance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterLine) Reset() {
+	*x = RegisterLine{}
+	mi := &file_stockledger_v1_query_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterLine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterLine) ProtoMessage() {}
+
+func (x *RegisterLine) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_query_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterLine.ProtoReflect.Descriptor instead.
+func (*RegisterLine) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_query_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RegisterLine) GetMovement() *Movement {
+	if x != nil {
+		return x.Movement
+	}
+	return nil
+}
+
+func (x *RegisterLine) GetOpening() int64 {
+	if x != nil {
+		return x.Opening
+	}
+	return 0
+}
+
+func (x *RegisterLine) GetIn() int64 {
+	if x != nil {
+		return x.In
+	}
+	return 0
+}
+
+func (x *RegisterLine) GetOut() int64 {
+	if x != nil {
+		return x.Out
+	}
+	return 0
+}
+
+func (x *RegisterLine) GetBalance() int64 {
+	if x != nil {
+		return x.Balance
+	}
+	return 0
+}
+
 var File_stockledger_v1_query_service_proto protoreflect.FileDescriptor
 
 const file_stockledger_v1_query_service_proto_rawDesc = "" +
 	"\n" +
-	"\"stockledger/v1/query_service.proto\x12\x0estockledger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16google/type/date.proto\x1a\x1bstockledger/v1/common.proto\x1a\x1cstockledger/v1/options.proto\"\xea\x01\n" +
+	"\"stockledger/v1/query_service.proto\x12\x0estockledger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16google/type/date.proto\x1a\x1estockledger/v1/approvals.proto\x1a\x1bstockledger/v1/common.proto\x1a\x1bstockledger/v1/counts.proto\x1a\x1bstockledger/v1/levels.proto\x1a\x1astockledger/v1/loans.proto\x1a\x1cstockledger/v1/options.proto\x1a\x1cstockledger/v1/recalls.proto\x1a\x1estockledger/v1/transfers.proto\"\xea\x01\n" +
 	"\bStockRow\x12\x1f\n" +
 	"\vlocation_id\x18\x01 \x01(\tR\n" +
 	"locationId\x12\x1f\n" +
@@ -1547,39 +1996,41 @@ const file_stockledger_v1_query_service_proto_rawDesc = "" +
 	"\x06lot_id\x18\x03 \x01(\tR\x05lotId\x12*\n" +
 	"\x03lot\x18\x04 \x01(\v2\x18.stockledger.v1.LotFactsR\x03lot\x124\n" +
 	"\bbalances\x18\x05 \x01(\v2\x18.stockledger.v1.BalancesR\bbalances\x12#\n" +
-	"\rlast_sequence\x18\x06 \x01(\x03R\flastSequence\"\xe1\x01\n" +
+	"\rlast_sequence\x18\x06 \x01(\x03R\flastSequence\"\xe3\x01\n" +
 	"\x0fGetStockRequest\x12A\n" +
-	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12.\n" +
-	"\vlocation_id\x18\x02 \x01(\tB\r\xbaH\x06r\x04\x10\x01(@\xd0\xc6'\x02R\n" +
-	"locationId\x12*\n" +
-	"\vmedicine_id\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\n" +
+	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12/\n" +
+	"\vlocation_id\x18\x02 \x01(\tB\x0e\xbaH\ar\x05\x10\x01(\xac\x02\xd0\xc6'\x02R\n" +
+	"locationId\x12+\n" +
+	"\vmedicine_id\x18\x03 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01(\xac\x02R\n" +
 	"medicineId\x12/\n" +
 	"\x04read\x18\x04 \x01(\v2\x1b.stockledger.v1.ReadOptionsR\x04read\"\xb5\x01\n" +
 	"\x10GetStockResponse\x12,\n" +
 	"\x04rows\x18\x01 \x03(\v2\x18.stockledger.v1.StockRowR\x04rows\x120\n" +
 	"\x06totals\x18\x02 \x01(\v2\x18.stockledger.v1.BalancesR\x06totals\x12\x16\n" +
 	"\x06usable\x18\x03 \x01(\x03R\x06usable\x12)\n" +
-	"\x05as_of\x18\x04 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf\"\x88\x02\n" +
+	"\x05as_of\x18\x04 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf\"\x8a\x02\n" +
 	"\x10ListStockRequest\x12A\n" +
-	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12,\n" +
-	"\vlocation_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02(@\xd0\xc6'\x02R\n" +
-	"locationId\x12(\n" +
-	"\vmedicine_id\x18\x03 \x01(\tB\a\xbaH\x04r\x02(@R\n" +
+	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12-\n" +
+	"\vlocation_id\x18\x02 \x01(\tB\f\xbaH\x05r\x03(\xac\x02\xd0\xc6'\x02R\n" +
+	"locationId\x12)\n" +
+	"\vmedicine_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\xac\x02R\n" +
 	"medicineId\x12(\n" +
 	"\x04page\x18\x04 \x01(\v2\x14.stockledger.v1.PageR\x04page\x12/\n" +
 	"\x04read\x18\x05 \x01(\v2\x1b.stockledger.v1.ReadOptionsR\x04read\"\x94\x01\n" +
 	"\x11ListStockResponse\x12,\n" +
 	"\x04rows\x18\x01 \x03(\v2\x18.stockledger.v1.StockRowR\x04rows\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12)\n" +
-	"\x05as_of\x18\x03 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf\"b\n" +
-	"\x06Demand\x12*\n" +
-	"\vmedicine_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\n" +
+	"\x05as_of\x18\x03 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf\"c\n" +
+	"\x06Demand\x12+\n" +
+	"\vmedicine_id\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01(\xac\x02R\n" +
 	"medicineId\x12,\n" +
-	"\bquantity\x18\x02 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80\x80\x80\x10(\x00R\bquantity\"\xbc\x02\n" +
+	"\bquantity\x18\x02 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80\x80\x80\x10(\x00R\bquantity\"\xbd\x02\n" +
 	"\x18CheckAvailabilityRequest\x12A\n" +
 	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12=\n" +
-	"\ademands\x18\x02 \x03(\v2\x16.stockledger.v1.DemandB\v\xbaH\b\x92\x01\x05\b\x01\x10\xc8\x01R\ademands\x129\n" +
-	"\flocation_ids\x18\x03 \x03(\tB\x16\xbaH\x0f\x92\x01\f\x10d\x18\x01\"\x06r\x04\x10\x01(@\xd0\xc6'\x02R\vlocationIds\x122\n" +
+	"\ademands\x18\x02 \x03(\v2\x16.stockledger.v1.DemandB\v\xbaH\b\x92\x01\x05\b\x01\x10\xc8\x01R\ademands\x12:\n" +
+	"\flocation_ids\x18\x03 \x03(\tB\x17\xbaH\x10\x92\x01\r\x10d\x18\x01\"\ar\x05\x10\x01(\xac\x02\xd0\xc6'\x02R\vlocationIds\x122\n" +
 	"\vlasts_until\x18\x04 \x01(\v2\x11.google.type.DateR\n" +
 	"lastsUntil\x12/\n" +
 	"\x04read\x18\x05 \x01(\v2\x1b.stockledger.v1.ReadOptionsR\x04read\"\x8a\x01\n" +
@@ -1600,21 +2051,21 @@ const file_stockledger_v1_query_service_proto_rawDesc = "" +
 	"\x06usable\x18\x02 \x01(\x03R\x06usable\x12\x1a\n" +
 	"\breserved\x18\x03 \x01(\x03R\breserved\x12\x17\n" +
 	"\aon_hand\x18\x04 \x01(\x03R\x06onHand\x12:\n" +
-	"\x0fearliest_expiry\x18\x05 \x01(\v2\x11.google.type.DateR\x0eearliestExpiry\"\xe4\x04\n" +
+	"\x0fearliest_expiry\x18\x05 \x01(\v2\x11.google.type.DateR\x0eearliestExpiry\"\xe7\x04\n" +
 	"\x14ListMovementsRequest\x12A\n" +
-	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12,\n" +
-	"\vlocation_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02(@\xd0\xc6'\x02R\n" +
-	"locationId\x12(\n" +
-	"\vmedicine_id\x18\x03 \x01(\tB\a\xbaH\x04r\x02(@R\n" +
-	"medicineId\x12\x1e\n" +
-	"\x06lot_id\x18\x04 \x01(\tB\a\xbaH\x04r\x02(@R\x05lotId\x12,\n" +
+	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12-\n" +
+	"\vlocation_id\x18\x02 \x01(\tB\f\xbaH\x05r\x03(\xac\x02\xd0\xc6'\x02R\n" +
+	"locationId\x12)\n" +
+	"\vmedicine_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\xac\x02R\n" +
+	"medicineId\x12\x1f\n" +
+	"\x06lot_id\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\xac\x02R\x05lotId\x12,\n" +
 	"\rfrom_sequence\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\ffromSequence\x12(\n" +
 	"\vto_sequence\x18\x06 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\n" +
 	"toSequence\x12!\n" +
 	"\fnewest_first\x18\a \x01(\bR\vnewestFirst\x12(\n" +
 	"\x04page\x18\b \x01(\v2\x14.stockledger.v1.PageR\x04page\x12/\n" +
 	"\x04read\x18\t \x01(\v2\x1b.stockledger.v1.ReadOptionsR\x04read:\xba\x01\xbaH\xb6\x01\x1a\xb3\x01\n" +
-	"\x1elocation_and_medicine_together\x12[give location_id and medicine_id together for a stock card, or neither for the whole clinic\x1a4(this.location_id == '') == (this.medicine_id == '')\"\xc5\x04\n" +
+	"\x1elocation_and_medicine_together\x12[give location_id and medicine_id together for a stock card, or neither for the whole clinic\x1a4(this.location_id == '') == (this.medicine_id == '')\"\xe1\x05\n" +
 	"\bMovement\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12\x12\n" +
 	"\x04line\x18\x02 \x01(\x05R\x04line\x12;\n" +
@@ -1637,7 +2088,13 @@ const file_stockledger_v1_query_service_proto_rawDesc = "" +
 	"\vreason_code\x18\x0e \x01(\tR\n" +
 	"reasonCode\x12\x1c\n" +
 	"\treference\x18\x0f \x01(\tR\treference\x12\x17\n" +
-	"\ahold_id\x18\x10 \x01(\tR\x06holdId\"\xa2\x01\n" +
+	"\ahold_id\x18\x10 \x01(\tR\x06holdId\x12\x14\n" +
+	"\x05party\x18\x11 \x01(\tR\x05party\x12\x18\n" +
+	"\awitness\x18\x12 \x01(\tR\awitness\x12\x1c\n" +
+	"\trequester\x18\x13 \x01(\tR\trequester\x12+\n" +
+	"\x11corrects_sequence\x18\x14 \x01(\x03R\x10correctsSequence\x12\x1f\n" +
+	"\vdocument_id\x18\x15 \x01(\tR\n" +
+	"documentId\"\xa2\x01\n" +
 	"\x15ListMovementsResponse\x126\n" +
 	"\tmovements\x18\x01 \x03(\v2\x18.stockledger.v1.MovementR\tmovements\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12)\n" +
@@ -1661,12 +2118,12 @@ const file_stockledger_v1_query_service_proto_rawDesc = "" +
 	"\bHoldLine\x12\x15\n" +
 	"\x06lot_id\x18\x01 \x01(\tR\x05lotId\x12\x1a\n" +
 	"\bquantity\x18\x02 \x01(\x03R\bquantity\x12+\n" +
-	"\x11reserved_quantity\x18\x03 \x01(\x03R\x10reservedQuantity\"\xa4\x03\n" +
+	"\x11reserved_quantity\x18\x03 \x01(\x03R\x10reservedQuantity\"\xa6\x03\n" +
 	"\x10ListHoldsRequest\x12A\n" +
-	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12,\n" +
-	"\vlocation_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02(@\xd0\xc6'\x02R\n" +
-	"locationId\x12(\n" +
-	"\vmedicine_id\x18\x03 \x01(\tB\a\xbaH\x04r\x02(@R\n" +
+	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12-\n" +
+	"\vlocation_id\x18\x02 \x01(\tB\f\xbaH\x05r\x03(\xac\x02\xd0\xc6'\x02R\n" +
+	"locationId\x12)\n" +
+	"\vmedicine_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\xac\x02R\n" +
 	"medicineId\x12%\n" +
 	"\x0einclude_closed\x18\x04 \x01(\bR\rincludeClosed\x12(\n" +
 	"\x04page\x18\x05 \x01(\v2\x14.stockledger.v1.PageR\x04page\x12/\n" +
@@ -1675,14 +2132,51 @@ const file_stockledger_v1_query_service_proto_rawDesc = "" +
 	"\x11ListHoldsResponse\x12*\n" +
 	"\x05holds\x18\x01 \x03(\v2\x14.stockledger.v1.HoldR\x05holds\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12)\n" +
-	"\x05as_of\x18\x03 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf*\x8a\x01\n" +
+	"\x05as_of\x18\x03 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf\"\xaf\x02\n" +
+	"\x13GetBalanceAtRequest\x12A\n" +
+	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12/\n" +
+	"\vlocation_id\x18\x02 \x01(\tB\x0e\xbaH\ar\x05\x10\x01(\xac\x02\xd0\xc6'\x02R\n" +
+	"locationId\x12+\n" +
+	"\vmedicine_id\x18\x03 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01(\xac\x02R\n" +
+	"medicineId\x12!\n" +
+	"\x06lot_id\x18\x04 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01(\xac\x02R\x05lotId\x12#\n" +
+	"\bsequence\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x01R\bsequence\x12/\n" +
+	"\x04read\x18\x06 \x01(\v2\x1b.stockledger.v1.ReadOptionsR\x04read\"w\n" +
+	"\x14GetBalanceAtResponse\x124\n" +
+	"\bbalances\x18\x01 \x01(\v2\x18.stockledger.v1.BalancesR\bbalances\x12)\n" +
+	"\x05as_of\x18\x02 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf\"\xf3\x02\n" +
+	"\x19ControlledRegisterRequest\x12A\n" +
+	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12/\n" +
+	"\vlocation_id\x18\x02 \x01(\tB\x0e\xbaH\ar\x05\x10\x01(\xac\x02\xd0\xc6'\x02R\n" +
+	"locationId\x12+\n" +
+	"\vmedicine_id\x18\x03 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01(\xac\x02R\n" +
+	"medicineId\x12.\n" +
+	"\x04from\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x12*\n" +
+	"\x02to\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x02to\x12(\n" +
+	"\x04page\x18\x06 \x01(\v2\x14.stockledger.v1.PageR\x04page\x12/\n" +
+	"\x04read\x18\a \x01(\v2\x1b.stockledger.v1.ReadOptionsR\x04read\"\xa3\x01\n" +
+	"\x1aControlledRegisterResponse\x122\n" +
+	"\x05lines\x18\x01 \x03(\v2\x1c.stockledger.v1.RegisterLineR\x05lines\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12)\n" +
+	"\x05as_of\x18\x03 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf\"\x9a\x01\n" +
+	"\fRegisterLine\x124\n" +
+	"\bmovement\x18\x01 \x01(\v2\x18.stockledger.v1.MovementR\bmovement\x12\x18\n" +
+	"\aopening\x18\x02 \x01(\x03R\aopening\x12\x0e\n" +
+	"\x02in\x18\x03 \x01(\x03R\x02in\x12\x10\n" +
+	"\x03out\x18\x04 \x01(\x03R\x03out\x12\x18\n" +
+	"\abalance\x18\x05 \x01(\x03R\abalance*\xbe\x01\n" +
 	"\n" +
 	"HoldStatus\x12\x1b\n" +
 	"\x17HOLD_STATUS_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10HOLD_STATUS_OPEN\x10\x01\x12\x18\n" +
 	"\x14HOLD_STATUS_RELEASED\x10\x02\x12\x16\n" +
 	"\x12HOLD_STATUS_ISSUED\x10\x03\x12\x17\n" +
-	"\x13HOLD_STATUS_EXPIRED\x10\x042\xab\x04\n" +
+	"\x13HOLD_STATUS_EXPIRED\x10\x04\x12\x16\n" +
+	"\x12HOLD_STATUS_VOIDED\x10\x05\x12\x1a\n" +
+	"\x16HOLD_STATUS_DISPATCHED\x10\x062\xcf\x0f\n" +
 	"\fQueryService\x12`\n" +
 	"\bGetStock\x12\x1f.stockledger.v1.GetStockRequest\x1a .stockledger.v1.GetStockResponse\"\x11\xc2\xc6'\n" +
 	"stock.read\x90\x02\x01\x12c\n" +
@@ -1692,6 +2186,24 @@ const file_stockledger_v1_query_service_proto_rawDesc = "" +
 	"stock.read\x90\x02\x01\x12r\n" +
 	"\rListMovements\x12$.stockledger.v1.ListMovementsRequest\x1a%.stockledger.v1.ListMovementsResponse\"\x14\xc2\xc6'\rmovement.read\x90\x02\x01\x12c\n" +
 	"\tListHolds\x12 .stockledger.v1.ListHoldsRequest\x1a!.stockledger.v1.ListHoldsResponse\"\x11\xc2\xc6'\n" +
+	"stock.read\x90\x02\x01\x12o\n" +
+	"\fGetBalanceAt\x12#.stockledger.v1.GetBalanceAtRequest\x1a$.stockledger.v1.GetBalanceAtResponse\"\x14\xc2\xc6'\rmovement.read\x90\x02\x01\x12\x81\x01\n" +
+	"\x12ControlledRegister\x12).stockledger.v1.ControlledRegisterRequest\x1a*.stockledger.v1.ControlledRegisterResponse\"\x14\xc2\xc6'\rregister.read\x90\x02\x01\x12l\n" +
+	"\vGetTransfer\x12\".stockledger.v1.GetTransferRequest\x1a#.stockledger.v1.GetTransferResponse\"\x14\xc2\xc6'\rtransfer.read\x90\x02\x01\x12r\n" +
+	"\rListTransfers\x12$.stockledger.v1.ListTransfersRequest\x1a%.stockledger.v1.ListTransfersResponse\"\x14\xc2\xc6'\rtransfer.read\x90\x02\x01\x12`\n" +
+	"\bGetCount\x12\x1f.stockledger.v1.GetCountRequest\x1a .stockledger.v1.GetCountResponse\"\x11\xc2\xc6'\n" +
+	"count.read\x90\x02\x01\x12f\n" +
+	"\n" +
+	"ListCounts\x12!.stockledger.v1.ListCountsRequest\x1a\".stockledger.v1.ListCountsResponse\"\x11\xc2\xc6'\n" +
+	"count.read\x90\x02\x01\x12d\n" +
+	"\tGetRecall\x12 .stockledger.v1.GetRecallRequest\x1a!.stockledger.v1.GetRecallResponse\"\x12\xc2\xc6'\vrecall.read\x90\x02\x01\x12j\n" +
+	"\vListRecalls\x12\".stockledger.v1.ListRecallsRequest\x1a#.stockledger.v1.ListRecallsResponse\"\x12\xc2\xc6'\vrecall.read\x90\x02\x01\x12l\n" +
+	"\vGetApproval\x12\".stockledger.v1.GetApprovalRequest\x1a#.stockledger.v1.GetApprovalResponse\"\x14\xc2\xc6'\rapproval.read\x90\x02\x01\x12r\n" +
+	"\rListApprovals\x12$.stockledger.v1.ListApprovalsRequest\x1a%.stockledger.v1.ListApprovalsResponse\"\x14\xc2\xc6'\rapproval.read\x90\x02\x01\x12b\n" +
+	"\tListLoans\x12 .stockledger.v1.ListLoansRequest\x1a!.stockledger.v1.ListLoansResponse\"\x10\xc2\xc6'\tloan.read\x90\x02\x01\x12r\n" +
+	"\x0eGetStockLevels\x12%.stockledger.v1.GetStockLevelsRequest\x1a&.stockledger.v1.GetStockLevelsResponse\"\x11\xc2\xc6'\n" +
+	"stock.read\x90\x02\x01\x12u\n" +
+	"\x0fListStockLevels\x12&.stockledger.v1.ListStockLevelsRequest\x1a'.stockledger.v1.ListStockLevelsResponse\"\x11\xc2\xc6'\n" +
 	"stock.read\x90\x02\x01BKZIgithub.com/stockledger/stockledger/proto/gen/stockledger/v1;stockledgerv1b\x06proto3"
 
 var (
@@ -1707,84 +2219,147 @@ func file_stockledger_v1_query_service_proto_rawDescGZIP() []byte {
 }
 
 var file_stockledger_v1_query_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_stockledger_v1_query_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_stockledger_v1_query_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_stockledger_v1_query_service_proto_goTypes = []any{
-	(HoldStatus)(0),                   // 0: stockledger.v1.HoldStatus
-	(*StockRow)(nil),                  // 1: stockledger.v1.StockRow
-	(*GetStockRequest)(nil),           // 2: stockledger.v1.GetStockRequest
-	(*GetStockResponse)(nil),          // 3: stockledger.v1.GetStockResponse
-	(*ListStockRequest)(nil),          // 4: stockledger.v1.ListStockRequest
-	(*ListStockResponse)(nil),         // 5: stockledger.v1.ListStockResponse
-	(*Demand)(nil),                    // 6: stockledger.v1.Demand
-	(*CheckAvailabilityRequest)(nil),  // 7: stockledger.v1.CheckAvailabilityRequest
-	(*CheckAvailabilityResponse)(nil), // 8: stockledger.v1.CheckAvailabilityResponse
-	(*MedicineAvailability)(nil),      // 9: stockledger.v1.MedicineAvailability
-	(*LocationAvailability)(nil),      // 10: stockledger.v1.LocationAvailability
-	(*ListMovementsRequest)(nil),      // 11: stockledger.v1.ListMovementsRequest
-	(*Movement)(nil),                  // 12: stockledger.v1.Movement
-	(*ListMovementsResponse)(nil),     // 13: stockledger.v1.ListMovementsResponse
-	(*Hold)(nil),                      // 14: stockledger.v1.Hold
-	(*HoldLine)(nil),                  // 15: stockledger.v1.HoldLine
-	(*ListHoldsRequest)(nil),          // 16: stockledger.v1.ListHoldsRequest
-	(*ListHoldsResponse)(nil),         // 17: stockledger.v1.ListHoldsResponse
-	(*LotFacts)(nil),                  // 18: stockledger.v1.LotFacts
-	(*Balances)(nil),                  // 19: stockledger.v1.Balances
-	(*ReadOptions)(nil),               // 20: stockledger.v1.ReadOptions
-	(*AsOf)(nil),                      // 21: stockledger.v1.AsOf
-	(*Page)(nil),                      // 22: stockledger.v1.Page
-	(*date.Date)(nil),                 // 23: google.type.Date
-	(*timestamppb.Timestamp)(nil),     // 24: google.protobuf.Timestamp
-	(Bucket)(0),                       // 25: stockledger.v1.Bucket
+	(HoldStatus)(0),                    // 0: stockledger.v1.HoldStatus
+	(*StockRow)(nil),                   // 1: stockledger.v1.StockRow
+	(*GetStockRequest)(nil),            // 2: stockledger.v1.GetStockRequest
+	(*GetStockResponse)(nil),           // 3: stockledger.v1.GetStockResponse
+	(*ListStockRequest)(nil),           // 4: stockledger.v1.ListStockRequest
+	(*ListStockResponse)(nil),          // 5: stockledger.v1.ListStockResponse
+	(*Demand)(nil),                     // 6: stockledger.v1.Demand
+	(*CheckAvailabilityRequest)(nil),   // 7: stockledger.v1.CheckAvailabilityRequest
+	(*CheckAvailabilityResponse)(nil),  // 8: stockledger.v1.CheckAvailabilityResponse
+	(*MedicineAvailability)(nil),       // 9: stockledger.v1.MedicineAvailability
+	(*LocationAvailability)(nil),       // 10: stockledger.v1.LocationAvailability
+	(*ListMovementsRequest)(nil),       // 11: stockledger.v1.ListMovementsRequest
+	(*Movement)(nil),                   // 12: stockledger.v1.Movement
+	(*ListMovementsResponse)(nil),      // 13: stockledger.v1.ListMovementsResponse
+	(*Hold)(nil),                       // 14: stockledger.v1.Hold
+	(*HoldLine)(nil),                   // 15: stockledger.v1.HoldLine
+	(*ListHoldsRequest)(nil),           // 16: stockledger.v1.ListHoldsRequest
+	(*ListHoldsResponse)(nil),          // 17: stockledger.v1.ListHoldsResponse
+	(*GetBalanceAtRequest)(nil),        // 18: stockledger.v1.GetBalanceAtRequest
+	(*GetBalanceAtResponse)(nil),       // 19: stockledger.v1.GetBalanceAtResponse
+	(*ControlledRegisterRequest)(nil),  // 20: stockledger.v1.ControlledRegisterRequest
+	(*ControlledRegisterResponse)(nil), // 21: stockledger.v1.ControlledRegisterResponse
+	(*RegisterLine)(nil),               // 22: stockledger.v1.RegisterLine
+	(*LotFacts)(nil),                   // 23: stockledger.v1.LotFacts
+	(*Balances)(nil),                   // 24: stockledger.v1.Balances
+	(*ReadOptions)(nil),                // 25: stockledger.v1.ReadOptions
+	(*AsOf)(nil),                       // 26: stockledger.v1.AsOf
+	(*Page)(nil),                       // 27: stockledger.v1.Page
+	(*date.Date)(nil),                  // 28: google.type.Date
+	(*timestamppb.Timestamp)(nil),      // 29: google.protobuf.Timestamp
+	(Bucket)(0),                        // 30: stockledger.v1.Bucket
+	(*GetTransferRequest)(nil),         // 31: stockledger.v1.GetTransferRequest
+	(*ListTransfersRequest)(nil),       // 32: stockledger.v1.ListTransfersRequest
+	(*GetCountRequest)(nil),            // 33: stockledger.v1.GetCountRequest
+	(*ListCountsRequest)(nil),          // 34: stockledger.v1.ListCountsRequest
+	(*GetRecallRequest)(nil),           // 35: stockledger.v1.GetRecallRequest
+	(*ListRecallsRequest)(nil),         // 36: stockledger.v1.ListRecallsRequest
+	(*GetApprovalRequest)(nil),         // 37: stockledger.v1.GetApprovalRequest
+	(*ListApprovalsRequest)(nil),       // 38: stockledger.v1.ListApprovalsRequest
+	(*ListLoansRequest)(nil),           // 39: stockledger.v1.ListLoansRequest
+	(*GetStockLevelsRequest)(nil),      // 40: stockledger.v1.GetStockLevelsRequest
+	(*ListStockLevelsRequest)(nil),     // 41: stockledger.v1.ListStockLevelsRequest
+	(*GetTransferResponse)(nil),        // 42: stockledger.v1.GetTransferResponse
+	(*ListTransfersResponse)(nil),      // 43: stockledger.v1.ListTransfersResponse
+	(*GetCountResponse)(nil),           // 44: stockledger.v1.GetCountResponse
+	(*ListCountsResponse)(nil),         // 45: stockledger.v1.ListCountsResponse
+	(*GetRecallResponse)(nil),          // 46: stockledger.v1.GetRecallResponse
+	(*ListRecallsResponse)(nil),        // 47: stockledger.v1.ListRecallsResponse
+	(*GetApprovalResponse)(nil),        // 48: stockledger.v1.GetApprovalResponse
+	(*ListApprovalsResponse)(nil),      // 49: stockledger.v1.ListApprovalsResponse
+	(*ListLoansResponse)(nil),          // 50: stockledger.v1.ListLoansResponse
+	(*GetStockLevelsResponse)(nil),     // 51: stockledger.v1.GetStockLevelsResponse
+	(*ListStockLevelsResponse)(nil),    // 52: stockledger.v1.ListStockLevelsResponse
 }
 var file_stockledger_v1_query_service_proto_depIdxs = []int32{
-	18, // 0: stockledger.v1.StockRow.lot:type_name -> stockledger.v1.LotFacts
-	19, // 1: stockledger.v1.StockRow.balances:type_name -> stockledger.v1.Balances
-	20, // 2: stockledger.v1.GetStockRequest.read:type_name -> stockledger.v1.ReadOptions
+	23, // 0: stockledger.v1.StockRow.lot:type_name -> stockledger.v1.LotFacts
+	24, // 1: stockledger.v1.StockRow.balances:type_name -> stockledger.v1.Balances
+	25, // 2: stockledger.v1.GetStockRequest.read:type_name -> stockledger.v1.ReadOptions
 	1,  // 3: stockledger.v1.GetStockResponse.rows:type_name -> stockledger.v1.StockRow
-	19, // 4: stockledger.v1.GetStockResponse.totals:type_name -> stockledger.v1.Balances
-	21, // 5: stockledger.v1.GetStockResponse.as_of:type_name -> stockledger.v1.AsOf
-	22, // 6: stockledger.v1.ListStockRequest.page:type_name -> stockledger.v1.Page
-	20, // 7: stockledger.v1.ListStockRequest.read:type_name -> stockledger.v1.ReadOptions
+	24, // 4: stockledger.v1.GetStockResponse.totals:type_name -> stockledger.v1.Balances
+	26, // 5: stockledger.v1.GetStockResponse.as_of:type_name -> stockledger.v1.AsOf
+	27, // 6: stockledger.v1.ListStockRequest.page:type_name -> stockledger.v1.Page
+	25, // 7: stockledger.v1.ListStockRequest.read:type_name -> stockledger.v1.ReadOptions
 	1,  // 8: stockledger.v1.ListStockResponse.rows:type_name -> stockledger.v1.StockRow
-	21, // 9: stockledger.v1.ListStockResponse.as_of:type_name -> stockledger.v1.AsOf
+	26, // 9: stockledger.v1.ListStockResponse.as_of:type_name -> stockledger.v1.AsOf
 	6,  // 10: stockledger.v1.CheckAvailabilityRequest.demands:type_name -> stockledger.v1.Demand
-	23, // 11: stockledger.v1.CheckAvailabilityRequest.lasts_until:type_name -> google.type.Date
-	20, // 12: stockledger.v1.CheckAvailabilityRequest.read:type_name -> stockledger.v1.ReadOptions
+	28, // 11: stockledger.v1.CheckAvailabilityRequest.lasts_until:type_name -> google.type.Date
+	25, // 12: stockledger.v1.CheckAvailabilityRequest.read:type_name -> stockledger.v1.ReadOptions
 	9,  // 13: stockledger.v1.CheckAvailabilityResponse.medicines:type_name -> stockledger.v1.MedicineAvailability
-	21, // 14: stockledger.v1.CheckAvailabilityResponse.as_of:type_name -> stockledger.v1.AsOf
+	26, // 14: stockledger.v1.CheckAvailabilityResponse.as_of:type_name -> stockledger.v1.AsOf
 	10, // 15: stockledger.v1.MedicineAvailability.locations:type_name -> stockledger.v1.LocationAvailability
-	23, // 16: stockledger.v1.LocationAvailability.earliest_expiry:type_name -> google.type.Date
-	22, // 17: stockledger.v1.ListMovementsRequest.page:type_name -> stockledger.v1.Page
-	20, // 18: stockledger.v1.ListMovementsRequest.read:type_name -> stockledger.v1.ReadOptions
-	24, // 19: stockledger.v1.Movement.recorded_at:type_name -> google.protobuf.Timestamp
-	24, // 20: stockledger.v1.Movement.occurred_at:type_name -> google.protobuf.Timestamp
-	25, // 21: stockledger.v1.Movement.debit:type_name -> stockledger.v1.Bucket
-	25, // 22: stockledger.v1.Movement.credit:type_name -> stockledger.v1.Bucket
-	19, // 23: stockledger.v1.Movement.balances:type_name -> stockledger.v1.Balances
+	28, // 16: stockledger.v1.LocationAvailability.earliest_expiry:type_name -> google.type.Date
+	27, // 17: stockledger.v1.ListMovementsRequest.page:type_name -> stockledger.v1.Page
+	25, // 18: stockledger.v1.ListMovementsRequest.read:type_name -> stockledger.v1.ReadOptions
+	29, // 19: stockledger.v1.Movement.recorded_at:type_name -> google.protobuf.Timestamp
+	29, // 20: stockledger.v1.Movement.occurred_at:type_name -> google.protobuf.Timestamp
+	30, // 21: stockledger.v1.Movement.debit:type_name -> stockledger.v1.Bucket
+	30, // 22: stockledger.v1.Movement.credit:type_name -> stockledger.v1.Bucket
+	24, // 23: stockledger.v1.Movement.balances:type_name -> stockledger.v1.Balances
 	12, // 24: stockledger.v1.ListMovementsResponse.movements:type_name -> stockledger.v1.Movement
-	21, // 25: stockledger.v1.ListMovementsResponse.as_of:type_name -> stockledger.v1.AsOf
-	24, // 26: stockledger.v1.Hold.deadline:type_name -> google.protobuf.Timestamp
+	26, // 25: stockledger.v1.ListMovementsResponse.as_of:type_name -> stockledger.v1.AsOf
+	29, // 26: stockledger.v1.Hold.deadline:type_name -> google.protobuf.Timestamp
 	0,  // 27: stockledger.v1.Hold.status:type_name -> stockledger.v1.HoldStatus
 	15, // 28: stockledger.v1.Hold.lines:type_name -> stockledger.v1.HoldLine
-	22, // 29: stockledger.v1.ListHoldsRequest.page:type_name -> stockledger.v1.Page
-	20, // 30: stockledger.v1.ListHoldsRequest.read:type_name -> stockledger.v1.ReadOptions
+	27, // 29: stockledger.v1.ListHoldsRequest.page:type_name -> stockledger.v1.Page
+	25, // 30: stockledger.v1.ListHoldsRequest.read:type_name -> stockledger.v1.ReadOptions
 	14, // 31: stockledger.v1.ListHoldsResponse.holds:type_name -> stockledger.v1.Hold
-	21, // 32: stockledger.v1.ListHoldsResponse.as_of:type_name -> stockledger.v1.AsOf
-	2,  // 33: stockledger.v1.QueryService.GetStock:input_type -> stockledger.v1.GetStockRequest
-	4,  // 34: stockledger.v1.QueryService.ListStock:input_type -> stockledger.v1.ListStockRequest
-	7,  // 35: stockledger.v1.QueryService.CheckAvailability:input_type -> stockledger.v1.CheckAvailabilityRequest
-	11, // 36: stockledger.v1.QueryService.ListMovements:input_type -> stockledger.v1.ListMovementsRequest
-	16, // 37: stockledger.v1.QueryService.ListHolds:input_type -> stockledger.v1.ListHoldsRequest
-	3,  // 38: stockledger.v1.QueryService.GetStock:output_type -> stockledger.v1.GetStockResponse
-	5,  // 39: stockledger.v1.QueryService.ListStock:output_type -> stockledger.v1.ListStockResponse
-	8,  // 40: stockledger.v1.QueryService.CheckAvailability:output_type -> stockledger.v1.CheckAvailabilityResponse
-	13, // 41: stockledger.v1.QueryService.ListMovements:output_type -> stockledger.v1.ListMovementsResponse
-	17, // 42: stockledger.v1.QueryService.ListHolds:output_type -> stockledger.v1.ListHoldsResponse
-	38, // [38:43] is the sub-list for method output_type
-	33, // [33:38] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	26, // 32: stockledger.v1.ListHoldsResponse.as_of:type_name -> stockledger.v1.AsOf
+	25, // 33: stockledger.v1.GetBalanceAtRequest.read:type_name -> stockledger.v1.ReadOptions
+	24, // 34: stockledger.v1.GetBalanceAtResponse.balances:type_name -> stockledger.v1.Balances
+	26, // 35: stockledger.v1.GetBalanceAtResponse.as_of:type_name -> stockledger.v1.AsOf
+	29, // 36: stockledger.v1.ControlledRegisterRequest.from:type_name -> google.protobuf.Timestamp
+	29, // 37: stockledger.v1.ControlledRegisterRequest.to:type_name -> google.protobuf.Timestamp
+	27, // 38: stockledger.v1.ControlledRegisterRequest.page:type_name -> stockledger.v1.Page
+	25, // 39: stockledger.v1.ControlledRegisterRequest.read:type_name -> stockledger.v1.ReadOptions
+	22, // 40: stockledger.v1.ControlledRegisterResponse.lines:type_name -> stockledger.v1.RegisterLine
+	26, // 41: stockledger.v1.ControlledRegisterResponse.as_of:type_name -> stockledger.v1.AsOf
+	12, // 42: stockledger.v1.RegisterLine.movement:type_name -> stockledger.v1.Movement
+	2,  // 43: stockledger.v1.QueryService.GetStock:input_type -> stockledger.v1.GetStockRequest
+	4,  // 44: stockledger.v1.QueryService.ListStock:input_type -> stockledger.v1.ListStockRequest
+	7,  // 45: stockledger.v1.QueryService.CheckAvailability:input_type -> stockledger.v1.CheckAvailabilityRequest
+	11, // 46: stockledger.v1.QueryService.ListMovements:input_type -> stockledger.v1.ListMovementsRequest
+	16, // 47: stockledger.v1.QueryService.ListHolds:input_type -> stockledger.v1.ListHoldsRequest
+	18, // 48: stockledger.v1.QueryService.GetBalanceAt:input_type -> stockledger.v1.GetBalanceAtRequest
+	20, // 49: stockledger.v1.QueryService.ControlledRegister:input_type -> stockledger.v1.ControlledRegisterRequest
+	31, // 50: stockledger.v1.QueryService.GetTransfer:input_type -> stockledger.v1.GetTransferRequest
+	32, // 51: stockledger.v1.QueryService.ListTransfers:input_type -> stockledger.v1.ListTransfersRequest
+	33, // 52: stockledger.v1.QueryService.GetCount:input_type -> stockledger.v1.GetCountRequest
+	34, // 53: stockledger.v1.QueryService.ListCounts:input_type -> stockledger.v1.ListCountsRequest
+	35, // 54: stockledger.v1.QueryService.GetRecall:input_type -> stockledger.v1.GetRecallRequest
+	36, // 55: stockledger.v1.QueryService.ListRecalls:input_type -> stockledger.v1.ListRecallsRequest
+	37, // 56: stockledger.v1.QueryService.GetApproval:input_type -> stockledger.v1.GetApprovalRequest
+	38, // 57: stockledger.v1.QueryService.ListApprovals:input_type -> stockledger.v1.ListApprovalsRequest
+	39, // 58: stockledger.v1.QueryService.ListLoans:input_type -> stockledger.v1.ListLoansRequest
+	40, // 59: stockledger.v1.QueryService.GetStockLevels:input_type -> stockledger.v1.GetStockLevelsRequest
+	41, // 60: stockledger.v1.QueryService.ListStockLevels:input_type -> stockledger.v1.ListStockLevelsRequest
+	3,  // 61: stockledger.v1.QueryService.GetStock:output_type -> stockledger.v1.GetStockResponse
+	5,  // 62: stockledger.v1.QueryService.ListStock:output_type -> stockledger.v1.ListStockResponse
+	8,  // 63: stockledger.v1.QueryService.CheckAvailability:output_type -> stockledger.v1.CheckAvailabilityResponse
+	13, // 64: stockledger.v1.QueryService.ListMovements:output_type -> stockledger.v1.ListMovementsResponse
+	17, // 65: stockledger.v1.QueryService.ListHolds:output_type -> stockledger.v1.ListHoldsResponse
+	19, // 66: stockledger.v1.QueryService.GetBalanceAt:output_type -> stockledger.v1.GetBalanceAtResponse
+	21, // 67: stockledger.v1.QueryService.ControlledRegister:output_type -> stockledger.v1.ControlledRegisterResponse
+	42, // 68: stockledger.v1.QueryService.GetTransfer:output_type -> stockledger.v1.GetTransferResponse
+	43, // 69: stockledger.v1.QueryService.ListTransfers:output_type -> stockledger.v1.ListTransfersResponse
+	44, // 70: stockledger.v1.QueryService.GetCount:output_type -> stockledger.v1.GetCountResponse
+	45, // 71: stockledger.v1.QueryService.ListCounts:output_type -> stockledger.v1.ListCountsResponse
+	46, // 72: stockledger.v1.QueryService.GetRecall:output_type -> stockledger.v1.GetRecallResponse
+	47, // 73: stockledger.v1.QueryService.ListRecalls:output_type -> stockledger.v1.ListRecallsResponse
+	48, // 74: stockledger.v1.QueryService.GetApproval:output_type -> stockledger.v1.GetApprovalResponse
+	49, // 75: stockledger.v1.QueryService.ListApprovals:output_type -> stockledger.v1.ListApprovalsResponse
+	50, // 76: stockledger.v1.QueryService.ListLoans:output_type -> stockledger.v1.ListLoansResponse
+	51, // 77: stockledger.v1.QueryService.GetStockLevels:output_type -> stockledger.v1.GetStockLevelsResponse
+	52, // 78: stockledger.v1.QueryService.ListStockLevels:output_type -> stockledger.v1.ListStockLevelsResponse
+	61, // [61:79] is the sub-list for method output_type
+	43, // [43:61] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_stockledger_v1_query_service_proto_init() }
@@ -1792,15 +2367,21 @@ func file_stockledger_v1_query_service_proto_init() {
 	if File_stockledger_v1_query_service_proto != nil {
 		return
 	}
+	file_stockledger_v1_approvals_proto_init()
 	file_stockledger_v1_common_proto_init()
+	file_stockledger_v1_counts_proto_init()
+	file_stockledger_v1_levels_proto_init()
+	file_stockledger_v1_loans_proto_init()
 	file_stockledger_v1_options_proto_init()
+	file_stockledger_v1_recalls_proto_init()
+	file_stockledger_v1_transfers_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stockledger_v1_query_service_proto_rawDesc), len(file_stockledger_v1_query_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   17,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

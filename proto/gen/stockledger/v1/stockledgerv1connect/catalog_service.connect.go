@@ -75,6 +75,31 @@ const (
 	CatalogServiceGetLotProcedure = "/stockledger.v1.CatalogService/GetLot"
 	// CatalogServiceListLotsProcedure is the procedure name of the CatalogService's ListLots RPC.
 	CatalogServiceListLotsProcedure = "/stockledger.v1.CatalogService/ListLots"
+	// CatalogServiceSetPacksProcedure is the procedure name of the CatalogService's SetPacks RPC.
+	CatalogServiceSetPacksProcedure = "/stockledger.v1.CatalogService/SetPacks"
+	// CatalogServiceGetPacksProcedure is the procedure name of the CatalogService's GetPacks RPC.
+	CatalogServiceGetPacksProcedure = "/stockledger.v1.CatalogService/GetPacks"
+	// CatalogServiceConvertQuantityProcedure is the procedure name of the CatalogService's
+	// ConvertQuantity RPC.
+	CatalogServiceConvertQuantityProcedure = "/stockledger.v1.CatalogService/ConvertQuantity"
+	// CatalogServiceAddIdentifierProcedure is the procedure name of the CatalogService's AddIdentifier
+	// RPC.
+	CatalogServiceAddIdentifierProcedure = "/stockledger.v1.CatalogService/AddIdentifier"
+	// CatalogServiceRemoveIdentifierProcedure is the procedure name of the CatalogService's
+	// RemoveIdentifier RPC.
+	CatalogServiceRemoveIdentifierProcedure = "/stockledger.v1.CatalogService/RemoveIdentifier"
+	// CatalogServiceLookUpIdentifierProcedure is the procedure name of the CatalogService's
+	// LookUpIdentifier RPC.
+	CatalogServiceLookUpIdentifierProcedure = "/stockledger.v1.CatalogService/LookUpIdentifier"
+	// CatalogServiceListIdentifiersProcedure is the procedure name of the CatalogService's
+	// ListIdentifiers RPC.
+	CatalogServiceListIdentifiersProcedure = "/stockledger.v1.CatalogService/ListIdentifiers"
+	// CatalogServiceParseScanProcedure is the procedure name of the CatalogService's ParseScan RPC.
+	CatalogServiceParseScanProcedure = "/stockledger.v1.CatalogService/ParseScan"
+	// CatalogServiceSetPolicyProcedure is the procedure name of the CatalogService's SetPolicy RPC.
+	CatalogServiceSetPolicyProcedure = "/stockledger.v1.CatalogService/SetPolicy"
+	// CatalogServiceGetPolicyProcedure is the procedure name of the CatalogService's GetPolicy RPC.
+	CatalogServiceGetPolicyProcedure = "/stockledger.v1.CatalogService/GetPolicy"
 )
 
 var (
@@ -238,6 +263,86 @@ var (
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
+	catalogServiceSetPacksSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_catalog_service_proto.Services().ByName("CatalogService").Methods().ByName("SetPacks"),
+			Procedure:        CatalogServiceSetPacksProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	catalogServiceGetPacksSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_catalog_service_proto.Services().ByName("CatalogService").Methods().ByName("GetPacks"),
+			Procedure:        CatalogServiceGetPacksProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	catalogServiceConvertQuantitySpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_catalog_service_proto.Services().ByName("CatalogService").Methods().ByName("ConvertQuantity"),
+			Procedure:        CatalogServiceConvertQuantityProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	catalogServiceAddIdentifierSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_catalog_service_proto.Services().ByName("CatalogService").Methods().ByName("AddIdentifier"),
+			Procedure:        CatalogServiceAddIdentifierProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	catalogServiceRemoveIdentifierSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_catalog_service_proto.Services().ByName("CatalogService").Methods().ByName("RemoveIdentifier"),
+			Procedure:        CatalogServiceRemoveIdentifierProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	catalogServiceLookUpIdentifierSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_catalog_service_proto.Services().ByName("CatalogService").Methods().ByName("LookUpIdentifier"),
+			Procedure:        CatalogServiceLookUpIdentifierProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	catalogServiceListIdentifiersSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_catalog_service_proto.Services().ByName("CatalogService").Methods().ByName("ListIdentifiers"),
+			Procedure:        CatalogServiceListIdentifiersProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	catalogServiceParseScanSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_catalog_service_proto.Services().ByName("CatalogService").Methods().ByName("ParseScan"),
+			Procedure:        CatalogServiceParseScanProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	catalogServiceSetPolicySpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_catalog_service_proto.Services().ByName("CatalogService").Methods().ByName("SetPolicy"),
+			Procedure:        CatalogServiceSetPolicyProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	catalogServiceGetPolicySpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_catalog_service_proto.Services().ByName("CatalogService").Methods().ByName("GetPolicy"),
+			Procedure:        CatalogServiceGetPolicyProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 )
 
 // CatalogServiceClient is a client for the stockledger.v1.CatalogService service.
@@ -282,6 +387,26 @@ type CatalogServiceClient interface {
 	GetLot(context.Context, *v1.GetLotRequest) (*v1.GetLotResponse, error)
 	// Lists a clinic's lots, by id.
 	ListLots(context.Context, *v1.ListLotsRequest) (*v1.ListLotsResponse, error)
+	// Says how a medicine is packed.
+	SetPacks(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Reads how a medicine is packed.
+	GetPacks(context.Context, *v1.GetPacksRequest) (*v1.GetPacksResponse, error)
+	// Converts a quantity between base units and packs: exactly, or not at all.
+	ConvertQuantity(context.Context, *v1.ConvertQuantityRequest) (*v1.ConvertQuantityResponse, error)
+	// Makes another system's name for something known.
+	AddIdentifier(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Forgets another system's name for something.
+	RemoveIdentifier(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Finds what another system's name stands for.
+	LookUpIdentifier(context.Context, *v1.LookUpIdentifierRequest) (*v1.LookUpIdentifierResponse, error)
+	// Lists a clinic's identifiers.
+	ListIdentifiers(context.Context, *v1.ListIdentifiersRequest) (*v1.ListIdentifiersResponse, error)
+	// Reads what a scanner read off a pack, and finds its medicine and lot.
+	ParseScan(context.Context, *v1.ParseScanRequest) (*v1.ParseScanResponse, error)
+	// Replaces the clinic's policy.
+	SetPolicy(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Reads the clinic's policy.
+	GetPolicy(context.Context, *v1.GetPolicyRequest) (*v1.GetPolicyResponse, error)
 }
 
 // NewCatalogServiceClient constructs a client for the stockledger.v1.CatalogService service.
@@ -332,6 +457,26 @@ type CatalogServiceHandler interface {
 	GetLot(context.Context, *v1.GetLotRequest) (*v1.GetLotResponse, error)
 	// Lists a clinic's lots, by id.
 	ListLots(context.Context, *v1.ListLotsRequest) (*v1.ListLotsResponse, error)
+	// Says how a medicine is packed.
+	SetPacks(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Reads how a medicine is packed.
+	GetPacks(context.Context, *v1.GetPacksRequest) (*v1.GetPacksResponse, error)
+	// Converts a quantity between base units and packs: exactly, or not at all.
+	ConvertQuantity(context.Context, *v1.ConvertQuantityRequest) (*v1.ConvertQuantityResponse, error)
+	// Makes another system's name for something known.
+	AddIdentifier(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Forgets another system's name for something.
+	RemoveIdentifier(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Finds what another system's name stands for.
+	LookUpIdentifier(context.Context, *v1.LookUpIdentifierRequest) (*v1.LookUpIdentifierResponse, error)
+	// Lists a clinic's identifiers.
+	ListIdentifiers(context.Context, *v1.ListIdentifiersRequest) (*v1.ListIdentifiersResponse, error)
+	// Reads what a scanner read off a pack, and finds its medicine and lot.
+	ParseScan(context.Context, *v1.ParseScanRequest) (*v1.ParseScanResponse, error)
+	// Replaces the clinic's policy.
+	SetPolicy(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Reads the clinic's policy.
+	GetPolicy(context.Context, *v1.GetPolicyRequest) (*v1.GetPolicyResponse, error)
 }
 
 // RegisterCatalogServiceHandler registers svc as the stockledger.v1.CatalogService implementation
@@ -359,6 +504,16 @@ func RegisterCatalogServiceHandler(server *connect.Server, svc CatalogServiceHan
 		connect.Method{Spec: catalogServiceDeactivateLotSpec(), Handler: adapter.deactivateLot},
 		connect.Method{Spec: catalogServiceGetLotSpec(), Handler: adapter.getLot},
 		connect.Method{Spec: catalogServiceListLotsSpec(), Handler: adapter.listLots},
+		connect.Method{Spec: catalogServiceSetPacksSpec(), Handler: adapter.setPacks},
+		connect.Method{Spec: catalogServiceGetPacksSpec(), Handler: adapter.getPacks},
+		connect.Method{Spec: catalogServiceConvertQuantitySpec(), Handler: adapter.convertQuantity},
+		connect.Method{Spec: catalogServiceAddIdentifierSpec(), Handler: adapter.addIdentifier},
+		connect.Method{Spec: catalogServiceRemoveIdentifierSpec(), Handler: adapter.removeIdentifier},
+		connect.Method{Spec: catalogServiceLookUpIdentifierSpec(), Handler: adapter.lookUpIdentifier},
+		connect.Method{Spec: catalogServiceListIdentifiersSpec(), Handler: adapter.listIdentifiers},
+		connect.Method{Spec: catalogServiceParseScanSpec(), Handler: adapter.parseScan},
+		connect.Method{Spec: catalogServiceSetPolicySpec(), Handler: adapter.setPolicy},
+		connect.Method{Spec: catalogServiceGetPolicySpec(), Handler: adapter.getPolicy},
 	)
 }
 
@@ -443,6 +598,46 @@ func (UnimplementedCatalogServiceHandler) GetLot(context.Context, *v1.GetLotRequ
 
 func (UnimplementedCatalogServiceHandler) ListLots(context.Context, *v1.ListLotsRequest) (*v1.ListLotsResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.CatalogService.ListLots is not implemented")
+}
+
+func (UnimplementedCatalogServiceHandler) SetPacks(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.CatalogService.SetPacks is not implemented")
+}
+
+func (UnimplementedCatalogServiceHandler) GetPacks(context.Context, *v1.GetPacksRequest) (*v1.GetPacksResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.CatalogService.GetPacks is not implemented")
+}
+
+func (UnimplementedCatalogServiceHandler) ConvertQuantity(context.Context, *v1.ConvertQuantityRequest) (*v1.ConvertQuantityResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.CatalogService.ConvertQuantity is not implemented")
+}
+
+func (UnimplementedCatalogServiceHandler) AddIdentifier(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.CatalogService.AddIdentifier is not implemented")
+}
+
+func (UnimplementedCatalogServiceHandler) RemoveIdentifier(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.CatalogService.RemoveIdentifier is not implemented")
+}
+
+func (UnimplementedCatalogServiceHandler) LookUpIdentifier(context.Context, *v1.LookUpIdentifierRequest) (*v1.LookUpIdentifierResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.CatalogService.LookUpIdentifier is not implemented")
+}
+
+func (UnimplementedCatalogServiceHandler) ListIdentifiers(context.Context, *v1.ListIdentifiersRequest) (*v1.ListIdentifiersResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.CatalogService.ListIdentifiers is not implemented")
+}
+
+func (UnimplementedCatalogServiceHandler) ParseScan(context.Context, *v1.ParseScanRequest) (*v1.ParseScanResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.CatalogService.ParseScan is not implemented")
+}
+
+func (UnimplementedCatalogServiceHandler) SetPolicy(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.CatalogService.SetPolicy is not implemented")
+}
+
+func (UnimplementedCatalogServiceHandler) GetPolicy(context.Context, *v1.GetPolicyRequest) (*v1.GetPolicyResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.CatalogService.GetPolicy is not implemented")
 }
 
 type catalogServiceClient struct {
@@ -604,6 +799,86 @@ func (c *catalogServiceClient) GetLot(ctx context.Context, req *v1.GetLotRequest
 func (c *catalogServiceClient) ListLots(ctx context.Context, req *v1.ListLotsRequest) (*v1.ListLotsResponse, error) {
 	var res v1.ListLotsResponse
 	if err := c.client.CallUnary(ctx, catalogServiceListLotsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *catalogServiceClient) SetPacks(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, catalogServiceSetPacksSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *catalogServiceClient) GetPacks(ctx context.Context, req *v1.GetPacksRequest) (*v1.GetPacksResponse, error) {
+	var res v1.GetPacksResponse
+	if err := c.client.CallUnary(ctx, catalogServiceGetPacksSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *catalogServiceClient) ConvertQuantity(ctx context.Context, req *v1.ConvertQuantityRequest) (*v1.ConvertQuantityResponse, error) {
+	var res v1.ConvertQuantityResponse
+	if err := c.client.CallUnary(ctx, catalogServiceConvertQuantitySpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *catalogServiceClient) AddIdentifier(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, catalogServiceAddIdentifierSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *catalogServiceClient) RemoveIdentifier(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, catalogServiceRemoveIdentifierSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *catalogServiceClient) LookUpIdentifier(ctx context.Context, req *v1.LookUpIdentifierRequest) (*v1.LookUpIdentifierResponse, error) {
+	var res v1.LookUpIdentifierResponse
+	if err := c.client.CallUnary(ctx, catalogServiceLookUpIdentifierSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *catalogServiceClient) ListIdentifiers(ctx context.Context, req *v1.ListIdentifiersRequest) (*v1.ListIdentifiersResponse, error) {
+	var res v1.ListIdentifiersResponse
+	if err := c.client.CallUnary(ctx, catalogServiceListIdentifiersSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *catalogServiceClient) ParseScan(ctx context.Context, req *v1.ParseScanRequest) (*v1.ParseScanResponse, error) {
+	var res v1.ParseScanResponse
+	if err := c.client.CallUnary(ctx, catalogServiceParseScanSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *catalogServiceClient) SetPolicy(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, catalogServiceSetPolicySpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *catalogServiceClient) GetPolicy(ctx context.Context, req *v1.GetPolicyRequest) (*v1.GetPolicyResponse, error) {
+	var res v1.GetPolicyResponse
+	if err := c.client.CallUnary(ctx, catalogServiceGetPolicySpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -845,6 +1120,126 @@ func (h catalogServiceHandler) listLots(ctx context.Context, _ connect.Spec, str
 		return err
 	}
 	res, err := h.svc.ListLots(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h catalogServiceHandler) setPacks(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.SetPacks(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h catalogServiceHandler) getPacks(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.GetPacksRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.GetPacks(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h catalogServiceHandler) convertQuantity(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ConvertQuantityRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ConvertQuantity(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h catalogServiceHandler) addIdentifier(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.AddIdentifier(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h catalogServiceHandler) removeIdentifier(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RemoveIdentifier(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h catalogServiceHandler) lookUpIdentifier(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.LookUpIdentifierRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.LookUpIdentifier(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h catalogServiceHandler) listIdentifiers(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListIdentifiersRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListIdentifiers(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h catalogServiceHandler) parseScan(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ParseScanRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ParseScan(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h catalogServiceHandler) setPolicy(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.SetPolicy(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h catalogServiceHandler) getPolicy(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.GetPolicyRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.GetPolicy(ctx, &req)
 	if err != nil {
 		return err
 	}

@@ -48,6 +48,84 @@ const (
 	// InventoryServiceReturnToSupplierProcedure is the procedure name of the InventoryService's
 	// ReturnToSupplier RPC.
 	InventoryServiceReturnToSupplierProcedure = "/stockledger.v1.InventoryService/ReturnToSupplier"
+	// InventoryServiceReverseReceiptProcedure is the procedure name of the InventoryService's
+	// ReverseReceipt RPC.
+	InventoryServiceReverseReceiptProcedure = "/stockledger.v1.InventoryService/ReverseReceipt"
+	// InventoryServiceUpdateStockLevelsProcedure is the procedure name of the InventoryService's
+	// UpdateStockLevels RPC.
+	InventoryServiceUpdateStockLevelsProcedure = "/stockledger.v1.InventoryService/UpdateStockLevels"
+	// InventoryServiceStartCountProcedure is the procedure name of the InventoryService's StartCount
+	// RPC.
+	InventoryServiceStartCountProcedure = "/stockledger.v1.InventoryService/StartCount"
+	// InventoryServiceRecordCountProcedure is the procedure name of the InventoryService's RecordCount
+	// RPC.
+	InventoryServiceRecordCountProcedure = "/stockledger.v1.InventoryService/RecordCount"
+	// InventoryServiceCompleteCountProcedure is the procedure name of the InventoryService's
+	// CompleteCount RPC.
+	InventoryServiceCompleteCountProcedure = "/stockledger.v1.InventoryService/CompleteCount"
+	// InventoryServiceCancelCountProcedure is the procedure name of the InventoryService's CancelCount
+	// RPC.
+	InventoryServiceCancelCountProcedure = "/stockledger.v1.InventoryService/CancelCount"
+	// InventoryServiceConvertStockProcedure is the procedure name of the InventoryService's
+	// ConvertStock RPC.
+	InventoryServiceConvertStockProcedure = "/stockledger.v1.InventoryService/ConvertStock"
+	// InventoryServiceOpenContainerProcedure is the procedure name of the InventoryService's
+	// OpenContainer RPC.
+	InventoryServiceOpenContainerProcedure = "/stockledger.v1.InventoryService/OpenContainer"
+	// InventoryServiceQuarantineLotProcedure is the procedure name of the InventoryService's
+	// QuarantineLot RPC.
+	InventoryServiceQuarantineLotProcedure = "/stockledger.v1.InventoryService/QuarantineLot"
+	// InventoryServiceReleaseLotProcedure is the procedure name of the InventoryService's ReleaseLot
+	// RPC.
+	InventoryServiceReleaseLotProcedure = "/stockledger.v1.InventoryService/ReleaseLot"
+	// InventoryServiceRecallLotProcedure is the procedure name of the InventoryService's RecallLot RPC.
+	InventoryServiceRecallLotProcedure = "/stockledger.v1.InventoryService/RecallLot"
+	// InventoryServiceContinueRecallProcedure is the procedure name of the InventoryService's
+	// ContinueRecall RPC.
+	InventoryServiceContinueRecallProcedure = "/stockledger.v1.InventoryService/ContinueRecall"
+	// InventoryServiceLiftRecallProcedure is the procedure name of the InventoryService's LiftRecall
+	// RPC.
+	InventoryServiceLiftRecallProcedure = "/stockledger.v1.InventoryService/LiftRecall"
+	// InventoryServiceTransferStockProcedure is the procedure name of the InventoryService's
+	// TransferStock RPC.
+	InventoryServiceTransferStockProcedure = "/stockledger.v1.InventoryService/TransferStock"
+	// InventoryServiceApproveTransferProcedure is the procedure name of the InventoryService's
+	// ApproveTransfer RPC.
+	InventoryServiceApproveTransferProcedure = "/stockledger.v1.InventoryService/ApproveTransfer"
+	// InventoryServiceRejectTransferProcedure is the procedure name of the InventoryService's
+	// RejectTransfer RPC.
+	InventoryServiceRejectTransferProcedure = "/stockledger.v1.InventoryService/RejectTransfer"
+	// InventoryServiceCancelTransferProcedure is the procedure name of the InventoryService's
+	// CancelTransfer RPC.
+	InventoryServiceCancelTransferProcedure = "/stockledger.v1.InventoryService/CancelTransfer"
+	// InventoryServiceDispatchTransferProcedure is the procedure name of the InventoryService's
+	// DispatchTransfer RPC.
+	InventoryServiceDispatchTransferProcedure = "/stockledger.v1.InventoryService/DispatchTransfer"
+	// InventoryServiceReceiveTransferProcedure is the procedure name of the InventoryService's
+	// ReceiveTransfer RPC.
+	InventoryServiceReceiveTransferProcedure = "/stockledger.v1.InventoryService/ReceiveTransfer"
+	// InventoryServiceCompleteTransferProcedure is the procedure name of the InventoryService's
+	// CompleteTransfer RPC.
+	InventoryServiceCompleteTransferProcedure = "/stockledger.v1.InventoryService/CompleteTransfer"
+	// InventoryServiceLendStockProcedure is the procedure name of the InventoryService's LendStock RPC.
+	InventoryServiceLendStockProcedure = "/stockledger.v1.InventoryService/LendStock"
+	// InventoryServiceBorrowStockProcedure is the procedure name of the InventoryService's BorrowStock
+	// RPC.
+	InventoryServiceBorrowStockProcedure = "/stockledger.v1.InventoryService/BorrowStock"
+	// InventoryServiceRepayLoanProcedure is the procedure name of the InventoryService's RepayLoan RPC.
+	InventoryServiceRepayLoanProcedure = "/stockledger.v1.InventoryService/RepayLoan"
+	// InventoryServiceReceiveRepaymentProcedure is the procedure name of the InventoryService's
+	// ReceiveRepayment RPC.
+	InventoryServiceReceiveRepaymentProcedure = "/stockledger.v1.InventoryService/ReceiveRepayment"
+	// InventoryServiceApproveCommandProcedure is the procedure name of the InventoryService's
+	// ApproveCommand RPC.
+	InventoryServiceApproveCommandProcedure = "/stockledger.v1.InventoryService/ApproveCommand"
+	// InventoryServiceRejectCommandProcedure is the procedure name of the InventoryService's
+	// RejectCommand RPC.
+	InventoryServiceRejectCommandProcedure = "/stockledger.v1.InventoryService/RejectCommand"
+	// InventoryServiceLapseCommandProcedure is the procedure name of the InventoryService's
+	// LapseCommand RPC.
+	InventoryServiceLapseCommandProcedure = "/stockledger.v1.InventoryService/LapseCommand"
 	// InventoryServiceExecuteBatchProcedure is the procedure name of the InventoryService's
 	// ExecuteBatch RPC.
 	InventoryServiceExecuteBatchProcedure = "/stockledger.v1.InventoryService/ExecuteBatch"
@@ -121,6 +199,222 @@ var (
 			IdempotencyLevel: connect.IdempotencyIdempotent,
 		}
 	})
+	inventoryServiceReverseReceiptSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("ReverseReceipt"),
+			Procedure:        InventoryServiceReverseReceiptProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceUpdateStockLevelsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("UpdateStockLevels"),
+			Procedure:        InventoryServiceUpdateStockLevelsProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceStartCountSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("StartCount"),
+			Procedure:        InventoryServiceStartCountProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceRecordCountSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("RecordCount"),
+			Procedure:        InventoryServiceRecordCountProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceCompleteCountSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("CompleteCount"),
+			Procedure:        InventoryServiceCompleteCountProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceCancelCountSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("CancelCount"),
+			Procedure:        InventoryServiceCancelCountProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceConvertStockSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("ConvertStock"),
+			Procedure:        InventoryServiceConvertStockProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceOpenContainerSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("OpenContainer"),
+			Procedure:        InventoryServiceOpenContainerProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceQuarantineLotSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("QuarantineLot"),
+			Procedure:        InventoryServiceQuarantineLotProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceReleaseLotSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("ReleaseLot"),
+			Procedure:        InventoryServiceReleaseLotProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceRecallLotSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("RecallLot"),
+			Procedure:        InventoryServiceRecallLotProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceContinueRecallSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("ContinueRecall"),
+			Procedure:        InventoryServiceContinueRecallProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceLiftRecallSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("LiftRecall"),
+			Procedure:        InventoryServiceLiftRecallProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceTransferStockSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("TransferStock"),
+			Procedure:        InventoryServiceTransferStockProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceApproveTransferSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("ApproveTransfer"),
+			Procedure:        InventoryServiceApproveTransferProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceRejectTransferSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("RejectTransfer"),
+			Procedure:        InventoryServiceRejectTransferProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceCancelTransferSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("CancelTransfer"),
+			Procedure:        InventoryServiceCancelTransferProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceDispatchTransferSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("DispatchTransfer"),
+			Procedure:        InventoryServiceDispatchTransferProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceReceiveTransferSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("ReceiveTransfer"),
+			Procedure:        InventoryServiceReceiveTransferProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceCompleteTransferSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("CompleteTransfer"),
+			Procedure:        InventoryServiceCompleteTransferProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceLendStockSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("LendStock"),
+			Procedure:        InventoryServiceLendStockProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceBorrowStockSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("BorrowStock"),
+			Procedure:        InventoryServiceBorrowStockProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceRepayLoanSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("RepayLoan"),
+			Procedure:        InventoryServiceRepayLoanProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceReceiveRepaymentSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("ReceiveRepayment"),
+			Procedure:        InventoryServiceReceiveRepaymentProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceApproveCommandSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("ApproveCommand"),
+			Procedure:        InventoryServiceApproveCommandProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceRejectCommandSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("RejectCommand"),
+			Procedure:        InventoryServiceRejectCommandProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	inventoryServiceLapseCommandSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_inventory_service_proto.Services().ByName("InventoryService").Methods().ByName("LapseCommand"),
+			Procedure:        InventoryServiceLapseCommandProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
 	inventoryServiceExecuteBatchSpec = sync.OnceValue(func() connect.Spec {
 		return connect.Spec{
 			StreamType:       connect.StreamTypeUnary,
@@ -157,6 +451,61 @@ type InventoryServiceClient interface {
 	WriteOffStock(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
 	// Gives units of a lot back to the supplier.
 	ReturnToSupplier(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Takes back a receipt that was entered wrong, or a part of it.
+	ReverseReceipt(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Says how much of a medicine a location is to have.
+	UpdateStockLevels(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Begins to count a location.
+	StartCount(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Records what lies on a shelf, and posts the difference.
+	RecordCount(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Ends a count.
+	CompleteCount(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Gives a count up.
+	CancelCount(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Makes a lot out of others: repacks, compounds, reconstitutes.
+	ConvertStock(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Sets units of a lot apart as opened.
+	OpenContainer(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Bars a lot, or moves units of it to quarantine.
+	QuarantineLot(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Lifts a quarantine.
+	ReleaseLot(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Bars lots that their maker or an authority recalls.
+	RecallLot(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Takes the next step of a recall's follow-up. The ledger does it by itself.
+	ContinueRecall(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Ends a recall.
+	LiftRecall(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Asks for stock to be moved to another location.
+	TransferStock(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Reserves the units of a transfer at its source.
+	ApproveTransfer(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Refuses a transfer.
+	RejectTransfer(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Gives a transfer up.
+	CancelTransfer(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Sends the units of a transfer on their way.
+	DispatchTransfer(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Takes the units of a transfer in, at once or in parts.
+	ReceiveTransfer(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Ends a transfer.
+	CompleteTransfer(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Lends units to another clinic.
+	LendStock(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Borrows units from another clinic.
+	BorrowStock(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Gives borrowed units back.
+	RepayLoan(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Takes in what a borrower gives back.
+	ReceiveRepayment(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Carries out a command that waits for a second person, or confirms one that
+	// was carried out.
+	ApproveCommand(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Refuses a command that waits for a second person, or withdraws one's own.
+	RejectCommand(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Ends a request for a second person whose time has run out.
+	LapseCommand(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
 	// Carries out many commands of one clinic, in their order, and answers with a
 	// verdict for each.
 	ExecuteBatch(context.Context, *v1.ExecuteBatchRequest) (*v1.ExecuteBatchResponse, error)
@@ -209,6 +558,61 @@ type InventoryServiceHandler interface {
 	WriteOffStock(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
 	// Gives units of a lot back to the supplier.
 	ReturnToSupplier(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Takes back a receipt that was entered wrong, or a part of it.
+	ReverseReceipt(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Says how much of a medicine a location is to have.
+	UpdateStockLevels(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Begins to count a location.
+	StartCount(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Records what lies on a shelf, and posts the difference.
+	RecordCount(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Ends a count.
+	CompleteCount(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Gives a count up.
+	CancelCount(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Makes a lot out of others: repacks, compounds, reconstitutes.
+	ConvertStock(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Sets units of a lot apart as opened.
+	OpenContainer(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Bars a lot, or moves units of it to quarantine.
+	QuarantineLot(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Lifts a quarantine.
+	ReleaseLot(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Bars lots that their maker or an authority recalls.
+	RecallLot(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Takes the next step of a recall's follow-up. The ledger does it by itself.
+	ContinueRecall(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Ends a recall.
+	LiftRecall(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Asks for stock to be moved to another location.
+	TransferStock(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Reserves the units of a transfer at its source.
+	ApproveTransfer(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Refuses a transfer.
+	RejectTransfer(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Gives a transfer up.
+	CancelTransfer(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Sends the units of a transfer on their way.
+	DispatchTransfer(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Takes the units of a transfer in, at once or in parts.
+	ReceiveTransfer(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Ends a transfer.
+	CompleteTransfer(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Lends units to another clinic.
+	LendStock(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Borrows units from another clinic.
+	BorrowStock(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Gives borrowed units back.
+	RepayLoan(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Takes in what a borrower gives back.
+	ReceiveRepayment(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Carries out a command that waits for a second person, or confirms one that
+	// was carried out.
+	ApproveCommand(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Refuses a command that waits for a second person, or withdraws one's own.
+	RejectCommand(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Ends a request for a second person whose time has run out.
+	LapseCommand(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
 	// Carries out many commands of one clinic, in their order, and answers with a
 	// verdict for each.
 	ExecuteBatch(context.Context, *v1.ExecuteBatchRequest) (*v1.ExecuteBatchResponse, error)
@@ -229,6 +633,33 @@ func RegisterInventoryServiceHandler(server *connect.Server, svc InventoryServic
 		connect.Method{Spec: inventoryServiceAdjustStockSpec(), Handler: adapter.adjustStock},
 		connect.Method{Spec: inventoryServiceWriteOffStockSpec(), Handler: adapter.writeOffStock},
 		connect.Method{Spec: inventoryServiceReturnToSupplierSpec(), Handler: adapter.returnToSupplier},
+		connect.Method{Spec: inventoryServiceReverseReceiptSpec(), Handler: adapter.reverseReceipt},
+		connect.Method{Spec: inventoryServiceUpdateStockLevelsSpec(), Handler: adapter.updateStockLevels},
+		connect.Method{Spec: inventoryServiceStartCountSpec(), Handler: adapter.startCount},
+		connect.Method{Spec: inventoryServiceRecordCountSpec(), Handler: adapter.recordCount},
+		connect.Method{Spec: inventoryServiceCompleteCountSpec(), Handler: adapter.completeCount},
+		connect.Method{Spec: inventoryServiceCancelCountSpec(), Handler: adapter.cancelCount},
+		connect.Method{Spec: inventoryServiceConvertStockSpec(), Handler: adapter.convertStock},
+		connect.Method{Spec: inventoryServiceOpenContainerSpec(), Handler: adapter.openContainer},
+		connect.Method{Spec: inventoryServiceQuarantineLotSpec(), Handler: adapter.quarantineLot},
+		connect.Method{Spec: inventoryServiceReleaseLotSpec(), Handler: adapter.releaseLot},
+		connect.Method{Spec: inventoryServiceRecallLotSpec(), Handler: adapter.recallLot},
+		connect.Method{Spec: inventoryServiceContinueRecallSpec(), Handler: adapter.continueRecall},
+		connect.Method{Spec: inventoryServiceLiftRecallSpec(), Handler: adapter.liftRecall},
+		connect.Method{Spec: inventoryServiceTransferStockSpec(), Handler: adapter.transferStock},
+		connect.Method{Spec: inventoryServiceApproveTransferSpec(), Handler: adapter.approveTransfer},
+		connect.Method{Spec: inventoryServiceRejectTransferSpec(), Handler: adapter.rejectTransfer},
+		connect.Method{Spec: inventoryServiceCancelTransferSpec(), Handler: adapter.cancelTransfer},
+		connect.Method{Spec: inventoryServiceDispatchTransferSpec(), Handler: adapter.dispatchTransfer},
+		connect.Method{Spec: inventoryServiceReceiveTransferSpec(), Handler: adapter.receiveTransfer},
+		connect.Method{Spec: inventoryServiceCompleteTransferSpec(), Handler: adapter.completeTransfer},
+		connect.Method{Spec: inventoryServiceLendStockSpec(), Handler: adapter.lendStock},
+		connect.Method{Spec: inventoryServiceBorrowStockSpec(), Handler: adapter.borrowStock},
+		connect.Method{Spec: inventoryServiceRepayLoanSpec(), Handler: adapter.repayLoan},
+		connect.Method{Spec: inventoryServiceReceiveRepaymentSpec(), Handler: adapter.receiveRepayment},
+		connect.Method{Spec: inventoryServiceApproveCommandSpec(), Handler: adapter.approveCommand},
+		connect.Method{Spec: inventoryServiceRejectCommandSpec(), Handler: adapter.rejectCommand},
+		connect.Method{Spec: inventoryServiceLapseCommandSpec(), Handler: adapter.lapseCommand},
 		connect.Method{Spec: inventoryServiceExecuteBatchSpec(), Handler: adapter.executeBatch},
 		connect.Method{Spec: inventoryServiceStreamBatchSpec(), Handler: adapter.streamBatch},
 	)
@@ -283,6 +714,114 @@ func (UnimplementedInventoryServiceHandler) WriteOffStock(context.Context, *v1.C
 
 func (UnimplementedInventoryServiceHandler) ReturnToSupplier(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.ReturnToSupplier is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) ReverseReceipt(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.ReverseReceipt is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) UpdateStockLevels(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.UpdateStockLevels is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) StartCount(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.StartCount is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) RecordCount(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.RecordCount is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) CompleteCount(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.CompleteCount is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) CancelCount(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.CancelCount is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) ConvertStock(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.ConvertStock is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) OpenContainer(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.OpenContainer is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) QuarantineLot(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.QuarantineLot is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) ReleaseLot(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.ReleaseLot is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) RecallLot(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.RecallLot is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) ContinueRecall(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.ContinueRecall is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) LiftRecall(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.LiftRecall is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) TransferStock(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.TransferStock is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) ApproveTransfer(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.ApproveTransfer is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) RejectTransfer(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.RejectTransfer is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) CancelTransfer(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.CancelTransfer is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) DispatchTransfer(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.DispatchTransfer is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) ReceiveTransfer(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.ReceiveTransfer is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) CompleteTransfer(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.CompleteTransfer is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) LendStock(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.LendStock is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) BorrowStock(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.BorrowStock is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) RepayLoan(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.RepayLoan is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) ReceiveRepayment(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.ReceiveRepayment is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) ApproveCommand(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.ApproveCommand is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) RejectCommand(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.RejectCommand is not implemented")
+}
+
+func (UnimplementedInventoryServiceHandler) LapseCommand(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.InventoryService.LapseCommand is not implemented")
 }
 
 func (UnimplementedInventoryServiceHandler) ExecuteBatch(context.Context, *v1.ExecuteBatchRequest) (*v1.ExecuteBatchResponse, error) {
@@ -356,6 +895,222 @@ func (c *inventoryServiceClient) WriteOffStock(ctx context.Context, req *v1.Comm
 func (c *inventoryServiceClient) ReturnToSupplier(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
 	var res v1.CommandResponse
 	if err := c.client.CallUnary(ctx, inventoryServiceReturnToSupplierSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) ReverseReceipt(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceReverseReceiptSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) UpdateStockLevels(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceUpdateStockLevelsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) StartCount(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceStartCountSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) RecordCount(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceRecordCountSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) CompleteCount(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceCompleteCountSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) CancelCount(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceCancelCountSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) ConvertStock(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceConvertStockSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) OpenContainer(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceOpenContainerSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) QuarantineLot(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceQuarantineLotSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) ReleaseLot(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceReleaseLotSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) RecallLot(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceRecallLotSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) ContinueRecall(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceContinueRecallSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) LiftRecall(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceLiftRecallSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) TransferStock(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceTransferStockSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) ApproveTransfer(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceApproveTransferSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) RejectTransfer(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceRejectTransferSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) CancelTransfer(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceCancelTransferSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) DispatchTransfer(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceDispatchTransferSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) ReceiveTransfer(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceReceiveTransferSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) CompleteTransfer(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceCompleteTransferSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) LendStock(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceLendStockSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) BorrowStock(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceBorrowStockSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) RepayLoan(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceRepayLoanSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) ReceiveRepayment(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceReceiveRepaymentSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) ApproveCommand(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceApproveCommandSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) RejectCommand(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceRejectCommandSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *inventoryServiceClient) LapseCommand(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, inventoryServiceLapseCommandSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -469,6 +1224,330 @@ func (h inventoryServiceHandler) returnToSupplier(ctx context.Context, _ connect
 		return err
 	}
 	res, err := h.svc.ReturnToSupplier(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) reverseReceipt(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ReverseReceipt(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) updateStockLevels(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.UpdateStockLevels(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) startCount(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.StartCount(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) recordCount(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RecordCount(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) completeCount(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.CompleteCount(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) cancelCount(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.CancelCount(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) convertStock(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ConvertStock(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) openContainer(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.OpenContainer(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) quarantineLot(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.QuarantineLot(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) releaseLot(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ReleaseLot(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) recallLot(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RecallLot(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) continueRecall(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ContinueRecall(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) liftRecall(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.LiftRecall(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) transferStock(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.TransferStock(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) approveTransfer(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ApproveTransfer(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) rejectTransfer(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RejectTransfer(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) cancelTransfer(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.CancelTransfer(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) dispatchTransfer(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.DispatchTransfer(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) receiveTransfer(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ReceiveTransfer(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) completeTransfer(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.CompleteTransfer(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) lendStock(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.LendStock(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) borrowStock(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.BorrowStock(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) repayLoan(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RepayLoan(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) receiveRepayment(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ReceiveRepayment(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) approveCommand(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ApproveCommand(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) rejectCommand(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RejectCommand(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h inventoryServiceHandler) lapseCommand(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.LapseCommand(ctx, &req)
 	if err != nil {
 		return err
 	}

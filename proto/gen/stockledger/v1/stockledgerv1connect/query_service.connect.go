@@ -35,6 +35,35 @@ const (
 	QueryServiceListMovementsProcedure = "/stockledger.v1.QueryService/ListMovements"
 	// QueryServiceListHoldsProcedure is the procedure name of the QueryService's ListHolds RPC.
 	QueryServiceListHoldsProcedure = "/stockledger.v1.QueryService/ListHolds"
+	// QueryServiceGetBalanceAtProcedure is the procedure name of the QueryService's GetBalanceAt RPC.
+	QueryServiceGetBalanceAtProcedure = "/stockledger.v1.QueryService/GetBalanceAt"
+	// QueryServiceControlledRegisterProcedure is the procedure name of the QueryService's
+	// ControlledRegister RPC.
+	QueryServiceControlledRegisterProcedure = "/stockledger.v1.QueryService/ControlledRegister"
+	// QueryServiceGetTransferProcedure is the procedure name of the QueryService's GetTransfer RPC.
+	QueryServiceGetTransferProcedure = "/stockledger.v1.QueryService/GetTransfer"
+	// QueryServiceListTransfersProcedure is the procedure name of the QueryService's ListTransfers RPC.
+	QueryServiceListTransfersProcedure = "/stockledger.v1.QueryService/ListTransfers"
+	// QueryServiceGetCountProcedure is the procedure name of the QueryService's GetCount RPC.
+	QueryServiceGetCountProcedure = "/stockledger.v1.QueryService/GetCount"
+	// QueryServiceListCountsProcedure is the procedure name of the QueryService's ListCounts RPC.
+	QueryServiceListCountsProcedure = "/stockledger.v1.QueryService/ListCounts"
+	// QueryServiceGetRecallProcedure is the procedure name of the QueryService's GetRecall RPC.
+	QueryServiceGetRecallProcedure = "/stockledger.v1.QueryService/GetRecall"
+	// QueryServiceListRecallsProcedure is the procedure name of the QueryService's ListRecalls RPC.
+	QueryServiceListRecallsProcedure = "/stockledger.v1.QueryService/ListRecalls"
+	// QueryServiceGetApprovalProcedure is the procedure name of the QueryService's GetApproval RPC.
+	QueryServiceGetApprovalProcedure = "/stockledger.v1.QueryService/GetApproval"
+	// QueryServiceListApprovalsProcedure is the procedure name of the QueryService's ListApprovals RPC.
+	QueryServiceListApprovalsProcedure = "/stockledger.v1.QueryService/ListApprovals"
+	// QueryServiceListLoansProcedure is the procedure name of the QueryService's ListLoans RPC.
+	QueryServiceListLoansProcedure = "/stockledger.v1.QueryService/ListLoans"
+	// QueryServiceGetStockLevelsProcedure is the procedure name of the QueryService's GetStockLevels
+	// RPC.
+	QueryServiceGetStockLevelsProcedure = "/stockledger.v1.QueryService/GetStockLevels"
+	// QueryServiceListStockLevelsProcedure is the procedure name of the QueryService's ListStockLevels
+	// RPC.
+	QueryServiceListStockLevelsProcedure = "/stockledger.v1.QueryService/ListStockLevels"
 )
 
 var (
@@ -78,6 +107,110 @@ var (
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
+	queryServiceGetBalanceAtSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_query_service_proto.Services().ByName("QueryService").Methods().ByName("GetBalanceAt"),
+			Procedure:        QueryServiceGetBalanceAtProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	queryServiceControlledRegisterSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_query_service_proto.Services().ByName("QueryService").Methods().ByName("ControlledRegister"),
+			Procedure:        QueryServiceControlledRegisterProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	queryServiceGetTransferSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_query_service_proto.Services().ByName("QueryService").Methods().ByName("GetTransfer"),
+			Procedure:        QueryServiceGetTransferProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	queryServiceListTransfersSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_query_service_proto.Services().ByName("QueryService").Methods().ByName("ListTransfers"),
+			Procedure:        QueryServiceListTransfersProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	queryServiceGetCountSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_query_service_proto.Services().ByName("QueryService").Methods().ByName("GetCount"),
+			Procedure:        QueryServiceGetCountProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	queryServiceListCountsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_query_service_proto.Services().ByName("QueryService").Methods().ByName("ListCounts"),
+			Procedure:        QueryServiceListCountsProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	queryServiceGetRecallSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_query_service_proto.Services().ByName("QueryService").Methods().ByName("GetRecall"),
+			Procedure:        QueryServiceGetRecallProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	queryServiceListRecallsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_query_service_proto.Services().ByName("QueryService").Methods().ByName("ListRecalls"),
+			Procedure:        QueryServiceListRecallsProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	queryServiceGetApprovalSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_query_service_proto.Services().ByName("QueryService").Methods().ByName("GetApproval"),
+			Procedure:        QueryServiceGetApprovalProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	queryServiceListApprovalsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_query_service_proto.Services().ByName("QueryService").Methods().ByName("ListApprovals"),
+			Procedure:        QueryServiceListApprovalsProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	queryServiceListLoansSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_query_service_proto.Services().ByName("QueryService").Methods().ByName("ListLoans"),
+			Procedure:        QueryServiceListLoansProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	queryServiceGetStockLevelsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_query_service_proto.Services().ByName("QueryService").Methods().ByName("GetStockLevels"),
+			Procedure:        QueryServiceGetStockLevelsProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	queryServiceListStockLevelsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_query_service_proto.Services().ByName("QueryService").Methods().ByName("ListStockLevels"),
+			Procedure:        QueryServiceListStockLevelsProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 )
 
 // QueryServiceClient is a client for the stockledger.v1.QueryService service.
@@ -92,6 +225,33 @@ type QueryServiceClient interface {
 	ListMovements(context.Context, *v1.ListMovementsRequest) (*v1.ListMovementsResponse, error)
 	// The reservations.
 	ListHolds(context.Context, *v1.ListHoldsRequest) (*v1.ListHoldsResponse, error)
+	// What one location held of one lot at a point of the journal.
+	GetBalanceAt(context.Context, *v1.GetBalanceAtRequest) (*v1.GetBalanceAtResponse, error)
+	// The controlled register: what went in and out of one location of one medicine,
+	// with the balance after each line.
+	ControlledRegister(context.Context, *v1.ControlledRegisterRequest) (*v1.ControlledRegisterResponse, error)
+	// Reads a transfer.
+	GetTransfer(context.Context, *v1.GetTransferRequest) (*v1.GetTransferResponse, error)
+	// Lists transfers: the queue of those that wait, for example.
+	ListTransfers(context.Context, *v1.ListTransfersRequest) (*v1.ListTransfersResponse, error)
+	// Reads a count with its lots.
+	GetCount(context.Context, *v1.GetCountRequest) (*v1.GetCountResponse, error)
+	// Lists counts with their progress.
+	ListCounts(context.Context, *v1.ListCountsRequest) (*v1.ListCountsResponse, error)
+	// Reads a recall.
+	GetRecall(context.Context, *v1.GetRecallRequest) (*v1.GetRecallResponse, error)
+	// Lists recalls with the progress of their follow-up.
+	ListRecalls(context.Context, *v1.ListRecallsRequest) (*v1.ListRecallsResponse, error)
+	// Reads a request for a second person.
+	GetApproval(context.Context, *v1.GetApprovalRequest) (*v1.GetApprovalResponse, error)
+	// Lists requests for a second person: the queue of those that wait.
+	ListApprovals(context.Context, *v1.ListApprovalsRequest) (*v1.ListApprovalsResponse, error)
+	// Lists what was lent to other clinics, and borrowed from them.
+	ListLoans(context.Context, *v1.ListLoansRequest) (*v1.ListLoansResponse, error)
+	// Reads how much of a medicine a location is to have.
+	GetStockLevels(context.Context, *v1.GetStockLevelsRequest) (*v1.GetStockLevelsResponse, error)
+	// Lists the levels that were set.
+	ListStockLevels(context.Context, *v1.ListStockLevelsRequest) (*v1.ListStockLevelsResponse, error)
 }
 
 // NewQueryServiceClient constructs a client for the stockledger.v1.QueryService service. Multiple
@@ -112,6 +272,33 @@ type QueryServiceHandler interface {
 	ListMovements(context.Context, *v1.ListMovementsRequest) (*v1.ListMovementsResponse, error)
 	// The reservations.
 	ListHolds(context.Context, *v1.ListHoldsRequest) (*v1.ListHoldsResponse, error)
+	// What one location held of one lot at a point of the journal.
+	GetBalanceAt(context.Context, *v1.GetBalanceAtRequest) (*v1.GetBalanceAtResponse, error)
+	// The controlled register: what went in and out of one location of one medicine,
+	// with the balance after each line.
+	ControlledRegister(context.Context, *v1.ControlledRegisterRequest) (*v1.ControlledRegisterResponse, error)
+	// Reads a transfer.
+	GetTransfer(context.Context, *v1.GetTransferRequest) (*v1.GetTransferResponse, error)
+	// Lists transfers: the queue of those that wait, for example.
+	ListTransfers(context.Context, *v1.ListTransfersRequest) (*v1.ListTransfersResponse, error)
+	// Reads a count with its lots.
+	GetCount(context.Context, *v1.GetCountRequest) (*v1.GetCountResponse, error)
+	// Lists counts with their progress.
+	ListCounts(context.Context, *v1.ListCountsRequest) (*v1.ListCountsResponse, error)
+	// Reads a recall.
+	GetRecall(context.Context, *v1.GetRecallRequest) (*v1.GetRecallResponse, error)
+	// Lists recalls with the progress of their follow-up.
+	ListRecalls(context.Context, *v1.ListRecallsRequest) (*v1.ListRecallsResponse, error)
+	// Reads a request for a second person.
+	GetApproval(context.Context, *v1.GetApprovalRequest) (*v1.GetApprovalResponse, error)
+	// Lists requests for a second person: the queue of those that wait.
+	ListApprovals(context.Context, *v1.ListApprovalsRequest) (*v1.ListApprovalsResponse, error)
+	// Lists what was lent to other clinics, and borrowed from them.
+	ListLoans(context.Context, *v1.ListLoansRequest) (*v1.ListLoansResponse, error)
+	// Reads how much of a medicine a location is to have.
+	GetStockLevels(context.Context, *v1.GetStockLevelsRequest) (*v1.GetStockLevelsResponse, error)
+	// Lists the levels that were set.
+	ListStockLevels(context.Context, *v1.ListStockLevelsRequest) (*v1.ListStockLevelsResponse, error)
 }
 
 // RegisterQueryServiceHandler registers svc as the stockledger.v1.QueryService implementation on
@@ -124,6 +311,19 @@ func RegisterQueryServiceHandler(server *connect.Server, svc QueryServiceHandler
 		connect.Method{Spec: queryServiceCheckAvailabilitySpec(), Handler: adapter.checkAvailability},
 		connect.Method{Spec: queryServiceListMovementsSpec(), Handler: adapter.listMovements},
 		connect.Method{Spec: queryServiceListHoldsSpec(), Handler: adapter.listHolds},
+		connect.Method{Spec: queryServiceGetBalanceAtSpec(), Handler: adapter.getBalanceAt},
+		connect.Method{Spec: queryServiceControlledRegisterSpec(), Handler: adapter.controlledRegister},
+		connect.Method{Spec: queryServiceGetTransferSpec(), Handler: adapter.getTransfer},
+		connect.Method{Spec: queryServiceListTransfersSpec(), Handler: adapter.listTransfers},
+		connect.Method{Spec: queryServiceGetCountSpec(), Handler: adapter.getCount},
+		connect.Method{Spec: queryServiceListCountsSpec(), Handler: adapter.listCounts},
+		connect.Method{Spec: queryServiceGetRecallSpec(), Handler: adapter.getRecall},
+		connect.Method{Spec: queryServiceListRecallsSpec(), Handler: adapter.listRecalls},
+		connect.Method{Spec: queryServiceGetApprovalSpec(), Handler: adapter.getApproval},
+		connect.Method{Spec: queryServiceListApprovalsSpec(), Handler: adapter.listApprovals},
+		connect.Method{Spec: queryServiceListLoansSpec(), Handler: adapter.listLoans},
+		connect.Method{Spec: queryServiceGetStockLevelsSpec(), Handler: adapter.getStockLevels},
+		connect.Method{Spec: queryServiceListStockLevelsSpec(), Handler: adapter.listStockLevels},
 	)
 }
 
@@ -148,6 +348,58 @@ func (UnimplementedQueryServiceHandler) ListMovements(context.Context, *v1.ListM
 
 func (UnimplementedQueryServiceHandler) ListHolds(context.Context, *v1.ListHoldsRequest) (*v1.ListHoldsResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.QueryService.ListHolds is not implemented")
+}
+
+func (UnimplementedQueryServiceHandler) GetBalanceAt(context.Context, *v1.GetBalanceAtRequest) (*v1.GetBalanceAtResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.QueryService.GetBalanceAt is not implemented")
+}
+
+func (UnimplementedQueryServiceHandler) ControlledRegister(context.Context, *v1.ControlledRegisterRequest) (*v1.ControlledRegisterResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.QueryService.ControlledRegister is not implemented")
+}
+
+func (UnimplementedQueryServiceHandler) GetTransfer(context.Context, *v1.GetTransferRequest) (*v1.GetTransferResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.QueryService.GetTransfer is not implemented")
+}
+
+func (UnimplementedQueryServiceHandler) ListTransfers(context.Context, *v1.ListTransfersRequest) (*v1.ListTransfersResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.QueryService.ListTransfers is not implemented")
+}
+
+func (UnimplementedQueryServiceHandler) GetCount(context.Context, *v1.GetCountRequest) (*v1.GetCountResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.QueryService.GetCount is not implemented")
+}
+
+func (UnimplementedQueryServiceHandler) ListCounts(context.Context, *v1.ListCountsRequest) (*v1.ListCountsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.QueryService.ListCounts is not implemented")
+}
+
+func (UnimplementedQueryServiceHandler) GetRecall(context.Context, *v1.GetRecallRequest) (*v1.GetRecallResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.QueryService.GetRecall is not implemented")
+}
+
+func (UnimplementedQueryServiceHandler) ListRecalls(context.Context, *v1.ListRecallsRequest) (*v1.ListRecallsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.QueryService.ListRecalls is not implemented")
+}
+
+func (UnimplementedQueryServiceHandler) GetApproval(context.Context, *v1.GetApprovalRequest) (*v1.GetApprovalResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.QueryService.GetApproval is not implemented")
+}
+
+func (UnimplementedQueryServiceHandler) ListApprovals(context.Context, *v1.ListApprovalsRequest) (*v1.ListApprovalsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.QueryService.ListApprovals is not implemented")
+}
+
+func (UnimplementedQueryServiceHandler) ListLoans(context.Context, *v1.ListLoansRequest) (*v1.ListLoansResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.QueryService.ListLoans is not implemented")
+}
+
+func (UnimplementedQueryServiceHandler) GetStockLevels(context.Context, *v1.GetStockLevelsRequest) (*v1.GetStockLevelsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.QueryService.GetStockLevels is not implemented")
+}
+
+func (UnimplementedQueryServiceHandler) ListStockLevels(context.Context, *v1.ListStockLevelsRequest) (*v1.ListStockLevelsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.QueryService.ListStockLevels is not implemented")
 }
 
 type queryServiceClient struct {
@@ -189,6 +441,110 @@ func (c *queryServiceClient) ListMovements(ctx context.Context, req *v1.ListMove
 func (c *queryServiceClient) ListHolds(ctx context.Context, req *v1.ListHoldsRequest) (*v1.ListHoldsResponse, error) {
 	var res v1.ListHoldsResponse
 	if err := c.client.CallUnary(ctx, queryServiceListHoldsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *queryServiceClient) GetBalanceAt(ctx context.Context, req *v1.GetBalanceAtRequest) (*v1.GetBalanceAtResponse, error) {
+	var res v1.GetBalanceAtResponse
+	if err := c.client.CallUnary(ctx, queryServiceGetBalanceAtSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *queryServiceClient) ControlledRegister(ctx context.Context, req *v1.ControlledRegisterRequest) (*v1.ControlledRegisterResponse, error) {
+	var res v1.ControlledRegisterResponse
+	if err := c.client.CallUnary(ctx, queryServiceControlledRegisterSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *queryServiceClient) GetTransfer(ctx context.Context, req *v1.GetTransferRequest) (*v1.GetTransferResponse, error) {
+	var res v1.GetTransferResponse
+	if err := c.client.CallUnary(ctx, queryServiceGetTransferSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *queryServiceClient) ListTransfers(ctx context.Context, req *v1.ListTransfersRequest) (*v1.ListTransfersResponse, error) {
+	var res v1.ListTransfersResponse
+	if err := c.client.CallUnary(ctx, queryServiceListTransfersSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *queryServiceClient) GetCount(ctx context.Context, req *v1.GetCountRequest) (*v1.GetCountResponse, error) {
+	var res v1.GetCountResponse
+	if err := c.client.CallUnary(ctx, queryServiceGetCountSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *queryServiceClient) ListCounts(ctx context.Context, req *v1.ListCountsRequest) (*v1.ListCountsResponse, error) {
+	var res v1.ListCountsResponse
+	if err := c.client.CallUnary(ctx, queryServiceListCountsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *queryServiceClient) GetRecall(ctx context.Context, req *v1.GetRecallRequest) (*v1.GetRecallResponse, error) {
+	var res v1.GetRecallResponse
+	if err := c.client.CallUnary(ctx, queryServiceGetRecallSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *queryServiceClient) ListRecalls(ctx context.Context, req *v1.ListRecallsRequest) (*v1.ListRecallsResponse, error) {
+	var res v1.ListRecallsResponse
+	if err := c.client.CallUnary(ctx, queryServiceListRecallsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *queryServiceClient) GetApproval(ctx context.Context, req *v1.GetApprovalRequest) (*v1.GetApprovalResponse, error) {
+	var res v1.GetApprovalResponse
+	if err := c.client.CallUnary(ctx, queryServiceGetApprovalSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *queryServiceClient) ListApprovals(ctx context.Context, req *v1.ListApprovalsRequest) (*v1.ListApprovalsResponse, error) {
+	var res v1.ListApprovalsResponse
+	if err := c.client.CallUnary(ctx, queryServiceListApprovalsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *queryServiceClient) ListLoans(ctx context.Context, req *v1.ListLoansRequest) (*v1.ListLoansResponse, error) {
+	var res v1.ListLoansResponse
+	if err := c.client.CallUnary(ctx, queryServiceListLoansSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *queryServiceClient) GetStockLevels(ctx context.Context, req *v1.GetStockLevelsRequest) (*v1.GetStockLevelsResponse, error) {
+	var res v1.GetStockLevelsResponse
+	if err := c.client.CallUnary(ctx, queryServiceGetStockLevelsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *queryServiceClient) ListStockLevels(ctx context.Context, req *v1.ListStockLevelsRequest) (*v1.ListStockLevelsResponse, error) {
+	var res v1.ListStockLevelsResponse
+	if err := c.client.CallUnary(ctx, queryServiceListStockLevelsSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -250,6 +606,162 @@ func (h queryServiceHandler) listHolds(ctx context.Context, _ connect.Spec, stre
 		return err
 	}
 	res, err := h.svc.ListHolds(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h queryServiceHandler) getBalanceAt(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.GetBalanceAtRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.GetBalanceAt(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h queryServiceHandler) controlledRegister(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ControlledRegisterRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ControlledRegister(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h queryServiceHandler) getTransfer(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.GetTransferRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.GetTransfer(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h queryServiceHandler) listTransfers(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListTransfersRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListTransfers(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h queryServiceHandler) getCount(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.GetCountRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.GetCount(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h queryServiceHandler) listCounts(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListCountsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListCounts(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h queryServiceHandler) getRecall(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.GetRecallRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.GetRecall(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h queryServiceHandler) listRecalls(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListRecallsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListRecalls(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h queryServiceHandler) getApproval(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.GetApprovalRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.GetApproval(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h queryServiceHandler) listApprovals(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListApprovalsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListApprovals(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h queryServiceHandler) listLoans(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListLoansRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListLoans(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h queryServiceHandler) getStockLevels(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.GetStockLevelsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.GetStockLevels(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h queryServiceHandler) listStockLevels(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListStockLevelsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListStockLevels(ctx, &req)
 	if err != nil {
 		return err
 	}
