@@ -128,7 +128,7 @@ func (h *commandHandler) chunk(
 	seconds := &witnesses{verifier: h.verifier, clinic: clinic}
 	submission := txn.Submission{
 		Clinic: clinic, Linked: req.GetLinked(), Bulk: true, Locations: principal.Locations,
-		Permits:  h.needs.deciding(principal), MayBackdate: principal.may(permissionBackdate),
+		Permits: h.needs.deciding(principal), MayBackdate: principal.may(permissionBackdate),
 		Commands: make([]ledger.Command, 0, len(commands)),
 	}
 	places := make([]int, 0, len(commands)) // of the submitted commands
