@@ -28,8 +28,11 @@ test: tools check-generated check-format lint race-ready ## Run everything that 
 	@$(MAKE) --no-print-directory fuzz
 	@$(CAN_RACE) || echo "$(NO_RACE)"
 
-fuzz: ## Fuzz the stored event format and journal files, FUZZ_SECONDS each
+fuzz: ## Fuzz the stored formats, scans and journal files, FUZZ_SECONDS each
 	go test -run '^$$' -fuzz FuzzDecodeEvent -fuzztime $(FUZZ_SECONDS)s ./ledger
+	go test -run '^$$' -fuzz FuzzDecodeDocument -fuzztime $(FUZZ_SECONDS)s ./ledger
+	go test -run '^$$' -fuzz FuzzDecodeCommand -fuzztime $(FUZZ_SECONDS)s ./ledger
+	go test -run '^$$' -fuzz FuzzParse -fuzztime $(FUZZ_SECONDS)s ./ledger/gs1
 	go test -run '^$$' -fuzz FuzzJournalFile -fuzztime $(FUZZ_SECONDS)s -fuzzminimizetime 20x ./txn
 
 bench: build ## Measure against hand-written SQL (BENCH_SECONDS, BENCH_ROUNDS, BENCH_JSON=FILE)

@@ -279,6 +279,9 @@ func (b *RecordCount) decide(s *State, _ Actor, at Instant) (EventBody, *Rejecti
 		work.count, location = count.clone(), count.Location
 	}
 	place, r := s.activeLocation(location)
+	if r != nil && b.CountID != "" {
+		r.Field = "count_id"
+	}
 	if r != nil {
 		return nil, r
 	}
@@ -293,6 +296,9 @@ func (b *RecordCount) decide(s *State, _ Actor, at Instant) (EventBody, *Rejecti
 			then = &b.Balances[i]
 		}
 		if r := work.line(line, then); r != nil {
+			if r.Field == "quantity" {
+				r.Field = "counted"
+			}
 			return nil, r.inLine(i)
 		}
 	}
@@ -362,9 +368,6 @@ func (w *countWork) line(line CountedLine, then *Balances) *Rejection {
 	w.medicines = append(w.medicines, found.medicine.ID)
 	counted, r := found.units(w.s, line.Counted, line.Pack)
 	if r != nil {
-		if r.Field == "quantity" {
-			r.Field = "counted"
-		}
 		return r
 	}
 	shelf := Shelf{w.location, found.lot.Medicine}

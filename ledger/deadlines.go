@@ -39,34 +39,41 @@ func (h *deadlineHeap) Pop() any {
 	return item
 }
 
+// forget drops the closed holds that came to the top.
+func (s *State) forget(shelf *shelfState) {
+	for len(shelf.deadlines) > 0 {
+		if _, open := s.holds[shelf.deadlines[0].key]; open {
+			return
+		}
+		item := heap.Pop(&shelf.deadlines).(deadlineItem)
+		// What closed the hold may be taken back, and with it this.
+		s.onUndo(func() { heap.Push(&shelf.deadlines, item) })
+	}
+}
+
 // overdue returns the shelf's open holds whose deadline lies before at, the
 // longest overdue first, until enough says stop.
 func (s *State) overdue(shelf *shelfState, at Instant, enough func(holdKey, *openHold) bool) []holdKey {
-	var found []deadlineItem
+	var popped []deadlineItem
+	var keys []holdKey
 	seen := make(map[holdKey]bool)
 	for len(shelf.deadlines) > 0 && shelf.deadlines[0].deadline < at {
 		item := heap.Pop(&shelf.deadlines).(deadlineItem)
+		popped = append(popped, item)
 		hold, open := s.holds[item.key]
-		if !open {
-			// What closed it may be taken back, and with it this.
-			s.onUndo(func() { heap.Push(&shelf.deadlines, item) })
-			continue
-		}
 		// A hold that was taken back may have left its item to another one of
 		// the same id, on whatever shelf.
-		if hold.shelf != shelf || hold.deadline != item.deadline || seen[item.key] {
+		if !open || hold.shelf != shelf || hold.deadline != item.deadline || seen[item.key] {
 			continue
 		}
 		seen[item.key] = true
-		found = append(found, item)
+		keys = append(keys, item.key)
 		if enough(item.key, hold) {
 			break
 		}
 	}
-	keys := make([]holdKey, len(found))
-	for i, item := range found {
+	for _, item := range popped {
 		heap.Push(&shelf.deadlines, item)
-		keys[i] = item.key
 	}
 	return keys
 }

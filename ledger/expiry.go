@@ -10,15 +10,18 @@ package ledger
 // whatever it draws on.
 func ExpiriesFor(s *State, c Command, at Instant) []Command {
 	at = max(at, s.head.At)
+	_, r := Decide(s, c, at)
+	if r == nil || r.short.units == 0 {
+		return nil
+	}
+	if shelf, ok := s.shelves[r.short.shelf]; ok {
+		s.forget(shelf)
+	}
 	mark := s.Mark()
 	defer s.Rollback(mark)
 	var keys []holdKey
 	given := make(map[holdKey]bool)
-	for asked := int64(0); ; {
-		_, r := Decide(s, c, at)
-		if r == nil {
-			return s.expiries(keys)
-		}
+	for asked := int64(0); r != nil; _, r = Decide(s, c, at) {
 		shelf, ok := s.shelves[r.short.shelf]
 		if r.short.units == 0 || !ok {
 			return nil
@@ -32,6 +35,7 @@ func ExpiriesFor(s *State, c Command, at Instant) []Command {
 		}
 		keys = append(keys, more...)
 	}
+	return s.expiries(keys)
 }
 
 // putBack makes units of a shelf's overdue holds available, as many as are

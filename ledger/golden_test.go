@@ -15,20 +15,29 @@ import (
 
 var update = flag.Bool("update", false, "write the golden journal of the present event format; do it once, when a format is released")
 
+// goldens write the golden journals: each has what the event format had become
+// when it was written.
+var goldens = map[string]func(fataler) *world{
+	"journal-v1.txt":   goldenV1,
+	"journal-v1-2.txt": goldenV1Second,
+}
+
 // Golden journals are what releases wrote. They are never changed: a release
 // that reads one to another state has lost its users' books.
 func TestGoldenJournalsReplay(t *testing.T) {
-	current := filepath.Join("testdata", fmt.Sprintf("journal-v%d.txt", EventVersion))
 	if *update {
-		writeGolden(t, current)
+		for name, write := range goldens {
+			writeGolden(t, filepath.Join("testdata", name), write)
+		}
 	}
 	files, err := filepath.Glob("testdata/journal-v*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("there are no golden journals: %v", err)
+	if err != nil || len(files) < len(goldens) {
+		t.Fatalf("golden journals are missing: there are %v (%v)", files, err)
 	}
+	seen := make(map[Kind]bool)
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			state := replayGolden(t, file)
+			state := replayGolden(t, file, seen)
 			got, err := json.MarshalIndent(state.Snapshot(), "", "  ")
 			if err != nil {
 				t.Fatal(err)
@@ -42,18 +51,22 @@ func TestGoldenJournalsReplay(t *testing.T) {
 			}
 		})
 	}
+	for kind := range kinds {
+		if !seen[kind] {
+			t.Errorf("no golden journal has a %s: write another one with its own writer", kind)
+		}
+	}
 }
 
 func stateFile(journal string) string { return strings.TrimSuffix(journal, ".txt") + ".state.json" }
 
-func replayGolden(t *testing.T, file string) *State {
+func replayGolden(t *testing.T, file string, seen map[Kind]bool) *State {
 	t.Helper()
 	data, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	state := NewState("golden", utcOnly)
-	kinds := make(map[Kind]bool)
 	lines := bufio.NewScanner(bytes.NewReader(data))
 	for lines.Scan() {
 		stored, hash, _ := strings.Cut(lines.Text(), " ")
@@ -69,21 +82,40 @@ func replayGolden(t *testing.T, file string) *State {
 		if _, err := Evolve(state, record); err != nil {
 			t.Fatal(err)
 		}
-		kinds[record.Event.Kind()] = true
-	}
-	if len(kinds) < 19 {
-		t.Errorf("%s has only %d kinds of events", file, len(kinds))
+		if again := AppendEvent(nil, record.Event); !bytes.Equal(again, event) {
+			t.Errorf("sequence %d would be written as %x", record.Event.Sequence, again)
+		}
+		seen[record.Event.Kind()] = true
 	}
 	return state
 }
 
-// writeGolden writes a journal that has every kind of event.
-func writeGolden(t *testing.T, file string) {
+// writeGolden writes a golden journal and its state, unless it was written.
+func writeGolden(t *testing.T, file string, write func(fataler) *world) {
 	t.Helper()
 	if _, err := os.Stat(file); err == nil {
-		t.Fatalf("%s exists, and golden journals are never changed", file)
+		return
 	}
-	w := &world{state: NewState("golden", utcOnly), now: epoch}
+	w := write(t)
+	var out bytes.Buffer
+	for _, r := range w.records {
+		fmt.Fprintf(&out, "%x %s\n", r.Stored, r.Hash)
+	}
+	if err := os.WriteFile(file, out.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	state, err := json.MarshalIndent(w.state.Snapshot(), "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(stateFile(file), append(state, '\n'), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// goldenV1 has every kind of event of the first release.
+func goldenV1(t fataler) *world {
+	w := emptyWorld("golden")
 	name, expiry, days := "Renamed", Date(22000), int64(3)
 	give := func(body CommandBody) Event {
 		w.keys++
@@ -126,18 +158,100 @@ func writeGolden(t *testing.T, file string) {
 	give(&ReturnToSupplier{LocationID: "store", LotID: "L1", Quantity: 1, ReasonCode: "recall", Supplier: "Acme", Reference: "R-1"})
 	w.now += 2 * testDay
 	give(&ExpireReservation{HoldID: late})
-	var out bytes.Buffer
-	for _, r := range w.records {
-		fmt.Fprintf(&out, "%x %s\n", r.Stored, r.Hash)
+	return w
+}
+
+// goldenV1Second has every kind of event that was added to format 1 after its
+// first release, and every field that was added to an earlier one.
+func goldenV1Second(t fataler) *world {
+	s := newStageOf(t, "golden")
+	give := func(body CommandBody) Event {
+		s.now += 1_000_000
+		return s.must(t, body)
 	}
-	if err := os.WriteFile(file, out.Bytes(), 0o600); err != nil {
-		t.Fatal(err)
+	approve := func() {
+		s.now += 1_000_000
+		s.mustBy(t, "brian", &ApproveCommand{ApprovalID: s.lastApproval()})
 	}
-	state, err := json.MarshalIndent(w.state.Snapshot(), "", "  ")
-	if err != nil {
-		t.Fatal(err)
+	// Second persons: approved, rejected, withdrawn, lapsed, reviewed, witnessed.
+	s.mustBy(t, "brian", &ApproveCommand{ApprovalID: s.waiting})
+	s.mustBy(t, "brian", &ApproveCommand{ApprovalID: s.review})
+	s.mustBy(t, SystemActor, &LapseCommand{ApprovalID: s.lapsed})
+	give(policy(time1, Rule{"*", KindReturnToSupplier, 2, RequireApprovalBefore}, Rule{"*", KindRecordCount, 0, RequireApprovalBefore}, Rule{"*", KindRegisterLot, 0, RequireApprovalBefore}))
+	give(&ReturnToSupplier{LocationID: "store", LotID: "zinc-q", Quantity: 3, ReasonCode: "DAMP", Supplier: "erp|A", Reference: "R-1"})
+	s.mustBy(t, "brian", &RejectCommand{ApprovalID: s.lastApproval(), ReasonCode: "NO"})
+	give(&RegisterLot{MedicineID: "zinc", Manufacturer: "Bolt", LotNumber: "B1", Expiry: today + 50})
+	approve()
+	give(&RecordCount{CountID: s.count, Lines: []CountedLine{
+		{LotID: "morphine-1", Counted: 48}, {LotID: "amoxicillin-1", Counted: 51, Sequence: s.state.head.Sequence - 1}, {LotID: "zinc-2", Counted: 4, Quarantined: true},
+	}, ReasonCode: "CYCLE"})
+	approve()
+	withdrawn := s.putOff(t, &ReturnToSupplier{LocationID: "store", LotID: "zinc-2", Quantity: 4, ReasonCode: "WRONG"})
+	give(&RejectCommand{ApprovalID: withdrawn, ReasonCode: "CHANGED"})
+	listed := policy(time3, Rule{"schedule-2", KindIssueStock, 0, RequireWitness}, Rule{"schedule-2", KindWriteOffStock, 0, RequireReview})
+	listed.ReasonCodes = []ReasonCodes{{KindWriteOffStock, []string{"BROKEN", "EXPIRED"}}}
+	listed.ToleranceUnits, listed.ToleranceBasisPoints, listed.Recount, listed.CountApproval = 1, 100, true, true
+	give(listed)
+	witnessed := s.command(&IssueStock{LocationID: "store", MedicineID: "morphine", Quantity: 2, Recipient: "WARD-1"})
+	witnessed.Witness, witnessed.OccurredAt, witnessed.LateReasonCode = "chidi", s.now-9*testDay, "OUTAGE"
+	if _, r := s.give(t, witnessed); r != nil {
+		t.Fatalf("with a witness: %v", r)
 	}
-	if err := os.WriteFile(stateFile(file), append(state, '\n'), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	give(&WriteOffStock{LocationID: "store", LotID: "morphine-1", Quantity: 1, ReasonCode: "BROKEN", Reference: "D-2"})
+	give(policy(time3))
+	s.goldenStock(t, give)
+	s.goldenRecalls(give)
+	return s.world
+}
+
+// goldenStock ends what the stage left open, and uses packs and references.
+func (s *stage) goldenStock(t fataler, give func(CommandBody) Event) {
+	give(&RecordCount{LocationID: "ward", Lines: []CountedLine{{LotID: "zinc-2", Counted: 21}}, ReasonCode: "CYCLE"})
+	give(&CompleteCount{CountID: s.count, ReasonCode: "ENOUGH"})
+	give(&CancelCount{CountID: s.countAtClosed, ReasonCode: "CLOSED"})
+	give(&ReleaseStock{HoldID: s.hold, Quantity: 2, ReasonCode: "CHANGED"})
+	give(&ExpireReservation{HoldID: s.lateHold})
+	give(&RejectTransfer{TransferID: s.ofRetired, ReasonCode: "UNUSED"})
+	give(&ApproveTransfer{TransferID: s.requested, Lines: []RequestedLine{{MedicineID: "erp|Z", Quantity: 4}}})
+	give(&CancelTransfer{TransferID: s.approved, ReasonCode: "CHANGED"})
+	give(&ReceiveTransfer{TransferID: s.inTransit, Lines: []LotLine{{LotID: "zinc-2", Quantity: 2, Quarantine: true}, {LotID: "zinc-2", Quantity: 1}}})
+	give(&ReceiveTransfer{TransferID: s.inTransit, Lines: []LotLine{{LotID: "gs1|(01)" + gtinBox + "(10)Z1", Quantity: 1}}, ReasonCode: "EXTRA"})
+	give(&CompleteTransfer{TransferID: s.inTransit, ReasonCode: "LOST"})
+	give(&CompleteTransfer{TransferID: s.received})
+	give(&CancelTransfer{TransferID: s.inTransitToClosed, ReasonCode: "CLOSED"})
+	give(&ReceiveRepayment{LoanMove{Partner: "riverside", LocationID: "store", LotID: "zinc-2", Quantity: 5, Reference: "LENT"}})
+	give(&RepayLoan{LoanMove{Partner: "riverside", LocationID: "store", LotID: "zinc-2", Quantity: 3, Reference: "BORROWED", ReasonCode: "HELP"}})
+	give(&ConvertStock{
+		LocationID: "erp|S", Inputs: []LotLine{{LotID: "erp|Z1", Quantity: 1, Pack: "box"}, {LotID: "amoxicillin-1", Quantity: 5}}, MedicineID: "zinc",
+		LotID: "mixed", LotNumber: "C1", Manufacturer: "Hillside", Expiry: today + 30, Quantity: 12, ReasonCode: "COMPOUND", Reference: "B-1",
+	})
+	give(&OpenContainer{LocationID: "store", LotID: "mixed", Quantity: 2, InUseUntil: today + 9, ReasonCode: "OPEN"})
+	give(&UpdateMedicine{MedicineID: "amoxicillin", ControlClass: ptr("schedule-4")})
+	give(&UpdateStockLevels{LocationID: "store", MedicineID: "zinc", Min: 20, Max: 400, Reorder: 40})
+	give(&RemoveIdentifier{Subject: SubjectLot, System: "erp", Value: "Z1", ReasonCode: "WRONG"})
+	give(&ReverseReceipt{Sequence: s.receipt, Quantity: 2, ReasonCode: "TYPO", Reference: "N-2"})
+	give(&UpdateLocation{LocationID: "erp|S", Name: ptr("Main store")})
+	checkInvariants(t, s.world)
+}
+
+// goldenRecalls has lots that fall under recalls in every way.
+func (s *stage) goldenRecalls(give func(CommandBody) Event) {
+	give(&ReleaseLot{LotID: "zinc-q", ReasonCode: "DRY"})
+	give(&RecallLot{Manufacturer: "Bolt", LotNumber: "B2", ReasonCode: "NOTICE", Reference: "N-3"})
+	maker := s.lastRecall()
+	give(&RegisterLot{LotID: "born-barred", MedicineID: "zinc", Manufacturer: "Bolt", LotNumber: "B2", Expiry: today + 60})
+	give(&ReceiveStock{LocationID: "ward", LotID: "born-barred", Quantity: 6})
+	give(&WriteOffStock{LocationID: "ward", LotID: "born-barred", Quantity: 1, ReasonCode: "RECALLED", FromQuarantine: true})
+	give(&ReturnToSupplier{LocationID: "ward", LotID: "born-barred", Quantity: 2, ReasonCode: "RECALLED", FromQuarantine: true})
+	give(&ContinueRecall{RecallID: maker})
+	give(&UpdateLot{LotID: "zinc-1", GTIN: ptr(""), Manufacturer: ptr("Bolt"), LotNumber: ptr("B2-opened")})
+	give(&RecallLot{Manufacturer: "Bolt", LotNumber: "B2-opened", ReasonCode: "NOTICE"})
+	opened := s.lastRecall()
+	give(&ContinueRecall{RecallID: opened})
+	give(&RecallLot{LotID: "amoxicillin-1", ReasonCode: "NOTICE"})
+	give(&LiftRecall{RecallID: opened, ReasonCode: "MISTAKE"}) // what is mixed of both passes to the other recall
+	give(&RegisterLot{LotID: "corrected", MedicineID: "zinc", Manufacturer: "Bolt", LotNumber: "B3", Expiry: today + 60})
+	give(&UpdateLot{LotID: "corrected", Manufacturer: ptr("bolt"), LotNumber: ptr("B4")})
+	give(&RecallLot{Manufacturer: "Bolt", LotNumber: "B3", ReasonCode: "NOTICE"})
+	give(&UpdateLot{LotID: "corrected", LotNumber: ptr("B3")})
 }

@@ -94,10 +94,8 @@ func checkUse(t fataler, s *State, e Event) {
 	}
 	_, reserves := body.(*StockReserved)
 	for _, entry := range EntriesOf(e) {
-		if entry.Debit != Issued && entry.Debit != Dispensed && !(reserves && entry.Debit == Reserved) {
-			continue
-		}
-		if lot := s.lots[entry.Lot]; lot.Bar != BarNone || lot.Expiry < s.today(e.At) {
+		used := entry.Debit == Issued || entry.Debit == Dispensed || reserves && entry.Debit == Reserved
+		if lot := s.lots[entry.Lot]; used && (lot.Bar != BarNone || lot.Expiry < s.today(e.At)) {
 			t.Fatalf("%s of lot %+v on %s", body.kind(), *lot, s.today(e.At))
 		}
 	}

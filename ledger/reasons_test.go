@@ -98,7 +98,7 @@ var ownReasons = map[Kind][]Reason{
 	// ApproveCommand can also be rejected for what rejects the command that it
 	// approves: see inherited.
 	KindApproveCommand: reasons(ReasonApprovalNotFound, ReasonApprovalLapsed, ReasonReasonCodeUnknown, ReasonInsufficientStock, ReasonReceiptReversed,
-		ReasonCountNotFound, ReasonTransferState, ReasonLotRecalled, ReasonHoldNotFound, ReasonDeadlinePassed),
+		ReasonCountNotFound, ReasonTransferState, ReasonLotRecalled, ReasonHoldNotFound),
 	KindRejectCommand: reasons(ReasonApprovalNotFound),
 	KindLapseCommand:  reasons(ReasonApprovalNotFound, ReasonApprovalNotDue),
 }

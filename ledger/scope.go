@@ -28,8 +28,13 @@ func scopeOf(body EventBody) Scope {
 	if b, ok := body.(*Change); ok {
 		return b.scope()
 	}
-	if b, ok := body.(mover); ok {
+	switch b := body.(type) {
+	case mover:
 		return Scope{All: movedLocations(b.moves())}
+	case *LocationUpdated:
+		return Scope{All: []LocationID{b.LocationID}}
+	case *LocationDeactivated:
+		return Scope{All: []LocationID{b.LocationID}}
 	}
 	return Scope{}
 }
@@ -107,7 +112,36 @@ func Concerns(s *State, c Command, locations []LocationID) bool {
 		return open == nil || slices.Contains(locations, open.shelf.Location)
 	}
 	found, ok := s.documents[key]
-	return !ok || found.Body.About().concerns(locations)
+	if !ok {
+		return true
+	}
+	if transfer, ok := found.Body.(*Transfer); ok {
+		return transfer.scope(c.Body.Kind()).Within(locations)
+	}
+	return found.Body.About().concerns(locations)
+}
+
+// ConcernsWholeClinic reports whether an event's command bars lots everywhere,
+// or sets what everybody is judged by: nothing for whoever is entitled to some
+// locations alone.
+func ConcernsWholeClinic(e Event) bool {
+	b, ok := e.Body.(*Change)
+	if !ok {
+		return false
+	}
+	kind, scope := b.of, b.scope()
+	if len(b.Documents) > 0 {
+		if approval, ok := b.Documents[0].(*Approval); ok {
+			kind = approval.Command
+		}
+	}
+	switch kind {
+	case KindSetPolicy, KindRecallLot, KindContinueRecall, KindLiftRecall:
+		return true
+	case KindQuarantineLot, KindReleaseLot:
+		return len(scope.All) == 0
+	}
+	return false
 }
 
 // named returns the document or hold that a command acts on.

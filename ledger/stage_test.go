@@ -31,8 +31,10 @@ type stage struct {
 //	zinc-full             fills the annex
 //	zinc-off, retired-1   are inactive, and of an inactive medicine
 //	zinc-none             is nowhere
-func newStage(t fataler) *stage {
-	s := &stage{world: emptyWorld("hillside")}
+func newStage(t fataler) *stage { return newStageOf(t, "hillside") }
+
+func newStageOf(t fataler, clinic ClinicID) *stage {
+	s := &stage{world: emptyWorld(clinic)}
 	s.furnish(t)
 	s.stock(t)
 	s.send(t)
@@ -41,10 +43,14 @@ func newStage(t fataler) *stage {
 	return s
 }
 
-var zincPacks = []Pack{{"box", 10, gtinBox}, {"case", 100, gtinCase}, {"pallet", maxPackFactor, gtinPallet}}
+func zincPacks() []Pack {
+	return []Pack{{"box", 10, gtinBox}, {"case", 100, gtinCase}, {"pallet", maxPackFactor, gtinPallet}}
+}
 
 func (s *stage) furnish(t fataler) {
 	s.must(t, &CreateClinic{Name: "Hillside", TimeZone: "UTC", BackdatingDays: 2})
+	s.must(t, &DeactivateClinic{ReasonCode: "MISTAKE"})
+	s.must(t, &UpdateClinic{Active: ptr(true)})
 	for _, id := range []LocationID{"store", "ward", "annex", "empty", "closed"} {
 		s.must(t, &CreateLocation{LocationID: id, Name: string(id), LocationKind: Store})
 	}
@@ -52,7 +58,7 @@ func (s *stage) furnish(t fataler) {
 		s.must(t, &AddMedicine{MedicineID: id, Name: string(id), BaseUnit: "tablet"})
 	}
 	s.must(t, &AddMedicine{MedicineID: "morphine", Name: "morphine", BaseUnit: "ampoule", ControlClass: "schedule-2"})
-	s.must(t, &SetPacks{MedicineID: "zinc", Packs: zincPacks})
+	s.must(t, &SetPacks{MedicineID: "zinc", Packs: zincPacks()})
 	s.must(t, &SetPacks{MedicineID: "lonely", Packs: []Pack{{"vial", 5, gtinVial}}})
 	s.must(t, &RegisterLot{LotID: "zinc-1", MedicineID: "zinc", GTIN: gtinBox, LotNumber: "Z1", Expiry: today + 100})
 	for _, lot := range []LotID{"zinc-2", "zinc-old", "zinc-q", "zinc-r", "zinc-full", "zinc-off", "zinc-none"} {

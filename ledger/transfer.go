@@ -346,6 +346,15 @@ func (r *Rejection) inLine(i int) *Rejection {
 	return r
 }
 
+// inTransfer says which line is at fault: one of the command's where lines are
+// given, else one of the transfer's.
+func (r *Rejection) inTransfer(i int, given bool) *Rejection {
+	if given && r.Field != "location_id" {
+		return r.inLine(i)
+	}
+	return r.of("transfer_id")
+}
+
 func (b *ApproveTransfer) check() *Rejection {
 	return first(checkID("transfer_id", b.TransferID), checkRequested(b.Lines, false))
 }
@@ -465,7 +474,7 @@ func (b *ApproveTransfer) decide(s *State, _ Actor, at Instant) (EventBody, *Rej
 		return nil, r
 	}
 	if _, r := s.activeLocation(old.To); r != nil {
-		return nil, r
+		return nil, r.of("transfer_id")
 	}
 	transfer := old.clone()
 	lines, r := s.approvedLines(transfer, b.Lines, at)
@@ -474,16 +483,16 @@ func (b *ApproveTransfer) decide(s *State, _ Actor, at Instant) (EventBody, *Rej
 	}
 	d := &draft{s: s}
 	var openings []HoldOpening
-	for _, line := range lines {
+	for i, line := range lines {
 		shelf := Shelf{transfer.From, line.Medicine}
 		taken := d.reserveFor(shelf, line, at)
+		if d.refused != nil {
+			return nil, d.refused.inTransfer(i, len(b.Lines) > 0)
+		}
 		openings = reserved(openings, shelf, taken)
 		for _, parcel := range taken {
 			transfer.parcel(line.Medicine, parcel.Lot).Approved += parcel.Quantity
 		}
-	}
-	if d.refused != nil {
-		return nil, d.refused
 	}
 	if len(transfer.Parcels) > maxTransferParcels {
 		return nil, reject(ReasonInvalidField, "lines", "The transfer needs units of %d lots; at most %d are allowed: split it.", len(transfer.Parcels), maxTransferParcels)
@@ -699,7 +708,7 @@ func (b *ReceiveTransfer) decide(s *State, _ Actor, at Instant) (EventBody, *Rej
 		return nil, r
 	}
 	if _, r := s.activeLocation(old.To); r != nil {
-		return nil, r
+		return nil, r.of("transfer_id")
 	}
 	transfer, d := old.clone(), &draft{s: s}
 	lines := b.Lines
@@ -710,7 +719,7 @@ func (b *ReceiveTransfer) decide(s *State, _ Actor, at Instant) (EventBody, *Rej
 	}
 	for i, line := range lines {
 		if r := d.receive(transfer, line, b.ReasonCode, at); r != nil {
-			return nil, r.inLine(i)
+			return nil, r.inTransfer(i, len(b.Lines) > 0)
 		}
 	}
 	if transfer.underWay() == 0 {

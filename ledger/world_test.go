@@ -132,17 +132,17 @@ func (w *world) must(t fataler, body CommandBody) Event {
 }
 
 // refused gives a command that must be rejected for a reason.
-func (w *world) refused(t fataler, actor Actor, body CommandBody, want Reason) *Rejection {
+func (w *world) refused(t fataler, actor Actor, body CommandBody, want Reason) Rejection {
 	t.Helper()
 	event, r := w.by(t, actor, body)
 	if r == nil {
 		t.Fatalf("%s by %s was accepted, want %s: %+v", body.Kind(), actor, want, event.Body)
-		return &Rejection{}
+		return Rejection{}
 	}
 	if r.Reason != want {
 		t.Fatalf("%s by %s: the reason is %s (%v), want %s", body.Kind(), actor, r.Reason, r, want)
 	}
-	return r
+	return *r
 }
 
 func (w *world) give(t fataler, c Command) (Event, *Rejection) {
@@ -309,29 +309,10 @@ func oneOf[T ~string](c chooser, label string, made []T) T {
 
 func seeded(seed int64) chooser { return seededChooser{rand.New(rand.NewSource(seed))} }
 
-// everyKind makes a journal that has events of all kinds, by walking at random.
-func everyKind(t fataler, w *world) {
+// same checks a value of a test.
+func same[T comparable](t fataler, what string, got, want T) {
 	t.Helper()
-	missing := make(map[Kind]bool)
-	for kind, spec := range kinds {
-		missing[kind] = spec.event != nil
+	if got != want {
+		t.Fatalf("%s: got %+v, want %+v", what, got, want)
 	}
-	delete(missing, KindCreateClinic)
-	delete(missing, KindDeactivateClinic) // it takes a clinic without stock
-	c := seeded(1)
-	for range 20_000 {
-		if len(missing) == 0 {
-			return
-		}
-		before := len(w.records)
-		step(t, c, w)
-		for _, r := range w.records[before:] {
-			delete(missing, r.Event.Kind())
-		}
-		if w.state.clinic.Active {
-			continue
-		}
-		w.must(t, &UpdateClinic{Active: ptr(true)})
-	}
-	t.Fatalf("no random command came to %v", missing)
 }

@@ -17,9 +17,19 @@ import (
 // to come.
 const restoringEpoch = 0
 
-// ErrRestoring means that the clinic's journal is being restored. It wraps
-// ErrUnavailable: the clinic is back when the restore is done.
-var ErrRestoring = fmt.Errorf("%w: the clinic's journal is being restored", ErrUnavailable)
+// ErrRestoring means that the clinic's journal is being restored. It is
+// ErrUnavailable too, of this one clinic: it is back when the restore is done.
+var ErrRestoring error = restoringError{}
+
+type restoringError struct{}
+
+// Error says what is going on.
+func (restoringError) Error() string {
+	return "txn: the clinic is not available while its journal is being restored"
+}
+
+// Is makes it ErrUnavailable.
+func (restoringError) Is(target error) bool { return target == ErrUnavailable }
 
 // Epoch is a span of a clinic's journal between two restores. The first one has
 // no document of its own: it begins with the journal.

@@ -369,11 +369,13 @@ func keyReused(key string) *ledger.Rejection {
 // forbidsEvent refuses an event that the caller, or the witness, is not
 // entitled to.
 func (s *submission) forbidsEvent(event ledger.Event) *ledger.Rejection {
-	scope := ledger.ScopeOf(event)
-	if !scope.Within(s.Locations) {
+	entitled := func(locations []ledger.LocationID) bool {
+		return len(locations) == 0 || ledger.ScopeOf(event).Within(locations) && !ledger.ConcernsWholeClinic(event)
+	}
+	if !entitled(s.Locations) {
 		return locationForbidden()
 	}
-	if event.Witness != "" && !scope.Within(s.Witnesses[event.Witness]) {
+	if event.Witness != "" && !entitled(s.Witnesses[event.Witness]) {
 		r := locationForbidden()
 		r.Field = "witness_token"
 		return r

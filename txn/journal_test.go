@@ -12,6 +12,7 @@ import (
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/stockledger/stockledger/ledger"
@@ -180,6 +181,34 @@ func TestRestoreGivesTheSameRows(t *testing.T) {
 		t.Errorf("the clinic went on to %+v", head)
 	}
 	p.verify()
+}
+
+// A replay whose state is made anew after each command comes to the same.
+func TestReplayWithRenewals(t *testing.T) {
+	t.Parallel()
+	p := newPharmacy(t)
+	p.everyDocument()
+	p.transferAll(3)
+	_, all, head := records(t, export(t, p.e.db, p.id))
+	r, err := newReplayer(p.id, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.every = 1
+	for _, record := range all {
+		if _, _, violation := r.apply(record.stored, record.hash); violation != nil {
+			t.Fatal(violation)
+		}
+		if err := r.renew(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if found := r.finish(head); len(found) > 0 {
+		t.Errorf("violations: %v", found)
+	}
+	if diff := gocmp.Diff(p.stored(), r.state.Snapshot(), cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("the state differs: %s", diff)
+	}
 }
 
 // longJournal writes a clinic's journal of so many commands.

@@ -29,9 +29,10 @@ type replayer struct {
 	state   *ledger.State
 	entries int64
 	renewed ledger.Sequence // when renew last did something
+	every   ledger.Sequence // after how many commands it does something
 }
 
-// renewEvery is after how many commands a state is made anew.
+// renewEvery is often enough for memory and too seldom to be noticed.
 const renewEvery = 50_000
 
 // newReplayer begins a journal whose commands are of a certain epoch, which the
@@ -43,7 +44,7 @@ func newReplayer(clinic ledger.ClinicID, epoch int64) (*replayer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("begin the journal of clinic %s: %w", clinic, err)
 	}
-	return &replayer{state: state}, nil
+	return &replayer{state: state, every: renewEvery}, nil
 }
 
 // renew makes the state anew from its documents, now and then. A state keeps
@@ -51,7 +52,7 @@ func newReplayer(clinic ledger.ClinicID, epoch int64) (*replayer, error) {
 // somebody asks for it; in a replay nobody does, and they would come to as much
 // as the journal has holds.
 func (r *replayer) renew() error {
-	if r.state.Head().Sequence-r.renewed < renewEvery {
+	if r.state.Head().Sequence-r.renewed < r.every {
 		return nil
 	}
 	state, err := ledger.Restore(r.state.Clinic(), time.LoadLocation, r.state.Snapshot())

@@ -111,3 +111,54 @@ func TestBackdatingNeedsAPermission(t *testing.T) {
 	}
 	c.verify()
 }
+
+// TestLimitedToOneLocation gives commands as somebody who is entitled to the
+// ward alone.
+func TestLimitedToOneLocation(t *testing.T) {
+	t.Parallel()
+	c := newTestClinic(t, testExecutor(t, ExecutorConfig{}))
+	c.receive(100)
+	transfer := func() ledger.TransferID {
+		return ledger.TransferID(documentOf(t, c.must(&ledger.TransferStock{
+			From: "store", To: "ward", Lines: []ledger.RequestedLine{{MedicineID: "zinc", Quantity: 5}}, DispatchBy: ledger.MaxInstant, ReasonCode: "restock",
+		})))
+	}
+	requested, sent := transfer(), transfer()
+	c.mustAll(&ledger.ApproveTransfer{TransferID: sent}, &ledger.DispatchTransfer{TransferID: sent})
+	receipt := c.must(&ledger.ReceiveStock{LocationID: "store", LotID: "L1", Quantity: 1}).Event.Sequence
+	hold := c.must(reserve(1)).Event.Body.(*ledger.StockReserved).HoldID
+	atWard := func(body ledger.CommandBody) Verdict {
+		return c.submit(Submission{Locations: []ledger.LocationID{"ward"}, Commands: []ledger.Command{c.command(body)}})[0]
+	}
+	name := "Renamed"
+	for _, body := range []ledger.CommandBody{
+		&ledger.ApproveTransfer{TransferID: requested},
+		&ledger.RejectTransfer{TransferID: requested, ReasonCode: "no"},
+		&ledger.ReverseReceipt{Sequence: receipt, ReasonCode: "typo"},
+		&ledger.ReleaseStock{HoldID: hold},
+		&ledger.RecordCount{LocationID: "store", Lines: []ledger.CountedLine{{LotID: "L1", Counted: 1}}, ReasonCode: "monthly"},
+		&ledger.RecordCount{LocationID: "store", Lines: []ledger.CountedLine{{LotID: "L1", Counted: 1, Sequence: receipt}}, ReasonCode: "monthly"},
+		&ledger.StartCount{LocationID: "store"},
+		&ledger.UpdateStockLevels{LocationID: "store", MedicineID: "zinc", Min: 1, Reorder: 1},
+		&ledger.LendStock{LoanMove: ledger.LoanMove{Partner: "riverside", LocationID: "store", LotID: "L1", Quantity: 1, Reference: "LN-1"}},
+		&ledger.OpenContainer{LocationID: "store", LotID: "L1", Quantity: 1, InUseUntil: ledger.MaxDate},
+		&ledger.QuarantineLot{LotID: "L1", ReasonCode: "complaint"},
+		&ledger.QuarantineLot{LotID: "L1", LocationID: "store", ReasonCode: "complaint"},
+		&ledger.RecallLot{LotID: "L1", ReasonCode: "maker"},
+		&ledger.SetPolicy{Policy: ledger.Policy{ApprovalHours: 1}},
+		&ledger.UpdateLocation{LocationID: "store", Name: &name},
+	} {
+		c.rejected(atWard(body), ledger.ReasonLocationForbidden)
+	}
+	for _, body := range []ledger.CommandBody{
+		&ledger.ReceiveTransfer{TransferID: sent},
+		&ledger.CancelTransfer{TransferID: requested, ReasonCode: "changed"},
+		&ledger.IssueStock{LocationID: "ward", MedicineID: "zinc", Quantity: 1},
+		&ledger.QuarantineLot{LotID: "L1", LocationID: "ward", Quantity: 1, ReasonCode: "complaint"},
+	} {
+		if v := atWard(body); v.Err != nil {
+			t.Errorf("%s at the ward: %v", body.Kind(), v.Err)
+		}
+	}
+	c.verify()
+}
