@@ -214,10 +214,10 @@ func TestWitness(t *testing.T) {
 func TestRules(t *testing.T) {
 	w := newBusyWorld(t)
 	rules := []Rule{
-		{"", KindIssueStock, 10, RequireReview},
-		{"*", KindIssueStock, 15, RequireWitness},
-		{"schedule-2", KindIssueStock, 0, RequireWitness},
 		{"schedule-2", KindIssueStock, 5, RequireApprovalBefore},
+		{"*", KindIssueStock, 15, RequireWitness},
+		{"", KindIssueStock, 10, RequireReview},
+		{"schedule-2", KindIssueStock, 0, RequireWitness},
 		{"*", KindCreateLocation, 0, RequireReview},
 		{"", KindStartCount, 0, RequireReview},
 		{"schedule-2", KindAddMedicine, 0, RequireApprovalBefore},
@@ -246,6 +246,7 @@ func TestRules(t *testing.T) {
 		"above the stricter tier":       {issue("zinc", 16), RequireWitness},
 		"controlled":                    {issue("morphine", 5), RequireWitness},
 		"controlled, above the tier":    {issue("morphine", 6), RequireApprovalBefore},
+		"controlled, above all tiers":   {issue("morphine", 16), RequireApprovalBefore},
 		"about no medicine":             {&CreateLocation{Name: "new", LocationKind: Ward}, RequireReview},
 		"about no medicine, no rule":    {policy(time1), RequireNothing},
 		"becoming controlled":           {&UpdateMedicine{MedicineID: "zinc", ControlClass: ptr("schedule-2")}, RequireApprovalBefore},

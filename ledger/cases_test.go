@@ -57,7 +57,7 @@ func locationCases[T any, P bodyOf[T]](sample func() P, at func(P) *LocationID) 
 func medicineCases[T any, P bodyOf[T]](sample func() P, at func(P) *MedicineID) []testCase {
 	return []testCase{
 		outcome(ReasonMedicineNotFound, vary(sample, at, "gold")),
-		outcome(ReasonMedicineNotFound, vary(sample, at, "gs1|(01)09506000134369")),
+		outcome(ReasonMedicineNotFound, vary(sample, at, "gs1|(01)"+gtinStrip)),
 		outcome(ReasonMedicineInactive, vary(sample, at, "retired")),
 		outcome(ReasonScanUnreadable, vary(sample, at, "gs1|?")),
 		outcome(ReasonScanIncomplete, vary(sample, at, "gs1|(10)Z1")),
@@ -122,7 +122,7 @@ func (s *stage) samples() map[Kind]Command {
 		&RegisterLot{MedicineID: "zinc", Manufacturer: "Acme", LotNumber: "new", Expiry: today + 9},
 		&UpdateLot{LotID: "erp|Z1", Expiry: ptr(today + 50)},
 		&DeactivateLot{LotID: "zinc-none", ReasonCode: "UNUSED"},
-		&SetPacks{MedicineID: "zinc", Packs: zincPacks()[:2]},
+		&SetPacks{MedicineID: "zinc", Packs: append(zincPacks()[:2], Pack{"strip", 2, gtinStrip})},
 		&AddIdentifier{Subject: SubjectLot, SubjectID: "erp|Z1", System: "erp", Value: "Z1b"},
 		&RemoveIdentifier{Subject: SubjectLot, System: "erp", Value: "Z1", ReasonCode: "WRONG"},
 		policy(48),
@@ -317,8 +317,8 @@ func (s *stage) nameCases() []testCase {
 	}
 	cases := []testCase{
 		outcome(ReasonIdentifierExists, vary(packs, list, []Pack{{"box", 10, gtinBox[1:]}})),
-		outcome(ReasonIdentifierExists, vary(packs, list, []Pack{{"box", 10, "09506000134369"}}),
-			&AddIdentifier{Subject: SubjectMedicine, SubjectID: "zinc", System: "gtin", Value: "9506000134369"}),
+		outcome(ReasonIdentifierExists, vary(packs, list, []Pack{{"box", 10, gtinStrip}}),
+			&AddIdentifier{Subject: SubjectMedicine, SubjectID: "zinc", System: "gtin", Value: gtinStrip[1:]}),
 		outcome(ReasonQuantityOutOfRange, vary(packs, list, []Pack{{"box", 0, ""}})),
 		outcome(ReasonInvalidField, vary(packs, list, []Pack{{"box", 1, ""}, {"BOX", 2, ""}})),
 		outcome(ReasonInvalidField, vary(packs, list, []Pack{{"box", 1, gtinVial}, {"case", 2, gtinVial[1:]}})),

@@ -72,6 +72,7 @@ func (c coverage) report() string {
 func craftedCases(t *testing.T, seen coverage) {
 	s := newStage(t)
 	fields := apiFields(t)
+	begun := memoryOf(s.state)
 	for i, c := range s.cases() {
 		name := fmt.Sprintf("%s comes to %s (%d)", c.Body.Kind(), c.want, i)
 		s.dry(func() {
@@ -104,6 +105,7 @@ func craftedCases(t *testing.T, seen coverage) {
 			checkInvariants(t, s.world)
 		})
 	}
+	mustBeSame(t, "the cases left changes", begun, memoryOf(s.state))
 	inactive(t, s, seen)
 }
 

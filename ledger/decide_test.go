@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"slices"
 	"testing"
 )
 
@@ -112,14 +113,14 @@ func TestLotsAreTakenFirstExpiredFirst(t *testing.T) {
 		order = append(order, line.Lot)
 	}
 	want := []LotID{"zinc-0", "zinc-1", "a", "zinc-2"}
-	if len(order) != len(want) {
-		t.Fatalf("lots are %v", order)
+	if !slices.Equal(order, want) {
+		t.Errorf("lots are taken in the order %v, want %v", order, want)
 	}
-	for i := range want {
-		if order[i] != want[i] {
-			t.Errorf("lots are taken in the order %v, want %v", order, want)
-		}
-	}
+	// An expiry that is corrected changes the order.
+	w.must(t, &ReceiveStock{LocationID: "store", LotID: "a", Quantity: 5})
+	w.must(t, &UpdateLot{LotID: "zinc-2", Expiry: ptr(today)})
+	event = w.must(t, &IssueStock{LocationID: "store", MedicineID: "zinc", Quantity: 1})
+	same(t, "the lot that expires first now", event.Body.(*StockIssued).Lines[0].Lot, "zinc-2")
 }
 
 func TestTimeNeverRunsBack(t *testing.T) {

@@ -80,17 +80,22 @@ func TestOverdueHoldsMakeRoom(t *testing.T) {
 func TestTheLongestOverdueExpiresFirst(t *testing.T) {
 	w := transferWorld(t)
 	reserve := func(deadline Instant) HoldID {
-		return w.must(t, &ReserveStock{LocationID: "store", MedicineID: "zinc", Quantity: 20, ReasonCode: "WARD", Deadline: deadline}).Body.(*StockReserved).HoldID
+		return w.must(t, &ReserveStock{LocationID: "store", MedicineID: "zinc", Quantity: 4, ReasonCode: "WARD", Deadline: deadline}).Body.(*StockReserved).HoldID
 	}
-	young, first, second := reserve(w.now+9), reserve(w.now+5), reserve(w.now+5)
+	young := reserve(w.now + 9)
+	var want []HoldID
+	for range 12 {
+		want = append(want, reserve(w.now+5))
+	}
+	want = append([]HoldID{reserve(w.now + 4)}, append(want, young)...)
 	w.now += 10
 	restored, err := Restore("hillside", utcOnly, w.state.Snapshot())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range []*State{w.state, restored} {
-		expiries := ExpiriesFor(s, w.command(&IssueStock{LocationID: "store", MedicineID: "zinc", Quantity: 50}), w.now)
-		for i, want := range []HoldID{first, second, young} {
+		expiries := ExpiriesFor(s, w.command(&IssueStock{LocationID: "store", MedicineID: "zinc", Quantity: 60}), w.now)
+		for i, want := range want {
 			same(t, "expiry", expiries[i].Body.(*ExpireReservation).HoldID, want)
 		}
 	}
@@ -101,19 +106,20 @@ func TestTheLongestOverdueExpiresFirst(t *testing.T) {
 func TestDeadlinesSurviveRollback(t *testing.T) {
 	w := transferWorld(t)
 	w.must(t, &ReceiveStock{LocationID: "ward", LotID: "zinc-2", Quantity: 30})
-	reserve := func(location LocationID) *ReserveStock {
-		return &ReserveStock{LocationID: location, MedicineID: "zinc", LotID: "zinc-2", Quantity: 30, ReasonCode: "WARD", Deadline: w.now + 5}
+	reserve := func(location LocationID, quantity int64) *ReserveStock {
+		return &ReserveStock{LocationID: location, MedicineID: "zinc", LotID: "zinc-2", Quantity: quantity, ReasonCode: "WARD", Deadline: w.now + 5}
 	}
-	w.dry(func() { w.must(t, reserve("store")) })
-	hold := w.must(t, reserve("ward")).Body.(*StockReserved).HoldID
+	w.dry(func() { w.must(t, reserve("store", 30)) })
+	hold := w.must(t, reserve("ward", 30)).Body.(*StockReserved).HoldID
+	w.now++
+	own := w.must(t, reserve("store", 10)).Body.(*StockReserved).HoldID
 	w.now += 6
 	issue := func(location LocationID) Command {
 		return w.command(&IssueStock{LocationID: location, MedicineID: "zinc", LotID: "zinc-2", Quantity: 30})
 	}
-	w.dry(func() {
-		w.must(t, &IssueStock{LocationID: "store", MedicineID: "zinc", LotID: "zinc-2", Quantity: 30})
-		same(t, "holds on another shelf that expire", len(ExpiriesFor(w.state, issue("store"), w.now)), 0)
-	})
+	expiries := ExpiriesFor(w.state, issue("store"), w.now)
+	same(t, "holds that expire, and none on another shelf", len(expiries), 1)
+	same(t, "the hold", expiries[0].Body.(*ExpireReservation).HoldID, own)
 	w.dry(func() {
 		w.must(t, &ReleaseStock{HoldID: hold})
 		w.must(t, &IssueStock{LocationID: "ward", MedicineID: "zinc", LotID: "zinc-2", Quantity: 30})
@@ -123,5 +129,6 @@ func TestDeadlinesSurviveRollback(t *testing.T) {
 	same(t, "open holds that expire", len(ExpiriesFor(w.state, issue("ward"), w.now)), 1)
 	w.must(t, &RecallLot{LotID: "zinc-2", ReasonCode: "NOTICE"})
 	w.must(t, &ContinueRecall{RecallID: w.lastRecall()})
+	same(t, "and are voided at both", w.balances("store", "zinc-2"), Balances{Quarantined: 30})
 	same(t, "and are voided", w.balances("ward", "zinc-2"), Balances{Quarantined: 30})
 }

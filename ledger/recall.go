@@ -221,19 +221,34 @@ func (b *QuarantineLot) decide(s *State, _ Actor, at Instant) (EventBody, *Rejec
 	if found.lot.Bar != BarNone {
 		return nil, s.barred(found.lot)
 	}
-	event.Lots = s.rebar(found.lot, BarNone, BarQuarantined)
+	event.Lots = s.quarantined(found.lot)
 	return event, nil
 }
 
-// rebar changes the bar of a lot and of what was made from it.
-func (s *State) rebar(lot *Lot, from, to Bar) []Lot {
+// quarantined returns a lot and what was made from it, as far as nothing bars
+// them yet, in quarantine.
+func (s *State) quarantined(lot *Lot) []Lot {
 	var lots []Lot
 	for _, l := range s.descendants([]*Lot{lot}) {
-		if l.Bar == from {
-			lots = append(lots, asStored(l, to))
+		if l.Bar == BarNone {
+			lots = append(lots, asStored(l, BarQuarantined))
 		}
 	}
 	return lots
+}
+
+// released returns a lot and what was made from it as they are out of
+// quarantine. What was made from another lot too that is in quarantine stays
+// there.
+func (s *State) released(lot *Lot) []Lot {
+	free := make(map[LotID]*Lot)
+	for _, l := range s.descendants([]*Lot{lot}) {
+		if l.Bar == BarQuarantined {
+			stored := asStored(l, BarNone)
+			free[l.ID] = &stored
+		}
+	}
+	return slices.DeleteFunc(s.inherited(free, lot.ID), func(l Lot) bool { return l.Bar != BarNone })
 }
 
 func (b *ReleaseLot) decide(s *State, _ Actor, at Instant) (EventBody, *Rejection) {
@@ -252,7 +267,7 @@ func (b *ReleaseLot) decide(s *State, _ Actor, at Instant) (EventBody, *Rejectio
 	if found.lot.Bar == BarNone {
 		return nil, reject(ReasonLotNotBarred, "lot_id", "Lot %q is not in quarantine as a whole.", found.lot.ID).with("lot_id", found.lot.ID)
 	}
-	event.Lots = s.rebar(found.lot, BarQuarantined, BarNone)
+	event.Lots = s.released(found.lot)
 	return event, nil
 }
 
@@ -566,53 +581,59 @@ func (s *State) taking(lots []Lot) []DocumentBody {
 	return recalls
 }
 
-// lifted returns the lots of a recall as they are without it, in the order of
-// their ids. What another open recall names too, by its maker or through what
-// it was made from, passes to that one.
+// lifted returns the lots of a recall as they are without it. What another open
+// recall names too, by its maker or through what it was made from, passes to
+// that one.
 func (s *State) lifted(recall *Recall) []Lot {
-	lots := make(map[LotID]*Lot)
+	free := make(map[LotID]*Lot)
 	for _, lot := range s.lots {
 		if lot.RecallID != recall.RecallID {
 			continue
 		}
-		free := asStored(lot, BarNone)
-		free.RecallID = ""
+		stored := asStored(lot, BarNone)
+		stored.RecallID = ""
 		if other := s.recallOf(lot.LotFacts, recall.RecallID); other != nil {
-			free.Bar, free.RecallID = BarRecalled, other.RecallID
+			stored.Bar, stored.RecallID = BarRecalled, other.RecallID
 		}
-		lots[lot.ID] = &free
+		free[lot.ID] = &stored
 	}
-	all := slices.SortedFunc(maps.Values(lots), func(a, b *Lot) int { return cmp.Compare(a.ID, b.ID) })
-	for passed := true; passed; {
-		passed = false
-		for _, lot := range all {
-			if lot.Bar == BarNone && s.inherit(lot, lots) {
-				passed = true
+	return s.inherited(free, "")
+}
+
+// inherited bars lots by what bars those that they were made from, all but the
+// one that is excepted, and returns them in the order of their ids.
+func (s *State) inherited(lots map[LotID]*Lot, except LotID) []Lot {
+	// Which of several recalls a lot passes to depends on the order.
+	ids := slices.Sorted(maps.Keys(lots))
+	for again := true; again; {
+		again = false
+		for _, id := range ids {
+			if id != except && s.inherit(lots[id], lots) {
+				again = true
 			}
 		}
 	}
-	freed := make([]Lot, len(all))
-	for i, lot := range all {
-		freed[i] = *lot
+	all := make([]Lot, len(ids))
+	for i, id := range ids {
+		all[i] = *lots[id]
 	}
-	return freed
+	return all
 }
 
-// inherit bars a lot by the recall of the first of its parents that is
-// recalled, and reports whether there is one. Changed lots come before those of
-// the state.
+// inherit bars a lot by the strictest bar of its parents, and reports whether
+// that is stricter than its own. Changed lots count before those of the state.
 func (s *State) inherit(lot *Lot, changed map[LotID]*Lot) bool {
+	before := lot.Bar
 	for _, id := range lot.Parents {
 		parent := s.lots[id]
 		if c, ok := changed[id]; ok {
 			parent = c
 		}
-		if parent != nil && parent.Bar == BarRecalled {
-			lot.Bar, lot.RecallID = BarRecalled, parent.RecallID
-			return true
+		if parent != nil && parent.Bar > lot.Bar {
+			lot.Bar, lot.RecallID = parent.Bar, parent.RecallID
 		}
 	}
-	return false
+	return lot.Bar > before
 }
 
 // asStored is a lot as an event carries it, with another bar. The sequences

@@ -248,3 +248,37 @@ func TestRecallShortensATransfer(t *testing.T) {
 	same(t, "zinc-2", w.balances("ward", "zinc-2"), Balances{Available: 10})
 	checkInvariants(t, w)
 }
+
+// What is made of several lots leaves quarantine with the last of them, unless
+// somebody releases it by itself.
+func TestReleasedLotLeavesWhatAnotherBars(t *testing.T) {
+	w := transferWorld(t)
+	both := convert("zinc-1", "mixed", 5)
+	both.Inputs = append(both.Inputs, lotOf("zinc-2", 5)...)
+	w.must(t, both)
+	w.must(t, convert("mixed", "child", 2))
+	w.must(t, &QuarantineLot{LotID: "zinc-1", ReasonCode: "DAMP"})
+	w.must(t, &QuarantineLot{LotID: "zinc-2", ReasonCode: "DAMP"})
+	w.must(t, &ReleaseLot{LotID: "zinc-1", ReasonCode: "DRY"})
+	w.wantBar(t, "zinc-1", BarNone, "")
+	for _, id := range []LotID{"zinc-2", "mixed", "child"} {
+		w.wantBar(t, id, BarQuarantined, "")
+	}
+	w.dry(func() {
+		w.must(t, &ReleaseLot{LotID: "mixed", ReasonCode: "TESTED"})
+		for _, id := range []LotID{"mixed", "child"} {
+			w.wantBar(t, id, BarNone, "")
+		}
+	})
+	// A recall that is lifted leaves what its parents' quarantine bars.
+	w.must(t, &RecallLot{LotID: "mixed", ReasonCode: "NOTICE"})
+	w.must(t, &LiftRecall{RecallID: w.lastRecall(), ReasonCode: "MISTAKE"})
+	for _, id := range []LotID{"mixed", "child"} {
+		w.wantBar(t, id, BarQuarantined, "")
+	}
+	w.must(t, &ReleaseLot{LotID: "zinc-2", ReasonCode: "DRY"})
+	for _, id := range []LotID{"zinc-2", "mixed", "child"} {
+		w.wantBar(t, id, BarNone, "")
+	}
+	checkReplay(t, w)
+}

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"fmt"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -249,4 +250,20 @@ func TestTransfersOfExpiredAndBarredLots(t *testing.T) {
 	w.must(t, &CancelTransfer{TransferID: id, ReasonCode: "RECALLED"})
 	same(t, "ward", w.balances("ward", "zinc-1"), Balances{Quarantined: 4})
 	same(t, "store", w.balances("store", "zinc-1"), Balances{Available: 20, Quarantined: 6})
+}
+
+// A transfer of more lots than one event should carry is to be split.
+func TestTransferOfManyLots(t *testing.T) {
+	w := newWorld(t)
+	for i := range maxTransferParcels + 1 {
+		id := LotID(fmt.Sprintf("many-%d", i))
+		w.must(t, &RegisterLot{LotID: id, MedicineID: "zinc", Manufacturer: "Acme", LotNumber: string(id), Expiry: today + 99})
+		w.must(t, &ReceiveStock{LocationID: "store", LotID: id, Quantity: 1})
+	}
+	r := w.refused(t, "amina", &ApproveTransfer{TransferID: w.ask(t, maxTransferParcels+1, "")}, ReasonInvalidField)
+	same(t, "field", r.Field, "lines")
+	event := w.must(t, &ApproveTransfer{TransferID: w.ask(t, maxTransferParcels, "")})
+	same(t, "parcels", len(documentOf[*Transfer](event).Parcels), maxTransferParcels)
+	same(t, "holds", len(documentOf[*Transfer](event).HoldIDs), 1)
+	checkInvariants(t, w)
 }

@@ -67,6 +67,7 @@ const (
 	gtinCase   = "14006381333938"
 	gtinVial   = "09506000134352"
 	gtinPallet = "24006381333935"
+	gtinStrip  = "09506000134369"
 )
 
 // newBusyWorld is a clinic with a controlled medicine, packs, identifiers and
