@@ -129,6 +129,20 @@ func TestCountAgainstThePast(t *testing.T) {
 	p.rejected(p.give(p.command(&ledger.RecordCount{
 		LocationID: "ward", Lines: []ledger.CountedLine{{LotID: "L1", Counted: 1, Sequence: 1 << 40}}, ReasonCode: "monthly",
 	})), ledger.ReasonCountInFuture)
+	// Others counted the same shelf at the same moment: the three units are
+	// missing once, and a fourth one is missing more.
+	for _, other := range []struct{ counted, missing int64 }{{47, 0}, {46, 1}} {
+		record := p.must(&ledger.RecordCount{
+			LocationID: "ward", Lines: []ledger.CountedLine{{LotID: "L1", Counted: other.counted, Sequence: counted}}, ReasonCode: "monthly",
+		})
+		var missing int64
+		for _, e := range ledger.EntriesOf(record.Event) {
+			missing += flowInto(&e, ledger.Variance)
+		}
+		if missing != other.missing {
+			t.Errorf("%d counted at the same moment posted %d units missing, want %d", other.counted, missing, other.missing)
+		}
+	}
 	p.verify()
 }
 

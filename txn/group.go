@@ -255,7 +255,7 @@ func (e *Executor) executeLocked(ctx context.Context, h *home, units []*unit) (*
 			return err
 		}
 		p = newPlan(h, known, nil)
-		p.past = func(c ledger.Command) (ledger.Command, error) { return withPast(ctx, tx, h.state, c, at) }
+		p.past = func(c ledger.Command) (ledger.Command, error) { return withPast(ctx, tx, e.sql.server, h.state, c, at) }
 		for _, w := range units {
 			if err := p.add(w, at); err != nil {
 				e.corrupt(h, err)

@@ -22,7 +22,7 @@ const (
 )
 
 // withPast gives a command the facts of the past that it is decided by.
-func withPast(ctx context.Context, tx pgx.Tx, state *ledger.State, c ledger.Command, at ledger.Instant) (ledger.Command, error) {
+func withPast(ctx context.Context, tx pgx.Tx, server ServerKind, state *ledger.State, c ledger.Command, at ledger.Instant) (ledger.Command, error) {
 	if !ledger.NeedsPast(c) {
 		return c, nil
 	}
@@ -40,8 +40,48 @@ func withPast(ctx context.Context, tx pgx.Tx, state *ledger.State, c ledger.Comm
 		}
 		return ledger.WithReceipt(c, records[0]), nil
 	}
-	balances, err := balancesAt(ctx, tx, c.Clinic, ledger.BalancesWanted(state, c, at))
+	wanted := ledger.BalancesWanted(state, c, at)
+	balances, err := balancesAt(ctx, tx, c.Clinic, wanted)
+	for i, w := range wanted {
+		if err == nil && w.Lot != "" {
+			err = countedSince(ctx, tx, server, c.Clinic, w, &balances[i])
+		}
+	}
 	return ledger.WithBalances(c, balances), err
+}
+
+// countedSince adds to a balance of the past what counts have corrected since.
+// They found the same units missing or left over, so another count of the same
+// moment must not find them again.
+func countedSince(ctx context.Context, tx pgx.Tx, server ServerKind, clinic ledger.ClinicID, w ledger.BalanceAt, balance *ledger.Balances) error {
+	s := selectFrom(`SELECT e.line, j.event, j.hash FROM entries AS e `+
+		lookUpJoin(server, "journal", "j", "e", []string{"clinic_id", "sequence"}, []string{"event", "hash"})+` WHERE`).
+		add(` e.clinic_id = ? AND e.location_id = ? AND e.medicine_id = ? AND e.sequence > ? AND e.lot_id = ?`,
+			clinic, w.Location, w.Medicine, w.Sequence, w.Lot).
+		add(` AND (e.debit = ? OR e.credit = ?)`, int16(ledger.Variance), int16(ledger.Variance))
+	_, err := collect(ctx, tx, s, func(rows pgx.Rows, _ *struct{}) error {
+		var line int
+		var event, hash []byte
+		if err := rows.Scan(&line, &event, &hash); err != nil {
+			return err
+		}
+		record, err := openRecord(event, hash)
+		if err != nil {
+			return err
+		}
+		entries := ledger.EntriesOf(record.Event)
+		if line < 0 || line >= len(entries) {
+			return fmt.Errorf("an entry of clinic %s names line %d of sequence %d, which has %d", clinic, line, record.Event.Sequence, len(entries))
+		}
+		m := movement(record.Event, entries[line])
+		if m.Kind != ledger.KindRecordCount {
+			return nil
+		}
+		balance.Available += flowInto(&m.Entry, ledger.Available)
+		balance.Quarantined += flowInto(&m.Entry, ledger.Quarantined)
+		return nil
+	})
+	return err
 }
 
 // balancesAt reads balances of the past; those without a lot are zero.
