@@ -43,7 +43,9 @@ type HoldOpening struct {
 	Lines      []Line
 	ReasonCode string
 	Deadline   Instant
-	TransferID TransferID // the transfer that it belongs to, or empty
+	// Owner is the transfer, prescription or dispensing that it belongs to, or
+	// empty.
+	Owner string
 }
 
 // HoldDraw takes units out of a hold, for what it is closed as when nothing is
@@ -78,7 +80,7 @@ func (b *Change) fields(c *codec) {
 		heldLines(c, &o.Lines)
 		text(c, &o.ReasonCode)
 		number(c, &o.Deadline)
-		text(c, &o.TransferID)
+		text(c, &o.Owner)
 	})
 	list(c, &b.Lots, 10, lotField)
 	list(c, &b.Documents, 2, documentField)
@@ -147,7 +149,7 @@ func (b *Change) approvedField(c *codec) {
 
 func (b *Change) evolve(s *State, e *Event, effects *Effects) error {
 	for _, draw := range b.Draws {
-		if draw.Closes < HoldReleased || draw.Closes > HoldDispatched {
+		if draw.Closes < HoldReleased || draw.Closes > HoldDispensed {
 			return fmt.Errorf("hold status %d is unknown", draw.Closes)
 		}
 		if err := s.draw(e, draw.HoldID, draw.Lines, effects, draw.Closes); err != nil {

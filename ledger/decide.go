@@ -21,7 +21,7 @@ func Decide(s *State, c Command, at Instant) (Event, *Rejection) {
 	}
 	mark := s.Mark()
 	defer s.Rollback(mark)
-	body, r := c.Body.decide(s, c.Actor, at)
+	body, r := decideBody(s, &c, at)
 	s.Rollback(mark)
 	if r != nil {
 		return Event{}, r
@@ -38,12 +38,18 @@ func Decide(s *State, c Command, at Instant) (Event, *Rejection) {
 	if s.clinic != nil && occurred < s.earliest(at) {
 		event.LateReasonCode = c.LateReasonCode
 	}
+	if brokeRules(body) {
+		event.ReviewBy = s.approvalDeadline(at)
+	}
 	return event, s.applyPolicy(&c, &event)
 }
 
 // applyPolicy holds a decided command against what the clinic demands. Where a
 // second person must approve it first, its event becomes the request for one.
 func (s *State) applyPolicy(c *Command, event *Event) *Rejection {
+	if wasteful(event.Body) && c.Witness == "" {
+		return reject(ReasonWitnessRequired, "witness_token", "Somebody must witness what is wasted.")
+	}
 	if c.Actor == SystemActor || s.clinic == nil {
 		return nil
 	}

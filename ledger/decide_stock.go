@@ -1,5 +1,7 @@
 package ledger
 
+import "strings"
+
 func (b *ReceiveStock) decide(s *State, _ Actor, at Instant) (EventBody, *Rejection) {
 	location, r := s.activeLocation(b.LocationID)
 	if r != nil {
@@ -248,6 +250,10 @@ func (s *State) knownHold(id HoldID) (*openHold, *Rejection) {
 		return nil, reject(ReasonHoldOfTransfer, "hold_id", "Hold %q belongs to transfer %q.", id, hold.transfer).
 			with("hold_id", id, "transfer_id", hold.transfer)
 	}
+	if strings.HasPrefix(hold.owner, dispensingPrefix) {
+		return nil, reject(ReasonHoldOfDispensing, "hold_id", "Hold %q belongs to dispensing %q.", id, hold.owner).
+			with("hold_id", id, "dispensing_id", hold.owner)
+	}
 	return hold, nil
 }
 
@@ -296,6 +302,11 @@ func (b *ReleaseStock) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejecti
 
 func (b *ExpireReservation) decide(s *State, _ Actor, at Instant) (EventBody, *Rejection) {
 	hold, r := s.knownHold(b.HoldID)
+	if r != nil && r.Reason == ReasonHoldOfDispensing {
+		// What nobody collected goes back to the shelf like everything else.
+		_, hold = s.openHold(b.HoldID)
+		r = nil
+	}
 	if r != nil {
 		return nil, r
 	}
@@ -324,6 +335,10 @@ func (b *IssueStock) decide(s *State, _ Actor, at Instant) (EventBody, *Rejectio
 	hold, r := s.knownHold(b.HoldID)
 	if r != nil {
 		return nil, r
+	}
+	if hold.owner != "" {
+		return nil, reject(ReasonHoldOfPrescription, "hold_id", "Hold %q belongs to prescription %q.", b.HoldID, hold.owner).
+			with("hold_id", b.HoldID, "prescription_id", hold.owner)
 	}
 	if hold.deadline < at {
 		return nil, reject(ReasonHoldOverdue, "hold_id", "Hold %q lasted until %s; it is %s now.", b.HoldID, hold.deadline, at).

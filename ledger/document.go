@@ -23,6 +23,19 @@ const (
 	DocumentPolicy     DocumentKind = 8
 	DocumentPacks      DocumentKind = 9
 	DocumentIdentifier DocumentKind = 10
+
+	DocumentPrices               DocumentKind = 11
+	DocumentPrescriptionTemplate DocumentKind = 12
+	DocumentControlLimit         DocumentKind = 13
+
+	// Those from here on are many, and are read when a command names them: see
+	// [DocumentKind.OnDemand].
+	DocumentPrescription           DocumentKind = 20
+	DocumentDispensing             DocumentKind = 21
+	DocumentPrescriptionIdentifier DocumentKind = 22
+	DocumentPatient                DocumentKind = 23
+	DocumentCharge                 DocumentKind = 24
+	DocumentDowntime               DocumentKind = 25
 )
 
 var documentKinds = map[DocumentKind]struct {
@@ -39,6 +52,17 @@ var documentKinds = map[DocumentKind]struct {
 	DocumentPolicy:     {"policy", func() DocumentBody { return new(Policy) }},
 	DocumentPacks:      {"packs", func() DocumentBody { return new(Packs) }},
 	DocumentIdentifier: {"identifier", func() DocumentBody { return new(Identifier) }},
+
+	DocumentPrices:               {"prices", func() DocumentBody { return new(Prices) }},
+	DocumentPrescriptionTemplate: {"prescription template", func() DocumentBody { return new(PrescriptionTemplate) }},
+	DocumentControlLimit:         {"control limit", func() DocumentBody { return new(ControlLimit) }},
+
+	DocumentPrescription:           {"prescription", func() DocumentBody { return new(Prescription) }},
+	DocumentDispensing:             {"dispensing", func() DocumentBody { return new(Dispensing) }},
+	DocumentPrescriptionIdentifier: {"prescription identifier", func() DocumentBody { return new(PrescriptionIdentifier) }},
+	DocumentPatient:                {"patient", func() DocumentBody { return new(Patient) }},
+	DocumentCharge:                 {"charge", func() DocumentBody { return new(Charge) }},
+	DocumentDowntime:               {"downtime record", func() DocumentBody { return new(Downtime) }},
 }
 
 // String names the kind for people.
@@ -63,6 +87,12 @@ type About struct {
 	// Location and OtherLocation are those that it concerns; both empty where
 	// it concerns the clinic as a whole.
 	Location, OtherLocation LocationID
+	// Patient, Day and Due are what documents of the pharmacy are looked for
+	// by: whom they concern, the day at the clinic on which it happened, and
+	// until when something waits. Empty and zero in the others.
+	Patient PatientID
+	Day     Date
+	Due     Instant
 }
 
 // concerns reports whether it concerns one of the locations, or the whole
@@ -73,7 +103,9 @@ func (a About) concerns(locations []LocationID) bool {
 }
 
 // DocumentBody is one of the document types of this package: Transfer, Count,
-// Recall, Approval, Reversal, Loan, Level, Policy, Packs, Identifier.
+// Recall, Approval, Reversal, Loan, Level, Policy, Packs, Identifier, Prices,
+// PrescriptionTemplate, ControlLimit, Prescription, Dispensing,
+// PrescriptionIdentifier, Patient, Charge, Downtime.
 type DocumentBody interface {
 	About() About
 	fields(*codec)
@@ -133,10 +165,11 @@ func documentField(c *codec, p *DocumentBody) {
 	(*p).fields(c)
 }
 
-// document returns an open document's body, or nil.
+// document returns a document's body, or nil: that of an open one, or of one
+// that is read on demand and known.
 func document[T any](s *State, kind DocumentKind, id string) *T {
-	found, ok := s.documents[DocumentKey{kind, id}]
-	if !ok {
+	found := s.findDocument(DocumentKey{kind, id})
+	if found == nil {
 		return nil
 	}
 	body, _ := any(found.Body).(*T)
@@ -151,6 +184,14 @@ func (s *State) putDocument(e *Event, body DocumentBody, effects *Effects) error
 		return errors.New("a document has no id")
 	}
 	next := &Document{Body: body, OpenedSequence: e.Sequence, LastSequence: e.Sequence}
+	if about.Kind.OnDemand() {
+		if b, ok := body.(interface{ opened() Sequence }); ok {
+			next.OpenedSequence = b.opened()
+		}
+		put(s, s.onDemand, about.DocumentKey, next)
+		effects.Documents = append(effects.Documents, next)
+		return nil
+	}
 	if old, ok := s.documents[about.DocumentKey]; ok {
 		next.OpenedSequence = old.OpenedSequence
 		s.unindexDocument(old.Body)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Effects are what one event changed: the entries it posted and the documents
@@ -321,8 +322,13 @@ func (s *State) open(e *Event, opening *HoldOpening, effects *Effects) error {
 	}
 	shelf := s.shelf(opening.Shelf)
 	hold := &openHold{
-		shelf: shelf, reasonCode: opening.ReasonCode, actor: e.Actor, deadline: opening.Deadline, transfer: opening.TransferID,
+		shelf: shelf, reasonCode: opening.ReasonCode, actor: e.Actor, deadline: opening.Deadline,
 		last: e.Sequence, lines: make([]openLine, len(opening.Lines)),
+	}
+	if strings.HasPrefix(opening.Owner, transferPrefix) {
+		hold.transfer = TransferID(opening.Owner)
+	} else {
+		hold.owner = opening.Owner
 	}
 	for i, line := range opening.Lines {
 		row := shelf.find(line.Lot)

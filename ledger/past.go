@@ -16,6 +16,8 @@ func NeedsPast(c Command) bool {
 	switch b := c.Body.(type) {
 	case *ReverseReceipt:
 		return b.Receipt == nil
+	case *RecordDowntime:
+		return b.Counted != nil && b.Booked == nil
 	case *RecordCount:
 		return b.Balances == nil && slices.ContainsFunc(b.Lines, func(l CountedLine) bool { return l.Sequence != 0 })
 	}
@@ -80,6 +82,42 @@ func WithBalances(c Command, balances []Balances) Command {
 	}
 	found := *b
 	found.Balances = balances
+	c.Body = &found
+	return c
+}
+
+// DowntimeCountWanted returns the shelf and the lot that a count during a
+// downtime was about, and when it was counted: wanted is how many units should
+// have lain there then, by what had happened until then, whenever it was
+// recorded. ok is false where the command is none, or names what the clinic
+// does not have.
+func DowntimeCountWanted(s *State, c Command, at Instant) (shelf Shelf, lot LotID, happened Instant, ok bool) {
+	b, isDowntime := c.Body.(*RecordDowntime)
+	if !isDowntime || b.Counted == nil {
+		return shelf, "", 0, false
+	}
+	happened = c.happened(max(at, s.head.At))
+	location, r := s.knownLocation(b.Counted.LocationID)
+	if r != nil {
+		return shelf, "", happened, false
+	}
+	found, r := s.lotItem(b.Counted.LotID, happened)
+	if r != nil {
+		return shelf, "", happened, false
+	}
+	return Shelf{location.ID, found.lot.Medicine}, found.lot.ID, happened, true
+}
+
+// WithBooked gives a count during a downtime what the books should have said
+// when it was counted: what they say now, less what has happened since.
+func WithBooked(s *State, c Command, shelf Shelf, lot LotID, since int64) Command {
+	b, ok := c.Body.(*RecordDowntime)
+	if !ok {
+		return c
+	}
+	now := s.balance(shelf, lot)
+	booked, found := now.Available+now.Reserved+now.Pending-since, *b
+	found.Booked = &booked
 	c.Body = &found
 	return c
 }

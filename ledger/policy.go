@@ -129,7 +129,10 @@ func (b *SetPolicy) fields(c *codec) {
 
 // exempt are the commands that no rule can be about: they are the means by
 // which second persons act, or the ledger gives them to itself.
-var exempt = []Kind{KindCreateClinic, KindExpireReservation, KindContinueRecall, KindApproveCommand, KindRejectCommand, KindLapseCommand}
+var exempt = []Kind{
+	KindCreateClinic, KindExpireReservation, KindContinueRecall, KindApproveCommand, KindRejectCommand, KindLapseCommand,
+	KindRecordDowntime, // it has happened
+}
 
 // reasoned are the commands that carry a reason code.
 var reasoned = []Kind{
@@ -139,6 +142,7 @@ var reasoned = []Kind{
 	KindQuarantineLot, KindReleaseLot, KindRecallLot, KindLiftRecall,
 	KindTransferStock, KindRejectTransfer, KindCancelTransfer, KindReceiveTransfer, KindCompleteTransfer,
 	KindLendStock, KindBorrowStock, KindRepayLoan, KindReceiveRepayment, KindRejectCommand,
+	KindCancelPrescription, KindCancelDispensing, KindReturnFromPatient, KindErasePatient, KindPlaceLegalHold, KindLiftLegalHold,
 }
 
 func (b *SetPolicy) check() *Rejection {
@@ -262,12 +266,23 @@ func reasonCodeOf(body EventBody) string {
 func (s *State) requirement(command Kind, body EventBody) Requirement {
 	policy := s.policy()
 	strictest := RequireNothing
+	if command == KindCheckDispensing {
+		// Rules about it say that there must be one, by another person.
+		return strictest
+	}
 	change, _ := body.(*Change)
 	if command == KindRecordCount && policy.CountApproval && change.beyondTolerance {
 		strictest = RequireApprovalBefore
 	}
 	var units map[MedicineID]int64
 	for _, rule := range policy.Rules {
+		if command == KindDispenseMedicine && rule.Command == KindCheckDispensing {
+			// In one step there is nothing to check: somebody stands by.
+			rule = Rule{rule.ControlClass, KindDispenseMedicine, rule.Above, min(rule.Requires, RequireWitness)}
+			if rule.Requires > RequireNothing {
+				rule.Requires = RequireWitness
+			}
+		}
 		if rule.Command != command || rule.Requires <= strictest {
 			continue
 		}
@@ -382,6 +397,16 @@ func (s *State) concernedBy(b *Change, units map[MedicineID]int64) {
 			units[d.Medicine] += 0
 		case *Packs:
 			units[d.MedicineID] += 0
+		case *Prices:
+			units[d.MedicineID] += 0
+		case *Dispensing:
+			units[d.Medicine] += 0
+		case *Prescription:
+			if b.of == KindCreatePrescription {
+				for _, line := range d.Lines {
+					asked[line.Medicine] += line.Quantity
+				}
+			}
 		case *Identifier:
 			s.concernedByIdentifier(d, units)
 		}

@@ -26,78 +26,108 @@ type Reason string
 // The reasons of every rejection. The catalogue with meaning and remedy is
 // [Reasons].
 const (
-	ReasonInvalidField          Reason = "INVALID_FIELD"
-	ReasonQuantityOutOfRange    Reason = "QUANTITY_OUT_OF_RANGE"
-	ReasonClinicNotFound        Reason = "CLINIC_NOT_FOUND"
-	ReasonClinicExists          Reason = "CLINIC_EXISTS"
-	ReasonClinicInactive        Reason = "CLINIC_INACTIVE"
-	ReasonClinicHoldsStock      Reason = "CLINIC_HOLDS_STOCK"
-	ReasonLocationNotFound      Reason = "LOCATION_NOT_FOUND"
-	ReasonLocationExists        Reason = "LOCATION_EXISTS"
-	ReasonLocationInactive      Reason = "LOCATION_INACTIVE"
-	ReasonLocationHoldsStock    Reason = "LOCATION_HOLDS_STOCK"
-	ReasonMedicineNotFound      Reason = "MEDICINE_NOT_FOUND"
-	ReasonMedicineExists        Reason = "MEDICINE_EXISTS"
-	ReasonMedicineInactive      Reason = "MEDICINE_INACTIVE"
-	ReasonMedicineHoldsStock    Reason = "MEDICINE_HOLDS_STOCK"
-	ReasonMedicineInUse         Reason = "MEDICINE_IN_USE"
-	ReasonLotNotFound           Reason = "LOT_NOT_FOUND"
-	ReasonLotExists             Reason = "LOT_EXISTS"
-	ReasonLotInactive           Reason = "LOT_INACTIVE"
-	ReasonLotHoldsStock         Reason = "LOT_HOLDS_STOCK"
-	ReasonLotExpired            Reason = "LOT_EXPIRED"
-	ReasonLotOfOtherMedicine    Reason = "LOT_OF_OTHER_MEDICINE"
-	ReasonInsufficientStock     Reason = "INSUFFICIENT_STOCK"
-	ReasonBalanceOverflow       Reason = "BALANCE_OVERFLOW"
-	ReasonHoldNotFound          Reason = "HOLD_NOT_FOUND"
-	ReasonHoldOverdue           Reason = "HOLD_OVERDUE"
-	ReasonHoldNotDue            Reason = "HOLD_NOT_DUE"
-	ReasonHoldTooSmall          Reason = "HOLD_TOO_SMALL"
-	ReasonDeadlinePassed        Reason = "DEADLINE_PASSED"
-	ReasonOccurredInFuture      Reason = "OCCURRED_IN_FUTURE"
-	ReasonOccurredTooEarly      Reason = "OCCURRED_TOO_EARLY"
-	ReasonIdempotencyKeyReused  Reason = "IDEMPOTENCY_KEY_REUSED"
-	ReasonEtagMismatch          Reason = "ETAG_MISMATCH"
-	ReasonLinkedCommandRejected Reason = "LINKED_COMMAND_REJECTED"
-	ReasonLocationForbidden     Reason = "LOCATION_FORBIDDEN"
-	ReasonCommandForbidden      Reason = "COMMAND_FORBIDDEN"
-	ReasonLotQuarantined        Reason = "LOT_QUARANTINED"
-	ReasonLotRecalled           Reason = "LOT_RECALLED"
-	ReasonLotNotBarred          Reason = "LOT_NOT_BARRED"
-	ReasonHoldOfTransfer        Reason = "HOLD_OF_TRANSFER"
-	ReasonTransferNotFound      Reason = "TRANSFER_NOT_FOUND"
-	ReasonTransferState         Reason = "TRANSFER_STATE"
-	ReasonTransferOverdue       Reason = "TRANSFER_OVERDUE"
-	ReasonTransferEmpty         Reason = "TRANSFER_EMPTY"
-	ReasonTransferSurplus       Reason = "TRANSFER_SURPLUS"
-	ReasonTransferShort         Reason = "TRANSFER_SHORT"
-	ReasonRecallNotFound        Reason = "RECALL_NOT_FOUND"
-	ReasonRecallExists          Reason = "RECALL_EXISTS"
-	ReasonRecallStep            Reason = "RECALL_STEP"
-	ReasonCountNotFound         Reason = "COUNT_NOT_FOUND"
-	ReasonCountEmpty            Reason = "COUNT_EMPTY"
-	ReasonCountTooLarge         Reason = "COUNT_TOO_LARGE"
-	ReasonCountInFuture         Reason = "COUNT_IN_FUTURE"
-	ReasonCountEatsHeld         Reason = "COUNT_EATS_HELD"
-	ReasonCountIncomplete       Reason = "COUNT_INCOMPLETE"
-	ReasonReceiptNotFound       Reason = "RECEIPT_NOT_FOUND"
-	ReasonReceiptReversed       Reason = "RECEIPT_REVERSED"
-	ReasonExpiryTooLate         Reason = "EXPIRY_TOO_LATE"
-	ReasonLoanExists            Reason = "LOAN_EXISTS"
-	ReasonLoanNotFound          Reason = "LOAN_NOT_FOUND"
-	ReasonLoanTooSmall          Reason = "LOAN_TOO_SMALL"
-	ReasonPackNotFound          Reason = "PACK_NOT_FOUND"
-	ReasonIdentifierExists      Reason = "IDENTIFIER_EXISTS"
-	ReasonIdentifierNotFound    Reason = "IDENTIFIER_NOT_FOUND"
-	ReasonScanUnreadable        Reason = "SCAN_UNREADABLE"
-	ReasonScanIncomplete        Reason = "SCAN_INCOMPLETE"
-	ReasonScanContradictsLot    Reason = "SCAN_CONTRADICTS_LOT"
-	ReasonReasonCodeUnknown     Reason = "REASON_CODE_UNKNOWN"
-	ReasonWitnessRequired       Reason = "WITNESS_REQUIRED"
-	ReasonSamePerson            Reason = "SAME_PERSON"
-	ReasonApprovalNotFound      Reason = "APPROVAL_NOT_FOUND"
-	ReasonApprovalLapsed        Reason = "APPROVAL_LAPSED"
-	ReasonApprovalNotDue        Reason = "APPROVAL_NOT_DUE"
+	ReasonInvalidField              Reason = "INVALID_FIELD"
+	ReasonQuantityOutOfRange        Reason = "QUANTITY_OUT_OF_RANGE"
+	ReasonClinicNotFound            Reason = "CLINIC_NOT_FOUND"
+	ReasonClinicExists              Reason = "CLINIC_EXISTS"
+	ReasonClinicInactive            Reason = "CLINIC_INACTIVE"
+	ReasonClinicHoldsStock          Reason = "CLINIC_HOLDS_STOCK"
+	ReasonLocationNotFound          Reason = "LOCATION_NOT_FOUND"
+	ReasonLocationExists            Reason = "LOCATION_EXISTS"
+	ReasonLocationInactive          Reason = "LOCATION_INACTIVE"
+	ReasonLocationHoldsStock        Reason = "LOCATION_HOLDS_STOCK"
+	ReasonMedicineNotFound          Reason = "MEDICINE_NOT_FOUND"
+	ReasonMedicineExists            Reason = "MEDICINE_EXISTS"
+	ReasonMedicineInactive          Reason = "MEDICINE_INACTIVE"
+	ReasonMedicineHoldsStock        Reason = "MEDICINE_HOLDS_STOCK"
+	ReasonMedicineInUse             Reason = "MEDICINE_IN_USE"
+	ReasonLotNotFound               Reason = "LOT_NOT_FOUND"
+	ReasonLotExists                 Reason = "LOT_EXISTS"
+	ReasonLotInactive               Reason = "LOT_INACTIVE"
+	ReasonLotHoldsStock             Reason = "LOT_HOLDS_STOCK"
+	ReasonLotExpired                Reason = "LOT_EXPIRED"
+	ReasonLotOfOtherMedicine        Reason = "LOT_OF_OTHER_MEDICINE"
+	ReasonInsufficientStock         Reason = "INSUFFICIENT_STOCK"
+	ReasonBalanceOverflow           Reason = "BALANCE_OVERFLOW"
+	ReasonHoldNotFound              Reason = "HOLD_NOT_FOUND"
+	ReasonHoldOverdue               Reason = "HOLD_OVERDUE"
+	ReasonHoldNotDue                Reason = "HOLD_NOT_DUE"
+	ReasonHoldTooSmall              Reason = "HOLD_TOO_SMALL"
+	ReasonDeadlinePassed            Reason = "DEADLINE_PASSED"
+	ReasonOccurredInFuture          Reason = "OCCURRED_IN_FUTURE"
+	ReasonOccurredTooEarly          Reason = "OCCURRED_TOO_EARLY"
+	ReasonIdempotencyKeyReused      Reason = "IDEMPOTENCY_KEY_REUSED"
+	ReasonEtagMismatch              Reason = "ETAG_MISMATCH"
+	ReasonLinkedCommandRejected     Reason = "LINKED_COMMAND_REJECTED"
+	ReasonLocationForbidden         Reason = "LOCATION_FORBIDDEN"
+	ReasonCommandForbidden          Reason = "COMMAND_FORBIDDEN"
+	ReasonLotQuarantined            Reason = "LOT_QUARANTINED"
+	ReasonLotRecalled               Reason = "LOT_RECALLED"
+	ReasonLotNotBarred              Reason = "LOT_NOT_BARRED"
+	ReasonHoldOfTransfer            Reason = "HOLD_OF_TRANSFER"
+	ReasonTransferNotFound          Reason = "TRANSFER_NOT_FOUND"
+	ReasonTransferState             Reason = "TRANSFER_STATE"
+	ReasonTransferOverdue           Reason = "TRANSFER_OVERDUE"
+	ReasonTransferEmpty             Reason = "TRANSFER_EMPTY"
+	ReasonTransferSurplus           Reason = "TRANSFER_SURPLUS"
+	ReasonTransferShort             Reason = "TRANSFER_SHORT"
+	ReasonRecallNotFound            Reason = "RECALL_NOT_FOUND"
+	ReasonRecallExists              Reason = "RECALL_EXISTS"
+	ReasonRecallStep                Reason = "RECALL_STEP"
+	ReasonCountNotFound             Reason = "COUNT_NOT_FOUND"
+	ReasonCountEmpty                Reason = "COUNT_EMPTY"
+	ReasonCountTooLarge             Reason = "COUNT_TOO_LARGE"
+	ReasonCountInFuture             Reason = "COUNT_IN_FUTURE"
+	ReasonCountEatsHeld             Reason = "COUNT_EATS_HELD"
+	ReasonCountIncomplete           Reason = "COUNT_INCOMPLETE"
+	ReasonReceiptNotFound           Reason = "RECEIPT_NOT_FOUND"
+	ReasonReceiptReversed           Reason = "RECEIPT_REVERSED"
+	ReasonExpiryTooLate             Reason = "EXPIRY_TOO_LATE"
+	ReasonLoanExists                Reason = "LOAN_EXISTS"
+	ReasonLoanNotFound              Reason = "LOAN_NOT_FOUND"
+	ReasonLoanTooSmall              Reason = "LOAN_TOO_SMALL"
+	ReasonPackNotFound              Reason = "PACK_NOT_FOUND"
+	ReasonIdentifierExists          Reason = "IDENTIFIER_EXISTS"
+	ReasonIdentifierNotFound        Reason = "IDENTIFIER_NOT_FOUND"
+	ReasonScanUnreadable            Reason = "SCAN_UNREADABLE"
+	ReasonScanIncomplete            Reason = "SCAN_INCOMPLETE"
+	ReasonScanContradictsLot        Reason = "SCAN_CONTRADICTS_LOT"
+	ReasonReasonCodeUnknown         Reason = "REASON_CODE_UNKNOWN"
+	ReasonWitnessRequired           Reason = "WITNESS_REQUIRED"
+	ReasonSamePerson                Reason = "SAME_PERSON"
+	ReasonApprovalNotFound          Reason = "APPROVAL_NOT_FOUND"
+	ReasonApprovalLapsed            Reason = "APPROVAL_LAPSED"
+	ReasonApprovalNotDue            Reason = "APPROVAL_NOT_DUE"
+	ReasonCountBeyondTolerance      Reason = "COUNT_BEYOND_TOLERANCE"
+	ReasonPrescriptionNotFound      Reason = "PRESCRIPTION_NOT_FOUND"
+	ReasonPrescriptionExists        Reason = "PRESCRIPTION_EXISTS"
+	ReasonPrescriptionCancelled     Reason = "PRESCRIPTION_CANCELLED"
+	ReasonPrescriptionExpired       Reason = "PRESCRIPTION_EXPIRED"
+	ReasonPrescriptionExceeded      Reason = "PRESCRIPTION_EXCEEDED"
+	ReasonPrescriptionLine          Reason = "PRESCRIPTION_LINE"
+	ReasonPrescriptionInPreparation Reason = "PRESCRIPTION_IN_PREPARATION"
+	ReasonPrescriptionRequired      Reason = "PRESCRIPTION_REQUIRED"
+	ReasonSubstitutionReason        Reason = "SUBSTITUTION_REASON"
+	ReasonSubstitutionForbidden     Reason = "SUBSTITUTION_FORBIDDEN"
+	ReasonControlQuantityExceeded   Reason = "CONTROL_QUANTITY_EXCEEDED"
+	ReasonControlRefillsExceeded    Reason = "CONTROL_REFILLS_EXCEEDED"
+	ReasonControlValidityExceeded   Reason = "CONTROL_VALIDITY_EXCEEDED"
+	ReasonDispensingNotFound        Reason = "DISPENSING_NOT_FOUND"
+	ReasonDispensingState           Reason = "DISPENSING_STATE"
+	ReasonDispensingUnchecked       Reason = "DISPENSING_UNCHECKED"
+	ReasonDispensingOverdue         Reason = "DISPENSING_OVERDUE"
+	ReasonDispensingIncomplete      Reason = "DISPENSING_INCOMPLETE"
+	ReasonDispensingReturned        Reason = "DISPENSING_RETURNED"
+	ReasonReturnExceeded            Reason = "RETURN_EXCEEDED"
+	ReasonPatientNotFound           Reason = "PATIENT_NOT_FOUND"
+	ReasonPatientExists             Reason = "PATIENT_EXISTS"
+	ReasonPatientErased             Reason = "PATIENT_ERASED"
+	ReasonLegalHold                 Reason = "LEGAL_HOLD"
+	ReasonNoLegalHold               Reason = "NO_LEGAL_HOLD"
+	ReasonTemplateNotFound          Reason = "TEMPLATE_NOT_FOUND"
+	ReasonAmountTooLarge            Reason = "AMOUNT_TOO_LARGE"
+	ReasonHoldOfPrescription        Reason = "HOLD_OF_PRESCRIPTION"
+	ReasonHoldOfDispensing          Reason = "HOLD_OF_DISPENSING"
 )
 
 // ReasonInfo documents one reason.
@@ -180,6 +210,36 @@ var reasonInfos = indexReasons(
 	ReasonInfo{ReasonApprovalNotFound, NotFound, "No open request has this id: it was never made in this clinic, or it was decided.", "List requests with ListApprovals."},
 	ReasonInfo{ReasonApprovalLapsed, Precondition, "The request's time has run out.", "Give the command again; LapseCommand puts the units back that the request holds."},
 	ReasonInfo{ReasonApprovalNotDue, Precondition, "The request's time has not run out.", "Reject or withdraw it with RejectCommand."},
+	ReasonInfo{ReasonCountBeyondTolerance, Precondition, "A count that was taken during a downtime differs from the books by more than the clinic tolerates. It was recorded all the same.", "Somebody else looks at it: ApproveCommand confirms it, RejectCommand says that it needs a correction."},
+	ReasonInfo{ReasonPrescriptionNotFound, NotFound, "The clinic has no prescription with this id or identifier.", "List prescriptions with ListPrescriptions."},
+	ReasonInfo{ReasonPrescriptionExists, AlreadyExists, "A prescription with this identifier exists.", "Use the prescription that the error names."},
+	ReasonInfo{ReasonPrescriptionCancelled, Precondition, "The prescription was cancelled.", "Ask the prescriber for a new one."},
+	ReasonInfo{ReasonPrescriptionExpired, Precondition, "The prescription's last valid day has passed in the clinic's time zone.", "Ask the prescriber for a new one."},
+	ReasonInfo{ReasonPrescriptionExceeded, Precondition, "More would be dispensed than was prescribed, refills included.", "Dispense at most what the error says is left, or ask the prescriber for a new prescription."},
+	ReasonInfo{ReasonPrescriptionLine, Invalid, "The prescription has no such line, or several and none is named.", "Name one of the prescription's lines; they count from 1."},
+	ReasonInfo{ReasonPrescriptionInPreparation, Precondition, "Medicines lie ready for the prescription.", "Hand them over or cancel them with CancelDispensing first."},
+	ReasonInfo{ReasonPrescriptionRequired, Precondition, "The medicine's control class is never sold over the counter.", "Dispense it against a prescription."},
+	ReasonInfo{ReasonSubstitutionReason, Invalid, "Another medicine than the prescribed one is given, without a reason.", "Give a substitution_reason, or the prescribed medicine."},
+	ReasonInfo{ReasonSubstitutionForbidden, Precondition, "The prescriber allows no other medicine.", "Give the prescribed medicine, or ask the prescriber for a new prescription."},
+	ReasonInfo{ReasonControlQuantityExceeded, Precondition, "The quantity exceeds what the control class allows at a time.", "Dispense no more than the error names."},
+	ReasonInfo{ReasonControlRefillsExceeded, Precondition, "The control class allows fewer refills.", "Prescribe no more refills than the error names."},
+	ReasonInfo{ReasonControlValidityExceeded, Precondition, "Prescriptions of the control class are not valid for so long.", "Send an earlier valid_until."},
+	ReasonInfo{ReasonDispensingNotFound, NotFound, "The clinic has no dispensing with this id.", "Find it with ListDispensings."},
+	ReasonInfo{ReasonDispensingState, Precondition, "The dispensing is in a state in which this cannot be done.", "Look at it with GetDispensing; the error names its status."},
+	ReasonInfo{ReasonDispensingUnchecked, Precondition, "The clinic's policy wants another person to check what lies ready before it is handed over.", "Have another person check it with CheckDispensing."},
+	ReasonInfo{ReasonDispensingOverdue, Precondition, "It was to be collected before, and its units may be back on the shelf.", "Cancel it with CancelDispensing and prepare it again."},
+	ReasonInfo{ReasonDispensingIncomplete, Precondition, "What lay ready is not all there any more: a lot was recalled or has expired.", "Cancel it with CancelDispensing and prepare it again."},
+	ReasonInfo{ReasonDispensingReturned, Precondition, "The patient brought units of it back already.", "Take the rest back with ReturnFromPatient."},
+	ReasonInfo{ReasonReturnExceeded, Precondition, "More would come back than the patient was given of the lot.", "Return at most what the error says is left."},
+	ReasonInfo{ReasonPatientNotFound, NotFound, "The clinic has no patient with this token.", "Register the patient with RegisterPatient."},
+	ReasonInfo{ReasonPatientExists, AlreadyExists, "The token is taken.", "Send the command again with another idempotency key."},
+	ReasonInfo{ReasonPatientErased, Precondition, "The patient was erased; nothing is kept of the person any more.", "Register the patient anew where treatment goes on."},
+	ReasonInfo{ReasonLegalHold, Precondition, "The patient is under legal hold.", "Lift the hold with LiftLegalHold first."},
+	ReasonInfo{ReasonNoLegalHold, Precondition, "The patient is under no legal hold.", "Nothing is to be done."},
+	ReasonInfo{ReasonTemplateNotFound, NotFound, "The clinic has no template with this id.", "List templates with ListPrescriptionTemplates."},
+	ReasonInfo{ReasonAmountTooLarge, Precondition, "What it costs exceeds 2^53 minor units.", "Check the quantity and the price; correct the price with SetPrice."},
+	ReasonInfo{ReasonHoldOfPrescription, Precondition, "The hold belongs to a prescription.", "Dispense against the prescription that the error names, or cancel it."},
+	ReasonInfo{ReasonHoldOfDispensing, Precondition, "The hold belongs to a dispensing that lies ready.", "Hand over or cancel the dispensing that the error names."},
 	ReasonInfo{ReasonLinkedCommandRejected, Precondition, "Another command of the linked batch was rejected, so none was carried out.", "Mend the command that was rejected and send the batch again."},
 )
 

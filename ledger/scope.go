@@ -53,6 +53,14 @@ func (b *Change) scope() Scope {
 			return Scope{All: []LocationID{d.Location}}
 		case *Transfer:
 			return d.scope(b.of)
+		case *Dispensing:
+			return Scope{All: []LocationID{d.Location}}
+		case *Downtime:
+			return Scope{All: []LocationID{d.Location}}
+		case *Prescription:
+			if d.Location != "" {
+				return Scope{All: []LocationID{d.Location}}
+			}
 		}
 	}
 	return Scope{All: movedLocations(b.Moves)}
@@ -106,13 +114,13 @@ func Concerns(s *State, c Command, locations []LocationID) bool {
 	if b, ok := c.Body.(*ReverseReceipt); ok && b.Receipt != nil {
 		return slices.Contains(locations, b.Receipt.Location)
 	}
-	key, hold := named(c.Body)
+	key, hold := s.actsOn(c.Body)
 	if hold != "" {
 		_, open := s.openHold(hold)
 		return open == nil || slices.Contains(locations, open.shelf.Location)
 	}
-	found, ok := s.documents[key]
-	if !ok {
+	found := s.findDocument(key)
+	if found == nil {
 		return true
 	}
 	if transfer, ok := found.Body.(*Transfer); ok {
@@ -136,7 +144,7 @@ func ConcernsWholeClinic(e Event) bool {
 		}
 	}
 	switch kind {
-	case KindSetPolicy, KindRecallLot, KindContinueRecall, KindLiftRecall:
+	case KindSetPolicy, KindSetControlLimit, KindRecallLot, KindContinueRecall, KindLiftRecall:
 		return true
 	case KindQuarantineLot, KindReleaseLot:
 		return len(scope.All) == 0
@@ -144,8 +152,8 @@ func ConcernsWholeClinic(e Event) bool {
 	return false
 }
 
-// named returns the document or hold that a command acts on.
-func named(body CommandBody) (key DocumentKey, hold HoldID) {
+// actsOn returns the document or hold that a command acts on.
+func (s *State) actsOn(body CommandBody) (key DocumentKey, hold HoldID) {
 	switch b := body.(type) {
 	case *ReleaseStock:
 		return key, b.HoldID
@@ -175,6 +183,17 @@ func named(body CommandBody) (key DocumentKey, hold HoldID) {
 		return DocumentKey{DocumentLoan, loanID(LoanBorrowed, b.Reference)}, ""
 	case *ReceiveRepayment:
 		return DocumentKey{DocumentLoan, loanID(LoanLent, b.Reference)}, ""
+	case *CancelPrescription:
+		names := s.namesPrescription(b.PrescriptionID)
+		return names[len(names)-1], ""
+	case *CheckDispensing:
+		return DocumentKey{DocumentDispensing, string(b.DispensingID)}, ""
+	case *HandOver:
+		return DocumentKey{DocumentDispensing, string(b.DispensingID)}, ""
+	case *CancelDispensing:
+		return DocumentKey{DocumentDispensing, string(b.DispensingID)}, ""
+	case *ReturnFromPatient:
+		return DocumentKey{DocumentDispensing, string(b.DispensingID)}, ""
 	case *ApproveCommand:
 		return DocumentKey{DocumentApproval, string(b.ApprovalID)}, ""
 	case *RejectCommand:

@@ -97,6 +97,7 @@ func Restore(clinic ClinicID, zones Zones, snapshot Snapshot) (*State, error) {
 		}
 	}
 	s.restoreDocuments(snapshot.Documents)
+	s.forgotten = s.head.Sequence
 	s.Commit()
 	return s, nil
 }
@@ -130,7 +131,7 @@ func (s *State) restoreHold(document Hold) error {
 	if !ok {
 		return fmt.Errorf("clinic %s: hold %s is at location %s, which has no stock of medicine %s", s.id, document.ID, document.Location, document.Medicine)
 	}
-	hold := &openHold{shelf: shelf, reasonCode: document.ReasonCode, actor: document.Actor, deadline: document.Deadline, last: document.LastSequence}
+	hold := &openHold{shelf: shelf, reasonCode: document.ReasonCode, actor: document.Actor, deadline: document.Deadline, last: document.LastSequence, owner: document.Owner}
 	for _, line := range document.Lines {
 		row := shelf.find(line.Lot)
 		if row == nil {

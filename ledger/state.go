@@ -85,6 +85,7 @@ const (
 	HoldExpired    HoldStatus = 4
 	HoldVoided     HoldStatus = 5 // its lots were recalled
 	HoldDispatched HoldStatus = 6 // its transfer set out
+	HoldDispensed  HoldStatus = 7
 )
 
 // Hold is a reservation of named lots.
@@ -98,6 +99,9 @@ type Hold struct {
 	OpenedSequence Sequence
 	LastSequence   Sequence
 	Lines          []HoldLine
+	// Owner is the prescription or dispensing that it belongs to, or empty.
+	// Which holds belong to a transfer stands in the transfer.
+	Owner string `json:",omitempty"`
 }
 
 // HoldLine is one lot's part of a hold, in base units.
@@ -127,6 +131,7 @@ type openHold struct {
 	actor      Actor
 	deadline   Instant
 	transfer   TransferID // the transfer that it belongs to, or empty
+	owner      string     // the prescription or dispensing that it belongs to, or empty
 	last       Sequence
 	lines      []openLine
 }
@@ -154,6 +159,8 @@ type State struct {
 	rows       int // stock rows on all shelves
 	holds      map[holdKey]*openHold
 	documents  map[DocumentKey]*Document // open ones
+	onDemand   map[DocumentKey]*Document // on demand; nil is known not to exist
+	forgotten  Sequence                  // until when changes of those may have been forgotten
 	byIdentity map[string]string         // unique names to ids, see identity.go
 
 	undo []func()
@@ -170,6 +177,7 @@ func NewState(clinic ClinicID, zones Zones) *State {
 		shelves:    make(map[Shelf]*shelfState),
 		holds:      make(map[holdKey]*openHold),
 		documents:  make(map[DocumentKey]*Document),
+		onDemand:   make(map[DocumentKey]*Document),
 		byIdentity: make(map[string]string),
 	}
 }
@@ -182,7 +190,7 @@ func (s *State) Head() Head { return s.head }
 
 // Size counts the documents that the state keeps in memory.
 func (s *State) Size() int {
-	return len(s.locations) + len(s.medicines) + len(s.lots) + len(s.holds) + len(s.documents) + s.rows
+	return len(s.locations) + len(s.medicines) + len(s.lots) + len(s.holds) + len(s.documents) + len(s.onDemand) + s.rows
 }
 
 // Mark names the present point for [State.Rollback].
@@ -201,6 +209,7 @@ func (s *State) Rollback(mark int) {
 func (s *State) Commit() {
 	clear(s.undo)
 	s.undo = s.undo[:0]
+	s.forgetNamed()
 }
 
 func (s *State) onUndo(f func()) { s.undo = append(s.undo, f) }
@@ -337,7 +346,7 @@ func (s *State) holdDocument(key holdKey, h *openHold) *Hold {
 	hold := &Hold{
 		ID: key.id(s.tag), Shelf: h.shelf.Shelf, ReasonCode: h.reasonCode, Deadline: h.deadline,
 		Actor: h.actor, Status: HoldOpen, OpenedSequence: key.sequence, LastSequence: h.last,
-		Lines: make([]HoldLine, len(h.lines)),
+		Lines: make([]HoldLine, len(h.lines)), Owner: h.owner,
 	}
 	for i, line := range h.lines {
 		hold.Lines[i] = HoldLine{Lot: line.row.Lot, Quantity: line.quantity, Reserved: line.reserved}

@@ -9,6 +9,8 @@ import (
 // of the command that asked for it. It is unique in the clinic.
 type TransferID string
 
+const transferPrefix = "TR-"
+
 // Kinds of commands about transfers between two locations of a clinic.
 const (
 	KindTransferStock    Kind = 40
@@ -500,7 +502,7 @@ func (b *ApproveTransfer) decide(s *State, _ Actor, at Instant) (EventBody, *Rej
 	for i := range openings {
 		o := &openings[i]
 		o.HoldID = HoldID(deriveID(holdPrefix, s.tag, s.head.Sequence+1, i))
-		o.ReasonCode, o.Deadline, o.TransferID = transferReason, transfer.DispatchBy, transfer.TransferID
+		o.ReasonCode, o.Deadline, o.Owner = transferReason, transfer.DispatchBy, string(transfer.TransferID)
 		transfer.HoldIDs = append(transfer.HoldIDs, o.HoldID)
 	}
 	transfer.Status = TransferApproved
