@@ -38,6 +38,7 @@ func (e *Executor) run(g *group) {
 	defer e.homes.give(homes)
 	e.metrics.groupCommands.Observe(float64(g.commands))
 	e.load(ctx, g.parts, homes)
+	e.learn(ctx, g.parts, homes)
 
 	for pending := g.parts; len(pending) > 0; {
 		var plans []*plan
@@ -255,7 +256,16 @@ func (e *Executor) executeLocked(ctx context.Context, h *home, units []*unit) (*
 			return err
 		}
 		p = newPlan(h, known, nil)
-		p.past = func(c ledger.Command) (ledger.Command, error) { return withPast(ctx, tx, e.sql.server, h.state, c, at) }
+		if err := e.named(ctx, tx, h.state, units); err != nil {
+			return err
+		}
+		p.past = func(c ledger.Command) (ledger.Command, error) {
+			// What an earlier command of this group made known may name more.
+			if err := e.named(ctx, tx, h.state, []*unit{{commands: []ledger.Command{c}}}); err != nil {
+				return c, err
+			}
+			return withPast(ctx, tx, e.sql.server, h.state, c, at)
+		}
 		for _, w := range units {
 			if err := p.add(w, at); err != nil {
 				e.corrupt(h, err)

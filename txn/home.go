@@ -185,8 +185,9 @@ func (p *plan) decideUnit(w *unit, at ledger.Instant) (verdicts []Verdict, waits
 	}
 	if p.known == nil {
 		for _, c := range w.commands {
-			// What needs the past is read under the head's lock.
-			if p.suspect(c.IdempotencyKey) || ledger.NeedsPast(c) {
+			// What needs the past is read under the head's lock, and so are
+			// documents that could not be read before.
+			if p.suspect(c.IdempotencyKey) || ledger.NeedsPast(c) || len(ledger.Wanted(p.home.state, c)) > 0 {
 				return make([]Verdict, len(w.commands)), true, nil
 			}
 		}

@@ -21,9 +21,10 @@ const (
 	loadMedicines = `SELECT clinic_id, medicine_id, name, base_unit, strength, form, atc_code, category, active, last_sequence, control_class FROM medicines WHERE clinic_id = ANY($1)`
 	loadLots      = `SELECT clinic_id, lot_id, medicine_id, manufacturer, gtin, lot_number, expiry, active, registered_sequence, last_sequence, bar, recall_id, parents FROM lots WHERE clinic_id = ANY($1)`
 	loadStock     = `SELECT clinic_id, location_id, medicine_id, lot_id, available, reserved, pending, quarantined, in_transit, first_sequence, last_sequence FROM stock WHERE clinic_id = ANY($1)`
-	loadHolds     = `SELECT clinic_id, location_id, medicine_id, hold_id, lot_id, quantity, reserved_quantity, reason_code, deadline, actor, opened_sequence, last_sequence
+	loadHolds     = `SELECT clinic_id, location_id, medicine_id, hold_id, lot_id, quantity, reserved_quantity, reason_code, deadline, actor, opened_sequence, last_sequence, owner
 		FROM holds WHERE clinic_id = ANY($1) AND status = 1 ORDER BY clinic_id, location_id, medicine_id, hold_id, line`
-	loadDocuments = `SELECT clinic_id, kind, opened_sequence, last_sequence, document FROM documents WHERE clinic_id = ANY($1) AND is_open`
+	// Documents from kind 20 on are read when a command names them.
+	loadDocuments = `SELECT clinic_id, kind, opened_sequence, last_sequence, document FROM documents WHERE clinic_id = ANY($1) AND is_open AND kind < 20`
 )
 
 const (
@@ -209,7 +210,7 @@ func (l *loader) hold(rows pgx.Rows) error {
 	var d ledger.Hold
 	var line ledger.HoldLine
 	var deadline time.Time
-	err := rows.Scan(&clinic, &d.Location, &d.Medicine, &d.ID, &line.Lot, &line.Quantity, &line.Reserved, &d.ReasonCode, &deadline, &d.Actor, &d.OpenedSequence, &d.LastSequence)
+	err := rows.Scan(&clinic, &d.Location, &d.Medicine, &d.ID, &line.Lot, &line.Quantity, &line.Reserved, &d.ReasonCode, &deadline, &d.Actor, &d.OpenedSequence, &d.LastSequence, &d.Owner)
 	if err != nil {
 		return err
 	}

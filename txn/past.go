@@ -2,6 +2,7 @@ package txn
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -13,8 +14,9 @@ import (
 // moved since is found by its stock row alone; of others, entries are walked
 // back from the sequence, which is as far as the lot's own last movement.
 const (
-	selectRecordAt = `SELECT event, hash FROM journal WHERE clinic_id = $1 AND sequence = $2`
-	selectStockOf  = `SELECT available, reserved, pending, quarantined, in_transit, first_sequence, last_sequence FROM stock
+	selectLastRecordedBy = `SELECT sequence FROM journal WHERE clinic_id = $1 AND recorded_at <= $2 ORDER BY sequence DESC LIMIT 1`
+	selectRecordAt       = `SELECT event, hash FROM journal WHERE clinic_id = $1 AND sequence = $2`
+	selectStockOf        = `SELECT available, reserved, pending, quarantined, in_transit, first_sequence, last_sequence FROM stock
 		WHERE clinic_id = $1 AND location_id = $2 AND medicine_id = $3 AND lot_id = $4`
 	selectEntryUpTo = `SELECT available, reserved, pending, quarantined, in_transit FROM entries
 		WHERE clinic_id = $1 AND location_id = $2 AND medicine_id = $3 AND sequence <= $5 AND lot_id = $4
@@ -40,6 +42,10 @@ func withPast(ctx context.Context, tx pgx.Tx, server ServerKind, state *ledger.S
 		}
 		return ledger.WithReceipt(c, records[0]), nil
 	}
+	if shelf, lot, happened, ok := ledger.DowntimeCountWanted(state, c, at); ok {
+		since, err := movedSince(ctx, tx, server, c.Clinic, shelf, lot, happened)
+		return ledger.WithBooked(state, c, shelf, lot, since), err
+	}
 	wanted := ledger.BalancesWanted(state, c, at)
 	balances, err := balancesAt(ctx, tx, c.Clinic, wanted)
 	for i, w := range wanted {
@@ -60,20 +66,11 @@ func countedSince(ctx context.Context, tx pgx.Tx, server ServerKind, clinic ledg
 			clinic, w.Location, w.Medicine, w.Sequence, w.Lot).
 		add(` AND (e.debit = ? OR e.credit = ?)`, int16(ledger.Variance), int16(ledger.Variance))
 	_, err := collect(ctx, tx, s, func(rows pgx.Rows, _ *struct{}) error {
-		var line int
-		var event, hash []byte
-		if err := rows.Scan(&line, &event, &hash); err != nil {
-			return err
-		}
-		record, err := openRecord(event, hash)
+		entry, event, err := scanEntryOfRecord(rows)
 		if err != nil {
 			return err
 		}
-		entries := ledger.EntriesOf(record.Event)
-		if line < 0 || line >= len(entries) {
-			return fmt.Errorf("an entry of clinic %s names line %d of sequence %d, which has %d", clinic, line, record.Event.Sequence, len(entries))
-		}
-		m := movement(record.Event, entries[line])
+		m := movement(event, entry)
 		if m.Kind != ledger.KindRecordCount {
 			return nil
 		}
@@ -82,6 +79,51 @@ func countedSince(ctx context.Context, tx pgx.Tx, server ServerKind, clinic ledg
 		return nil
 	})
 	return err
+}
+
+// movedSince adds up what has happened after a moment to the units of a lot that
+// lie on a shelf, whenever it was recorded, and out of quarantine. Nothing is
+// recorded before it happens, so only what was recorded after the moment counts.
+func movedSince(ctx context.Context, tx pgx.Tx, server ServerKind, clinic ledger.ClinicID, shelf ledger.Shelf, lot ledger.LotID, moment ledger.Instant) (int64, error) {
+	var before ledger.Sequence
+	err := tx.QueryRow(ctx, selectLastRecordedBy, clinic, moment.Time()).Scan(&before)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return 0, fmt.Errorf("find what was recorded last before a moment: %w", err)
+	}
+	s := selectFrom(`SELECT e.line, j.event, j.hash FROM entries AS e `+
+		lookUpJoin(server, "journal", "j", "e", []string{"clinic_id", "sequence"}, []string{"event", "hash"})+` WHERE`).
+		add(` e.clinic_id = ? AND e.location_id = ? AND e.medicine_id = ? AND e.sequence > ? AND e.lot_id = ?`,
+			clinic, shelf.Location, shelf.Medicine, before, lot)
+	var moved int64
+	_, err = collect(ctx, tx, s, func(rows pgx.Rows, _ *struct{}) error {
+		entry, event, err := scanEntryOfRecord(rows)
+		if err != nil || event.OccurredAt <= moment {
+			return err
+		}
+		for _, bucket := range []ledger.Bucket{ledger.Available, ledger.Reserved, ledger.Pending} {
+			moved += flowInto(&entry, bucket)
+		}
+		return nil
+	})
+	return moved, err
+}
+
+// scanEntryOfRecord reads an entry's line with the record that it stands in.
+func scanEntryOfRecord(rows pgx.Rows) (ledger.Entry, ledger.Event, error) {
+	var line int
+	var stored, hash []byte
+	if err := rows.Scan(&line, &stored, &hash); err != nil {
+		return ledger.Entry{}, ledger.Event{}, err
+	}
+	record, err := openRecord(stored, hash)
+	if err != nil {
+		return ledger.Entry{}, ledger.Event{}, err
+	}
+	entries := ledger.EntriesOf(record.Event)
+	if line < 0 || line >= len(entries) {
+		return ledger.Entry{}, ledger.Event{}, fmt.Errorf("an entry of clinic %s names line %d of sequence %d, which has %d", record.Event.Clinic, line, record.Event.Sequence, len(entries))
+	}
+	return entries[line], record.Event, nil
 }
 
 // balancesAt reads balances of the past; those without a lot are zero.

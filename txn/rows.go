@@ -42,7 +42,7 @@ var (
 	holdsTable = table{"holds", []string{"clinic_id", "location_id", "medicine_id", "hold_id", "lot_id"}, []column{
 		{"clinic_id", "text"}, {"location_id", "text"}, {"medicine_id", "text"}, {"hold_id", "text"}, {"lot_id", "text"},
 		{"line", "int4"}, {"quantity", "int8"}, {"reserved_quantity", "int8"}, {"status", "int2"}, {"reason_code", "text"},
-		{"deadline", "timestamptz"}, {"actor", "text"}, {"opened_sequence", "int8"}, {"last_sequence", "int8"},
+		{"deadline", "timestamptz"}, {"actor", "text"}, {"opened_sequence", "int8"}, {"last_sequence", "int8"}, {"owner", "text"},
 	}}
 	clinicsTable = table{"clinics", []string{"clinic_id"}, []column{
 		{"clinic_id", "text"}, {"name", "text"}, {"time_zone", "text"}, {"backdating_days", "int8"}, {"active", "bool"}, {"last_sequence", "int8"},
@@ -63,6 +63,7 @@ var (
 	documentsTable = table{"documents", []string{"clinic_id", "kind", "document_id"}, []column{
 		{"clinic_id", "text"}, {"kind", "int2"}, {"document_id", "text"}, {"is_open", "bool"}, {"location_id", "text"},
 		{"other_location_id", "text"}, {"opened_sequence", "int8"}, {"last_sequence", "int8"}, {"document", "bytea"},
+		{"patient_id", "text"}, {"day", "date"}, {"due_at", "timestamptz"},
 	}}
 )
 
@@ -88,6 +89,7 @@ type statements struct {
 	server                                                ServerKind
 	heads, nextHeads, journal, entries, stock, openHolds  string
 	clinics, locations, medicines, newLots, headsOf, keys string
+	newDocuments, named                                   string
 }
 
 func newStatements(server ServerKind) statements {
@@ -103,7 +105,10 @@ func newStatements(server ServerKind) statements {
 		locations: locationsTable.upsert(server),
 		medicines: medicinesTable.upsert(server),
 		newLots:   lotsTable.insert(),
-		headsOf:   selectByKeysSQL(server, "heads", []string{"clinic_id", "epoch", "sequence", "hash"}, []string{"clinic_id"}, []string{"text"}, ""),
+
+		newDocuments: documentsTable.insert(),
+		named:        selectNamedSQL(server),
+		headsOf:      selectByKeysSQL(server, "heads", []string{"clinic_id", "epoch", "sequence", "hash"}, []string{"clinic_id"}, []string{"text"}, ""),
 		keys: selectByKeysSQL(server, tableAtIndex(server, "journal", "journal_idempotency_key"),
 			[]string{"event", "hash"}, []string{"clinic_id", "idempotency_key"}, []string{"text", "text"}, ""),
 	}
@@ -127,7 +132,9 @@ type rowSet struct {
 	newLots   lotRows
 	lots      lotRows
 	documents documentRows
-	queued    int
+	// Documents on demand are made under ids that nothing had before.
+	newDocuments documentRows
+	queued       int
 }
 
 func newRowSet() *rowSet { return &rowSet{} }
@@ -248,7 +255,11 @@ func (s *rowSet) addDocuments(clinic ledger.ClinicID, base ledger.Sequence, last
 		}
 	}
 	for _, document := range last.documents.values {
-		s.documents.add(clinic, document)
+		if document.Body.About().Kind.OnDemand() && document.OpenedSequence > base {
+			s.newDocuments.add(clinic, document)
+		} else {
+			s.documents.add(clinic, document)
+		}
 	}
 }
 
@@ -268,6 +279,7 @@ func (s *rowSet) queue(b *pgx.Batch, sql statements) {
 	queueRows(b, sql.openHolds, len(s.openHolds.clinic), s.openHolds.columns)
 	queueChanged(b, sql.server, holdsTable, len(s.holds.clinic), s.holds.key, s.holds.columns)
 	queueChanged(b, sql.server, documentsTable, len(s.documents.clinic), s.documents.key, s.documents.columns)
+	queueRows(b, sql.newDocuments, len(s.newDocuments.clinic), s.newDocuments.columns)
 	s.queued = b.Len() - before
 }
 
@@ -432,6 +444,7 @@ type holdRows struct {
 	deadline                              []time.Time
 	actor                                 []string
 	opened, last                          []int64
+	owner                                 []string
 }
 
 func (r *holdRows) add(clinic ledger.ClinicID, h *ledger.Hold) {
@@ -450,6 +463,7 @@ func (r *holdRows) add(clinic ledger.ClinicID, h *ledger.Hold) {
 		r.actor = append(r.actor, string(h.Actor))
 		r.opened = append(r.opened, int64(h.OpenedSequence))
 		r.last = append(r.last, int64(h.LastSequence))
+		r.owner = append(r.owner, h.Owner)
 	}
 }
 
@@ -460,7 +474,7 @@ func (r *holdRows) key(row int) []any {
 func (r *holdRows) columns() []any {
 	return []any{
 		r.clinic, r.location, r.medicine, r.hold, r.lot, r.line, r.quantity, r.reserved, r.status, r.reasonCode,
-		r.deadline, r.actor, r.opened, r.last,
+		r.deadline, r.actor, r.opened, r.last, r.owner,
 	}
 }
 
@@ -582,6 +596,8 @@ type documentRows struct {
 	location, otherLocation      []string
 	openedSequence, lastSequence []int64
 	document                     [][]byte
+	patient                      []string
+	day, due                     []time.Time
 }
 
 func (r *documentRows) add(clinic ledger.ClinicID, d *ledger.Document) {
@@ -595,6 +611,9 @@ func (r *documentRows) add(clinic ledger.ClinicID, d *ledger.Document) {
 	r.openedSequence = append(r.openedSequence, int64(d.OpenedSequence))
 	r.lastSequence = append(r.lastSequence, int64(d.LastSequence))
 	r.document = append(r.document, ledger.AppendDocument(nil, d.Body))
+	r.patient = append(r.patient, string(about.Patient))
+	r.day = append(r.day, about.Day.Time())
+	r.due = append(r.due, about.Due.Time())
 }
 
 func (r *documentRows) key(row int) []any { return []any{r.clinic[row], r.kind[row], r.id[row]} }
@@ -602,6 +621,7 @@ func (r *documentRows) key(row int) []any { return []any{r.clinic[row], r.kind[r
 func (r *documentRows) columns() []any {
 	return []any{
 		r.clinic, r.kind, r.id, r.open, r.location, r.otherLocation, r.openedSequence, r.lastSequence, r.document,
+		r.patient, r.day, r.due,
 	}
 }
 

@@ -6,13 +6,15 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/stockledger/stockledger/ledger"
 )
 
-// filedDocument is what is kept of a closed document to compare it.
+// filedDocument is what is kept of a document to compare it: of one that is
+// closed or read on demand, which are not part of the state.
 type filedDocument struct {
 	opened, last ledger.Sequence
 	digest       [sha256.Size / 2]byte
@@ -25,11 +27,12 @@ func fileOf(opened, last ledger.Sequence, body []byte) filedDocument {
 
 func documentName(key ledger.DocumentKey) string { return key.Kind.String() + " " + key.ID }
 
-// file notes which documents a command closed, and which it opened again.
+// file notes which documents a command closed, and which it opened again; and
+// those that are no part of the state.
 func (v *verifier) file(documents []*ledger.Document) {
 	for _, d := range documents {
 		about := d.Body.About()
-		if about.Open {
+		if about.Open && !about.Kind.OnDemand() {
 			delete(v.filed, about.DocumentKey)
 			continue
 		}
@@ -86,18 +89,21 @@ func (v *verifier) checkClosedDocuments(ctx context.Context) error {
 	}
 	missing := slices.SortedFunc(maps.Keys(v.filed), func(a, b ledger.DocumentKey) int { return int(v.filed[a].last - v.filed[b].last) })
 	for _, key := range missing {
-		v.found(ruleClosedDocs, documentName(key), v.filed[key].last, "the closed document is missing, or stored as open")
+		v.found(ruleClosedDocs, documentName(key), v.filed[key].last, "the document is missing, or stored as open and is closed")
 	}
 	return nil
 }
 
 func (v *verifier) storedDocuments(ctx context.Context, after ledger.DocumentKey) ([]closedDocument, error) {
-	s := selectFrom(`SELECT kind, document_id, is_open, location_id, other_location_id, opened_sequence, last_sequence, document FROM documents WHERE`).
+	s := selectFrom(`SELECT kind, document_id, is_open, location_id, other_location_id, opened_sequence, last_sequence, document, patient_id, day, due_at FROM documents WHERE`).
 		add(` clinic_id = ? AND (kind, document_id) > (?, ?)`, v.clinic, after.Kind, after.ID).
 		add(` ORDER BY kind, document_id LIMIT ?`, verifyChunk)
 	return collect(ctx, v.tx, s, func(rows pgx.Rows, d *closedDocument) error {
 		a := &d.about
-		return rows.Scan(&a.Kind, &a.ID, &a.Open, &a.Location, &a.OtherLocation, &d.opened, &d.last, &d.stored)
+		var day, due time.Time
+		err := rows.Scan(&a.Kind, &a.ID, &a.Open, &a.Location, &a.OtherLocation, &d.opened, &d.last, &d.stored, &a.Patient, &day, &due)
+		a.Day, a.Due = ledger.DateOf(day), ledger.InstantOf(due)
+		return err
 	})
 }
 
@@ -113,19 +119,19 @@ func (v *verifier) checkDocument(d *closedDocument) {
 		v.found(ruleProjection, documentName(key), d.last, "its columns say %s, and it says itself %s", aboutText(d.about), aboutText(about))
 		return
 	}
-	if d.about.Open || !v.whole {
+	if d.about.Open && !key.Kind.OnDemand() || !v.whole {
 		return
 	}
 	want, ok := v.filed[key]
 	delete(v.filed, key)
 	switch {
 	case !ok:
-		v.found(ruleClosedDocs, documentName(key), d.last, "a closed document is stored that the journal does not close")
+		v.found(ruleClosedDocs, documentName(key), d.last, "a document is stored that the journal does not make, or not close")
 	case want != fileOf(d.opened, d.last, d.stored):
-		v.found(ruleClosedDocs, documentName(key), want.last, "stored is another document than the journal closes: opened by %d, last changed by %d; replayed is %d, %d", d.opened, d.last, want.opened, want.last)
+		v.found(ruleClosedDocs, documentName(key), want.last, "stored is another document than the journal makes: opened by %d, last changed by %d; replayed is %d, %d", d.opened, d.last, want.opened, want.last)
 	}
 }
 
 func aboutText(a ledger.About) string {
-	return fmt.Sprintf("%s, open %t, locations %q and %q", documentName(a.DocumentKey), a.Open, a.Location, a.OtherLocation)
+	return fmt.Sprintf("%s, open %t, locations %q and %q, patient %q, day %s, due %s", documentName(a.DocumentKey), a.Open, a.Location, a.OtherLocation, a.Patient, a.Day, a.Due)
 }

@@ -32,18 +32,19 @@ type holdRow struct {
 	actor              ledger.Actor
 	opened             ledger.Sequence
 	lastSequence       ledger.Sequence
+	owner              string
 }
 
 func (r *holdRow) digest() [sha256.Size]byte {
 	return digestOf([]string{
-		string(r.Location), string(r.Medicine), string(r.hold), string(r.lot), r.reasonCode, string(r.actor),
+		string(r.Location), string(r.Medicine), string(r.hold), string(r.lot), r.reasonCode, string(r.actor), r.owner,
 	}, int64(r.line), r.quantity, r.reserved, int64(r.status), int64(r.deadline), int64(r.opened), int64(r.lastSequence))
 }
 
 // String writes what the row says about its lot's part in the hold.
 func (r *holdRow) String() string {
-	return fmt.Sprintf("line %d, %d of %d units held, status %d, reason %s, deadline %s, actor %s, opened by %d, changed by %d",
-		r.line, r.quantity, r.reserved, r.status, r.reasonCode, r.deadline, r.actor, r.opened, r.lastSequence)
+	return fmt.Sprintf("line %d, %d of %d units held, status %d, reason %s, deadline %s, actor %s, owner %q, opened by %d, changed by %d",
+		r.line, r.quantity, r.reserved, r.status, r.reasonCode, r.deadline, r.actor, r.owner, r.opened, r.lastSequence)
 }
 
 // closedRows are the rows of the holds that a command has closed.
@@ -57,7 +58,7 @@ func closedRows(holds []*ledger.Hold) []holdRow {
 			rows = append(rows, holdRow{
 				heldKey: heldKey{hold.Shelf, hold.ID, line.Lot}, line: i, quantity: line.Quantity, reserved: line.Reserved,
 				status: hold.Status, reasonCode: hold.ReasonCode, deadline: hold.Deadline, actor: hold.Actor,
-				opened: hold.OpenedSequence, lastSequence: hold.LastSequence,
+				opened: hold.OpenedSequence, lastSequence: hold.LastSequence, owner: hold.Owner,
 			})
 		}
 	}
@@ -68,14 +69,14 @@ func closedRows(holds []*ledger.Hold) []holdRow {
 // key.
 func (v *verifier) eachClosedHold(ctx context.Context, visit func(*holdRow)) error {
 	for after := (heldKey{}); ; {
-		s := selectFrom(`SELECT location_id, medicine_id, hold_id, lot_id, line, quantity, reserved_quantity, status, reason_code, deadline, actor, opened_sequence, last_sequence
+		s := selectFrom(`SELECT location_id, medicine_id, hold_id, lot_id, line, quantity, reserved_quantity, status, reason_code, deadline, actor, opened_sequence, last_sequence, owner
 			FROM holds WHERE`).add(` clinic_id = ? AND status <> 1 AND (location_id, medicine_id, hold_id, lot_id) > (?, ?, ?, ?)`,
 			v.clinic, after.Location, after.Medicine, after.hold, after.lot).
 			add(` ORDER BY location_id, medicine_id, hold_id, lot_id LIMIT ?`, verifyChunk)
 		holds, err := collect(ctx, v.tx, s, func(rows pgx.Rows, r *holdRow) error {
 			var deadline time.Time
 			err := rows.Scan(&r.Location, &r.Medicine, &r.hold, &r.lot, &r.line, &r.quantity, &r.reserved, &r.status,
-				&r.reasonCode, &deadline, &r.actor, &r.opened, &r.lastSequence)
+				&r.reasonCode, &deadline, &r.actor, &r.opened, &r.lastSequence, &r.owner)
 			r.deadline = ledger.InstantOf(deadline)
 			return err
 		})
