@@ -63,6 +63,7 @@ func (p *pharmacy) everyDocument() {
 func TestEveryDocumentIsStoredAndLoaded(t *testing.T) {
 	t.Parallel()
 	p := newPharmacy(t)
+	p.everyDispensing()
 	p.everyDocument()
 	p.verify()
 	// A node that starts now decides on the same state.

@@ -187,7 +187,7 @@ func (n *planNode) accesses() []access {
 
 var (
 	quotedText = regexp.MustCompile(`'(?:[^']|'')*'`)
-	columnName = regexp.MustCompile(`(?:(\w+)\.)?\b(clinic_id|location_id|medicine_id|lot_id|hold_id|kind|document_id|opened_sequence|sequence|line|idempotency_key)\b`)
+	columnName = regexp.MustCompile(`(?:(\w+)\.)?\b(clinic_id|location_id|medicine_id|lot_id|hold_id|kind|document_id|opened_sequence|sequence|line|idempotency_key|patient_id|day|due_at)\b`)
 )
 
 // searched returns the columns that a condition compares, without those of
@@ -387,6 +387,30 @@ func TestPlansOfReads(t *testing.T) {
 		{"Documents", documents(DocumentFilter{Kind: ledger.DocumentTransfer, NewestFirst: true}), []string{view, clinics, "documents_by_opening(clinic_id, kind, opened_sequence)"}},
 		{"open Documents for a limited caller", documents(DocumentFilter{Kind: ledger.DocumentTransfer, OpenOnly: true, Locations: store}),
 			[]string{view, clinics, "documents(clinic_id, kind, opened_sequence)"}},
+		{"Prescriptions of a patient", func() error {
+			_, _, _, err := q.Prescriptions(ctx, c.id, PrescriptionFilter{Patient: ada, NewestFirst: true}, &DocumentPlace{Opened: 5, ID: "RX-5"}, 50, o)
+			return err
+		}, []string{view, clinics, "documents_by_patient(clinic_id, patient_id, kind, opened_sequence)"}},
+		{"open Prescriptions", func() error {
+			_, _, _, err := q.Prescriptions(ctx, c.id, PrescriptionFilter{Location: "store", Locations: store, OpenOnly: true}, &DocumentPlace{Opened: 5, ID: "RX-5"}, 50, o)
+			return err
+		}, []string{view, clinics, "documents_open(clinic_id, kind, opened_sequence)"}},
+		{"Charges", func() error {
+			_, _, _, err := q.Charges(ctx, c.id, ChargeFilter{Location: "store"}, &DocumentPlace{Opened: 5, ID: "BL-5"}, 50, o)
+			return err
+		}, []string{view, clinics, "documents_by_opening(clinic_id, kind, opened_sequence)"}},
+		{"DispensingReport", func() error {
+			_, _, err := q.DispensingReport(ctx, c.id, DispensingFilter{From: 20_000, To: 30_000, Locations: store}, o)
+			return err
+		}, []string{view, clinics, "documents_by_day(clinic_id, kind, day)"}},
+		{"RecalledDispensings", func() error {
+			_, _, _, err := q.RecalledDispensings(ctx, c.id, []ledger.LotID{"m001-0"}, store, &RecalledPlace{Lot: "m001-0", Sequence: 5}, 50, o)
+			return err
+		}, []string{view, clinics, aJournal, "entries_dispensed(clinic_id, lot_id, sequence)"}},
+		{"what was not collected", func() error {
+			_, err := (&Executor{db: db}).uncollected(ctx, time.Now(), uncollected{clinic: c.id})
+			return err
+		}, []string{"documents_due(due_at)"}},
 		{"BalanceAt", func() error {
 			stock, _, err := q.Stock(ctx, c.id, card, o)
 			if err == nil {
@@ -502,12 +526,27 @@ func executorCalls(tb testing.TB, db *DB) []wantPlan {
 		{"a node that knows nothing", known(other, c.commands(reserve(1))), []string{heads, stock}},
 		// The other node moved the head, so the blind commit is refused.
 		{"a stale node", known(e, c.commands(reserve(1))), []string{heads, lock, journal, keys, stock}},
+		{"a prescription", known(e, c.commands(
+			&ledger.RegisterPatient{PatientID: ada},
+			&ledger.CreatePrescription{PatientID: ada, Prescriber: "Dr. Hill", ValidUntil: ledger.MaxDate, Identifier: "his|1", Lines: []ledger.PrescribedLine{{MedicineID: "zinc", Quantity: 5}}},
+		)), []string{heads}},
+		{"a dispensing on another node", known(other, c.commands(dispense("his|1", 1))), []string{heads, lock, journal, keys, stock, "documents_pkey(conflict)"}},
+		{"documents that are named", func() error {
+			return db.InTx(context.Background(), func(tx pgx.Tx) error {
+				state, err := loadStateTx(context.Background(), tx, c.id)
+				if err != nil {
+					return err
+				}
+				return e.named(context.Background(), tx, state, []*unit{{commands: c.commands(dispense("his|1", 1))}})
+			})
+		}, []string{lock, "documents_pkey(clinic_id, kind, document_id)", "clinics_pkey(clinic_id)", "locations_pkey(clinic_id)", "medicines_pkey(clinic_id)",
+			"lots(clinic_id)", "stock_pkey(clinic_id)", "holds_open(clinic_id)", "documents_open(clinic_id)"}},
 		{"repeated keys, blindly", known(e, first[4:]), []string{lock, keys}},
 		{"repeated keys, on another node", known(testExecutorOn(tb, db, ExecutorConfig{}), first[4:]), []string{heads, stock, lock, keys, journal}},
 		{"a rejection", func() error {
 			c.rejected(c.give(c.command(reserve(1000))), ledger.ReasonInsufficientStock)
 			return nil
-		}, []string{lock, keys}},
+		}, []string{lock, keys, journal}},
 	}
 }
 
