@@ -28,8 +28,14 @@ type Movement struct {
 	Witness   ledger.Actor
 	// Corrects is the command that this one corrects, or zero.
 	Corrects ledger.Sequence
-	// DocumentID is the transfer, count, recall, approval or loan, or empty.
+	// DocumentID is the transfer, count, recall, approval, loan, prescription or
+	// dispensing, or empty.
 	DocumentID string
+	// Of what was dispensed: the prescription and who wrote it, empty for what
+	// was sold over the counter, and the patient's token, where there is one.
+	PrescriptionID ledger.PrescriptionID
+	Prescriber     string
+	PatientID      ledger.PatientID
 }
 
 // MovementKey is a place in a list of movements.
@@ -233,6 +239,7 @@ func (m *Movement) describe(body ledger.EventBody) {
 	case *ledger.Change:
 		m.ReasonCode, m.Reference, m.Party, m.Corrects = b.ReasonCode, b.Reference, b.Party, b.Corrects
 		m.DocumentID = documentOfChange(b)
+		m.describeDispensing(b)
 	case *ledger.StockReceived:
 		m.Reference, m.Party = b.Reference, b.Supplier
 	case *ledger.StockReserved:
@@ -249,5 +256,17 @@ func (m *Movement) describe(body ledger.EventBody) {
 		m.ReasonCode, m.Reference = b.ReasonCode, b.Reference
 	case *ledger.StockReturnedToSupplier:
 		m.ReasonCode, m.Reference, m.Party = b.ReasonCode, b.Reference, b.Supplier
+	}
+}
+
+// describeDispensing takes over for whom a medicine was dispensed.
+func (m *Movement) describeDispensing(b *ledger.Change) {
+	for _, document := range b.Documents {
+		switch d := document.(type) {
+		case *ledger.Dispensing:
+			m.PrescriptionID, m.PatientID = d.PrescriptionID, d.PatientID
+		case *ledger.Prescription:
+			m.PrescriptionID, m.PatientID, m.Prescriber = d.PrescriptionID, d.PatientID, d.Prescriber
+		}
 	}
 }

@@ -163,6 +163,10 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 // behind. Its own it follows up at once.
 const followRecallsEvery = 10 * time.Second
 
+// returnUncollectedEvery is how often a node looks for what lies ready and was
+// not collected in time.
+const returnUncollectedEvery = time.Minute
+
 // run serves until ctx ends and then stops in the reverse order of the start.
 // It calls listening once the addresses are known.
 func (n *node) run(ctx context.Context, listening func()) error {
@@ -175,6 +179,7 @@ func (n *node) run(ctx context.Context, listening func()) error {
 	following, stop := context.WithCancel(ctx)
 	var background sync.WaitGroup
 	background.Go(func() { n.executor.FollowRecalls(following, followRecallsEvery) })
+	background.Go(func() { n.executor.ReturnUncollected(following, returnUncollectedEvery) })
 	err := n.server.Run(ctx)
 	stop()
 	background.Wait()
