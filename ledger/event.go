@@ -472,14 +472,14 @@ type Hash [sha256.Size]byte
 // String writes the hash in hexadecimal.
 func (h Hash) String() string { return fmt.Sprintf("%x", h[:]) }
 
-// genesis is the link before a clinic's first event. The clinic's id is in it,
+// Genesis is the link before a clinic's first event. The clinic's id is in it,
 // so no journal passes for another clinic's.
-func genesis(clinic ClinicID) Hash {
+func Genesis(clinic ClinicID) Hash {
 	return sha256.Sum256([]byte("stockledger journal of clinic " + string(clinic)))
 }
 
-// chain links an event, as stored, to what came before it.
-func chain(previous Hash, stored []byte) Hash {
+// Chain links an event, as stored, to what came before it.
+func Chain(previous Hash, stored []byte) Hash {
 	h := sha256.New()
 	h.Write(previous[:])
 	h.Write(stored)
@@ -497,7 +497,7 @@ type Record struct {
 // Seal encodes the event and links it to the state's head.
 func Seal(s *State, e Event) Record {
 	stored := AppendEvent(make([]byte, 0, 224), e)
-	return Record{Event: e, Stored: stored, Hash: chain(s.head.Hash, stored)}
+	return Record{Event: e, Stored: stored, Hash: Chain(s.head.Hash, stored)}
 }
 
 // OpenRecord decodes the stored bytes of a journal row.

@@ -77,7 +77,7 @@ func follows(s *State, r Record) error {
 		return fmt.Errorf("the sequence before it is %d", s.head.Sequence)
 	case e.At < s.head.At:
 		return fmt.Errorf("it was recorded at %s, before %s", e.At, s.head.At)
-	case chain(s.head.Hash, r.Stored) != r.Hash:
+	case Chain(s.head.Hash, r.Stored) != r.Hash:
 		return errors.New("its hash does not follow from its bytes and the hash before it")
 	case s.clinic == nil && e.Kind() != KindCreateClinic:
 		return errors.New("the journal does not begin with the clinic's creation")

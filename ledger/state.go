@@ -170,7 +170,7 @@ type State struct {
 func NewState(clinic ClinicID, zones Zones) *State {
 	return &State{
 		id: clinic, tag: clinicTag(clinic), zones: zones, zone: time.UTC,
-		head:       Head{Epoch: 1, Hash: genesis(clinic)},
+		head:       Head{Epoch: 1, Hash: Genesis(clinic)},
 		locations:  make(map[LocationID]*Location),
 		medicines:  make(map[MedicineID]*Medicine),
 		lots:       make(map[LotID]*Lot),

@@ -50,6 +50,8 @@ type ExecutorConfig struct {
 	// ResolveTimeout is how long a group whose outcome is unknown is looked up
 	// before its callers are told so. Default 5 s.
 	ResolveTimeout time.Duration
+	// Feed, where there is one, is told of what this executor commits.
+	Feed *Feed
 	// Clock tells the time of recording. Default time.Now.
 	Clock func() time.Time
 	// Log gets one line for each defect that costs a command. Default

@@ -332,6 +332,10 @@ func lockHead(ctx context.Context, tx pgx.Tx, clinic ledger.ClinicID) (ledger.He
 // answer gives the verdicts of a committed plan.
 func (e *Executor) answer(p *plan) {
 	e.noteRecalls(p.records)
+	if len(p.records) > 0 && e.cfg.Feed != nil {
+		head := p.home.state.Head()
+		e.cfg.Feed.note(p.home.clinic, Place{head.Epoch, head.Sequence})
+	}
 	for i, w := range p.units {
 		if verdicts := p.verdicts[i]; verdicts != nil {
 			e.metrics.verdicts(verdicts)

@@ -1,0 +1,136 @@
+package txn
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/stockledger/stockledger/ledger"
+)
+
+// Feed tells when journals have grown: of this node's own commits at once, of
+// those of other nodes by looking at the heads, every so often and of all
+// clinics that are waited for at a time. It only says that there is something to
+// read; what is read is the journal.
+type Feed struct {
+	db    *DB
+	every time.Duration
+
+	mu     sync.Mutex
+	topics map[ledger.ClinicID]*topic
+}
+
+// topic is a clinic that somebody waits for.
+type topic struct {
+	head    Place
+	waiting int
+	grown   chan struct{} // closed, and replaced, when the head moves
+}
+
+// NewFeed returns a feed that looks at the heads every so often once it runs.
+func NewFeed(db *DB, every time.Duration) *Feed {
+	return &Feed{db: db, every: every, topics: make(map[ledger.ClinicID]*topic)}
+}
+
+// Run looks at the heads of the clinics that are waited for, until ctx ends.
+// failed is told of reads that failed; they are tried again.
+func (f *Feed) Run(ctx context.Context, failed func(error)) {
+	tick := time.NewTicker(f.every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := f.look(ctx); err != nil && ctx.Err() == nil {
+			failed(err)
+		}
+	}
+}
+
+// look reads the heads of the clinics that are waited for.
+func (f *Feed) look(ctx context.Context) error {
+	f.mu.Lock()
+	clinics := make([]string, 0, len(f.topics))
+	for clinic := range f.topics {
+		clinics = append(clinics, string(clinic))
+	}
+	f.mu.Unlock()
+	if len(clinics) == 0 {
+		return nil
+	}
+	heads := make(map[ledger.ClinicID]Place, len(clinics))
+	err := f.db.readTx(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `SELECT clinic_id, epoch, sequence FROM heads WHERE clinic_id = ANY($1)`, clinics)
+		if err != nil {
+			return err
+		}
+		var clinic ledger.ClinicID
+		var head Place
+		_, err = pgx.ForEachRow(rows, []any{&clinic, &head.Epoch, &head.Sequence}, func() error {
+			heads[clinic] = head
+			return nil
+		})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("txn: look at heads: %w", err)
+	}
+	for clinic, head := range heads {
+		f.note(clinic, head)
+	}
+	return nil
+}
+
+// note takes in that a clinic's journal has come to a place.
+func (f *Feed) note(clinic ledger.ClinicID, head Place) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t := f.topics[clinic]
+	if t == nil || head.Epoch < t.head.Epoch || head.Epoch == t.head.Epoch && head.Sequence <= t.head.Sequence {
+		return
+	}
+	t.head = head
+	close(t.grown)
+	t.grown = make(chan struct{})
+}
+
+// Wait returns when the clinic's journal may hold more than the place or was
+// rewound, or when ctx ends, with its error. It may return early; who reads then
+// finds nothing new and waits again.
+func (f *Feed) Wait(ctx context.Context, clinic ledger.ClinicID, after Place) error {
+	f.mu.Lock()
+	t := f.topics[clinic]
+	if t == nil {
+		t = &topic{head: after, grown: make(chan struct{})}
+		f.topics[clinic] = t
+	}
+	if t.head.Sequence > after.Sequence {
+		f.mu.Unlock()
+		return ctx.Err()
+	}
+	t.waiting++
+	grown := t.grown
+	f.mu.Unlock()
+	defer f.leave(clinic)
+	select {
+	case <-grown:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// leave forgets a clinic that nobody waits for any more.
+func (f *Feed) leave(clinic ledger.ClinicID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t := f.topics[clinic]
+	if t.waiting--; t.waiting == 0 {
+		delete(f.topics, clinic)
+	}
+}
