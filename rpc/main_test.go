@@ -75,8 +75,11 @@ func openNode(tb testing.TB, cfg Config, deps Deps) *node {
 		cfg.Log = quietLog()
 	}
 	db := txntest.Open(tb)
+	if deps.Feed == nil {
+		deps.Feed = txn.NewFeed(db, 20*time.Millisecond)
+	}
 	if deps.Executor == nil {
-		deps.Executor = txn.NewExecutor(db, txn.ExecutorConfig{Log: cfg.Log})
+		deps.Executor = txn.NewExecutor(db, txn.ExecutorConfig{Log: cfg.Log, Feed: deps.Feed})
 	}
 	if deps.Database == nil {
 		deps.Database = db
@@ -97,6 +100,7 @@ func openNode(tb testing.TB, cfg Config, deps Deps) *node {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- server.Run(ctx) }()
+	go deps.Feed.Run(ctx, func(err error) { cfg.Log.Warn("the heads cannot be read", "error", err) })
 	n := &node{Server: server, url: "http://" + server.Addr(), admin: "http://" + server.AdminAddr(), issuer: deps.Issuer}
 	n.stop = sync.OnceFunc(func() {
 		cancel()
@@ -146,6 +150,7 @@ type client struct {
 	stockledgerv1connect.InventoryServiceClient
 	catalog stockledgerv1connect.CatalogServiceClient
 	query   stockledgerv1connect.QueryServiceClient
+	events  stockledgerv1connect.EventServiceClient
 	conn    *connect.Client
 }
 
@@ -155,6 +160,7 @@ func (n *node) client(token string, transport *http.Client, options ...connectht
 		InventoryServiceClient: stockledgerv1connect.NewInventoryServiceClient(conn),
 		catalog:                stockledgerv1connect.NewCatalogServiceClient(conn),
 		query:                  stockledgerv1connect.NewQueryServiceClient(conn),
+		events:                 stockledgerv1connect.NewEventServiceClient(conn),
 		conn:                   conn,
 	}
 }

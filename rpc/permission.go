@@ -67,7 +67,7 @@ var roles = map[Role][]permission{
 var (
 	readsAll = []permission{
 		"catalog.read", "stock.read", "movement.read", "register.read",
-		"transfer.read", "count.read", "recall.read", "approval.read", "loan.read",
+		"transfer.read", "count.read", "recall.read", "approval.read", "loan.read", "event.read",
 	}
 	keepsStock = []permission{
 		"lot.write", "lot.quarantine",
@@ -190,6 +190,7 @@ func stockledgerServices() []protoreflect.ServiceDescriptor {
 		stockledgerv1.File_stockledger_v1_inventory_service_proto,
 		stockledgerv1.File_stockledger_v1_catalog_service_proto,
 		stockledgerv1.File_stockledger_v1_query_service_proto,
+		stockledgerv1.File_stockledger_v1_event_service_proto,
 	} {
 		for i := range file.Services().Len() {
 			services = append(services, file.Services().Get(i))

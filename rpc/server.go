@@ -112,6 +112,8 @@ type Database interface {
 type Deps struct {
 	Executor Executor
 	Queries  *txn.Queries
+	// Feed tells watches when there is something to read. Who makes it runs it.
+	Feed     *txn.Feed
 	Database Database
 	// Issuer's tokens are trusted, and page tokens are sealed with its key.
 	Issuer *Issuer
@@ -205,6 +207,7 @@ func (s *Server) routes() (http.Handler, error) {
 	queries := &queryHandler{queries: s.deps.Queries, pages: newPageTokens(s.deps.Issuer.secret("page tokens"))}
 	stockledgerv1connect.RegisterCatalogServiceHandler(server, &catalogService{commands, queries})
 	stockledgerv1connect.RegisterQueryServiceHandler(server, &queryService{queries})
+	stockledgerv1connect.RegisterEventServiceHandler(server, &eventService{queries, s.deps.Feed, s.draining})
 	registerHealth(server, s.readiness)
 	grpcreflect.Register(server)
 

@@ -95,6 +95,7 @@ type node struct {
 	log      *slog.Logger
 	db       *txn.DB
 	executor *txn.Executor
+	feed     *txn.Feed
 	issuer   *rpc.Issuer
 	server   *rpc.Server
 	grace    time.Duration
@@ -145,19 +146,24 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 		return err
 	}
 	tuneMemory(flags.CachedDocuments)
+	n.feed = txn.NewFeed(n.db, lookAtHeadsEvery)
 	n.executor = txn.NewExecutor(n.db, txn.ExecutorConfig{
 		GroupCommands: flags.GroupCommands, GroupsInFlight: flags.GroupsInFlight, QueueCommands: flags.QueueCommands,
-		CachedDocuments: flags.CachedDocuments, Log: n.log,
+		CachedDocuments: flags.CachedDocuments, Feed: n.feed, Log: n.log,
 	})
 	n.server, err = rpc.NewServer(rpc.Config{
 		Listen: flags.Listen, AdminListen: flags.AdminListen, AllowedOrigins: flags.AllowedOrigins,
 		DrainDelay: flags.DrainDelay, ShutdownTimeout: flags.GracePeriod, Profiling: flags.Profiling, Log: n.log,
 	}, rpc.Deps{
-		Executor: n.executor, Queries: txn.NewQueries(n.db), Database: n.db, Issuer: n.issuer,
+		Executor: n.executor, Queries: txn.NewQueries(n.db), Feed: n.feed, Database: n.db, Issuer: n.issuer,
 		Metrics: []func(prometheus.Registerer){n.executor.RegisterMetrics},
 	})
 	return err
 }
+
+// lookAtHeadsEvery is how often a node looks for what other nodes committed in
+// clinics that somebody watches. Its own commits it tells at once.
+const lookAtHeadsEvery = 200 * time.Millisecond
 
 // followRecallsEvery is how often a node looks for recalls that another one left
 // behind. Its own it follows up at once.
@@ -179,6 +185,9 @@ func (n *node) run(ctx context.Context, listening func()) error {
 	following, stop := context.WithCancel(ctx)
 	var background sync.WaitGroup
 	background.Go(func() { n.executor.FollowRecalls(following, followRecallsEvery) })
+	background.Go(func() {
+		n.feed.Run(following, func(err error) { n.log.Warn("the heads cannot be read; trying again", "error", err) })
+	})
 	background.Go(func() { n.executor.ReturnUncollected(following, returnUncollectedEvery) })
 	err := n.server.Run(ctx)
 	stop()
