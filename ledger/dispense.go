@@ -105,12 +105,18 @@ func (p *Prescription) line(number int64) (*PrescriptionLine, *Rejection) {
 // item finds the medicine and lot that are given, and how much.
 func (w *dispenseWork) item(b *Dispense) *Rejection {
 	medicine := b.MedicineID
-	if medicine == "" {
-		medicine = w.line.Medicine
-		// A scanned lot of another medicine is a substitution.
-		if lot, r := w.s.lotItem(b.LotID, w.at); b.LotID != "" && r == nil {
-			medicine = lot.medicine.ID
+	switch {
+	case medicine != "":
+	case b.LotID != "":
+		// A scanned lot of another medicine than the prescribed one is a
+		// substitution.
+		lot, r := w.s.lotItem(b.LotID, w.at)
+		if r != nil {
+			return r
 		}
+		medicine = lot.medicine.ID
+	default:
+		medicine = w.line.Medicine
 	}
 	found, r := w.s.requestedItem(medicine, b.LotID, w.at)
 	if r != nil {

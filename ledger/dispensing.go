@@ -179,7 +179,7 @@ type Dispense struct {
 	Line           int64  // from 1; 0 where the prescription has one line
 	Etag           string // of the prescription
 	PatientID      PatientID
-	MedicineID     MedicineID // empty: the prescribed one
+	MedicineID     MedicineID // empty: the prescribed one, or that of the lot
 	LotID          LotID      // empty: first expired first
 	Quantity       int64
 	Pack           string
@@ -283,8 +283,8 @@ func (b *ReturnFromPatient) fields(c *codec) {
 func (b *Dispense) check() *Rejection {
 	counter := b.PrescriptionID == ""
 	switch {
-	case counter && b.MedicineID == "":
-		return reject(ReasonInvalidField, "medicine_id", "Without a prescription, name the medicine.")
+	case counter && b.MedicineID == "" && b.LotID == "":
+		return reject(ReasonInvalidField, "medicine_id", "Without a prescription, name the medicine, or scan the lot.")
 	case counter && (b.Line != 0 || b.Etag != "" || b.SubstitutionReason != ""):
 		return reject(ReasonInvalidField, "prescription_id", "A line, an etag and a substitution belong to a prescription, and none is named.")
 	case !counter && b.PatientID != "":

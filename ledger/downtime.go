@@ -1,5 +1,7 @@
 package ledger
 
+import "slices"
+
 // KindRecordDowntime is the kind of RecordDowntime.
 const KindRecordDowntime Kind = 68
 
@@ -208,18 +210,9 @@ type downtimeWork struct {
 
 // except notes a rule that was broken, if one was.
 func (w *downtimeWork) except(r *Rejection) {
-	if r != nil && !containsReason(w.record.Exceptions, r.Reason) {
+	if r != nil && !slices.Contains(w.record.Exceptions, r.Reason) {
 		w.record.Exceptions = append(w.record.Exceptions, r.Reason)
 	}
-}
-
-func containsReason(list []Reason, reason Reason) bool {
-	for _, r := range list {
-		if r == reason {
-			return true
-		}
-	}
-	return false
 }
 
 // placed finds the location, active or not.
@@ -366,13 +359,19 @@ func (w *downtimeWork) takeAny(quantity int64, to Bucket) []Line {
 }
 
 // shortLot is the lot that units are booked on which were given out and not in
-// the books: the named one, else the last one on the shelf, else the last one
-// that was registered, else one that stands for what nobody noted.
+// the books: the named one, else the last one on the shelf that may be used, or
+// the last one there is, else the last one that was registered, else one that
+// stands for what nobody noted.
 func (w *downtimeWork) shortLot(shelf Shelf) *Lot {
 	if w.lot != "" {
 		return w.s.lots[w.lot]
 	}
 	if f, ok := w.s.shelves[shelf]; ok && len(f.rows) > 0 {
+		for _, row := range slices.Backward(f.rows) {
+			if (demand{}).usable(row, w.s.today(w.at)) {
+				return row.lot
+			}
+		}
 		return f.rows[len(f.rows)-1].lot
 	}
 	var last *Lot

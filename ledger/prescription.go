@@ -43,8 +43,9 @@ type Prescription struct {
 	Location       LocationID // where it is to be filled; empty: anywhere
 	Lines          []PrescriptionLine
 	Prescriber     string
-	ValidUntil     Date   // the last day on which it can be filled
-	Identifier     string // system|value, unique in the clinic; may be empty
+	Written        Instant // when the prescriber wrote it
+	ValidUntil     Date    // the last day on which it can be filled
+	Identifier     string  // system|value, unique in the clinic; may be empty
 	TemplateID     TemplateID
 	ReasonCode     string // why it was cancelled
 	// TextDigest names the text that belongs to it, which is kept outside of
@@ -106,6 +107,7 @@ func (p *Prescription) fields(c *codec) {
 		text(c, &l.HoldID)
 	})
 	text(c, &p.Prescriber)
+	number(c, &p.Written)
 	number(c, &p.ValidUntil)
 	text(c, &p.Identifier)
 	text(c, &p.TemplateID)
@@ -421,7 +423,11 @@ func (b *CreatePrescription) linesOf(s *State, at Instant) ([]PrescriptionLine, 
 	return lines, nil
 }
 
-func (b *CreatePrescription) decide(s *State, _ Actor, at Instant) (EventBody, *Rejection) {
+func (b *CreatePrescription) decide(s *State, by Actor, at Instant) (EventBody, *Rejection) {
+	return b.decideGiven(s, &Command{Actor: by}, at)
+}
+
+func (b *CreatePrescription) decideGiven(s *State, c *Command, at Instant) (EventBody, *Rejection) {
 	if _, r := s.knownPatient(b.PatientID); r != nil {
 		return nil, r
 	}
@@ -436,7 +442,7 @@ func (b *CreatePrescription) decide(s *State, _ Actor, at Instant) (EventBody, *
 	}
 	p := &Prescription{
 		PrescriptionID: PrescriptionID(s.numbered("RX")), Status: PrescriptionActive, PatientID: b.PatientID,
-		Prescriber: b.Prescriber, ValidUntil: b.ValidUntil, Identifier: b.Identifier, TemplateID: b.TemplateID, TextDigest: b.TextDigest,
+		Prescriber: b.Prescriber, Written: c.happened(at), ValidUntil: b.ValidUntil, Identifier: b.Identifier, TemplateID: b.TemplateID, TextDigest: b.TextDigest,
 	}
 	if taken := s.identifiedPrescription(b.Identifier); taken != "" {
 		return nil, reject(ReasonPrescriptionExists, "identifier", "Prescription %q has this identifier.", taken).with("prescription_id", taken)

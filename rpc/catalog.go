@@ -95,3 +95,13 @@ func (s *catalogService) RemoveIdentifier(ctx context.Context, req *stockledgerv
 func (s *catalogService) SetPolicy(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
 	return s.execute(ctx, req, ledger.KindSetPolicy)
 }
+
+// SetPrice says what a medicine costs from a day on.
+func (s *catalogService) SetPrice(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindSetPrice)
+}
+
+// SetControlLimit says what the law allows for a control class.
+func (s *catalogService) SetControlLimit(ctx context.Context, req *stockledgerv1.CommandRequest) (*stockledgerv1.CommandResponse, error) {
+	return s.execute(ctx, req, ledger.KindSetControlLimit)
+}

@@ -19,6 +19,7 @@ type commandHandler struct {
 	rules    *rules
 	verifier *Verifier // of witnesses' tokens
 	needs    commandPermissions
+	texts    privateTexts
 	log      *slog.Logger
 }
 
@@ -32,11 +33,12 @@ const batchChunk = 500
 func (h *commandHandler) execute(ctx context.Context, req *stockledgerv1.CommandRequest, kind ledger.Kind) (*stockledgerv1.CommandResponse, error) {
 	principal := principalOf(ctx)
 	clinic := ledger.ClinicID(req.GetClinicId())
-	seconds := &witnesses{verifier: h.verifier, clinic: clinic}
-	command, r := toCommand(clinic, principal.Subject, req.GetCommand(), seconds)
-	if r == nil && command.Body.Kind() != kind {
-		r = invalidField("body", "%s takes a command of the same name; this one is %s.", kind, command.Body.Kind())
+	texts, err := h.sealed(ctx, clinic, []*stockledgerv1.Command{req.GetCommand()}, other(kind))
+	if err != nil {
+		return nil, err
 	}
+	seconds := &witnesses{verifier: h.verifier, clinic: clinic}
+	command, r := read(clinic, principal.Subject, req.GetCommand(), texts[0], seconds)
 	if r != nil {
 		return nil, inRequest(req.GetCommand(), r)
 	}
@@ -59,6 +61,29 @@ func (h *commandHandler) execute(ctx context.Context, req *stockledgerv1.Command
 		return nil, err
 	}
 	return &stockledgerv1.CommandResponse{Accepted: accepted}, nil
+}
+
+// other refuses commands of another kind than the method's.
+func other(kind ledger.Kind) func(*stockledgerv1.Command) *ledger.Rejection {
+	return func(c *stockledgerv1.Command) *ledger.Rejection {
+		field := c.ProtoReflect().WhichOneof(bodyOneof)
+		if field == nil || string(field.Message().Name()) == kind.String() {
+			return nil // an empty one is refused when it is read
+		}
+		return invalidField("body", "%s takes a command of the same name; this one is %s.", kind, field.Message().Name())
+	}
+}
+
+// read reads a command whose private text was put away.
+func read(clinic ledger.ClinicID, actor ledger.Actor, c *stockledgerv1.Command, text sealedText, seconds *witnesses) (ledger.Command, *ledger.Rejection) {
+	if text.refused != nil {
+		return ledger.Command{}, text.refused
+	}
+	command, r := toCommand(clinic, actor, c, seconds)
+	if r == nil {
+		text.into(command.Body)
+	}
+	return command, r
 }
 
 // inRequest spells a field that a rejection names as a path from the request.
@@ -131,9 +156,13 @@ func (h *commandHandler) chunk(
 		Permits: h.needs.deciding(principal), MayBackdate: principal.may(permissionBackdate),
 		Commands: make([]ledger.Command, 0, len(commands)),
 	}
+	texts, err := h.sealed(ctx, clinic, commands, h.rules.command)
+	if err != nil {
+		return nil, err
+	}
 	places := make([]int, 0, len(commands)) // of the submitted commands
 	for i, c := range commands {
-		command, r := h.read(clinic, principal.Subject, c, seconds)
+		command, r := read(clinic, principal.Subject, c, texts[i], seconds)
 		if r != nil && req.GetLinked() {
 			linkedRejection(verdicts, i, r)
 			return h.results(rendered, commands, verdicts), nil
@@ -157,13 +186,6 @@ func (h *commandHandler) chunk(
 		verdicts[places[i]] = answer
 	}
 	return h.results(rendered, commands, verdicts), nil
-}
-
-func (h *commandHandler) read(clinic ledger.ClinicID, actor ledger.Actor, c *stockledgerv1.Command, seconds *witnesses) (ledger.Command, *ledger.Rejection) {
-	if r := h.rules.command(c); r != nil {
-		return ledger.Command{}, r
-	}
-	return toCommand(clinic, actor, c, seconds)
 }
 
 // linkedRejection sets the verdicts of a linked batch of which one command

@@ -276,6 +276,9 @@ func inCommand(c *stockledgerv1.Command, r *ledger.Rejection) *ledger.Rejection 
 	}
 	qualified := *r
 	qualified.Field = name + "." + r.Field
+	if c.GetRecordDowntime() != nil && strings.HasSuffix(r.Field, ".location_id") {
+		qualified.Field = name + ".location_id" // the core has one in each thing that was done
+	}
 	return &qualified
 }
 

@@ -179,7 +179,7 @@ func toSettingBody(c *stockledgerv1.Command) (ledger.CommandBody, *ledger.Reject
 	case *stockledgerv1.Command_SetPolicy:
 		return toSetPolicy(body.SetPolicy)
 	}
-	return nil, invalidField("body", "The command is empty: it needs one body, for example reserve_stock.")
+	return toPharmacyBody(c)
 }
 
 func toSetPolicy(b *stockledgerv1.SetPolicy) (ledger.CommandBody, *ledger.Rejection) {

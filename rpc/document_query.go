@@ -22,12 +22,30 @@ type documentPage struct {
 	asOf      txn.AsOf
 }
 
-// listDocuments reads the part of a list that a request asks for. Where shows is
-// not nil, documents that it refuses are left out, and a part may be short, or
-// empty, and still have a next one.
+// documentList is a list of documents of one kind.
+type documentList struct {
+	// read reads so many documents from after a place, nil at the beginning.
+	read func(after *txn.DocumentPlace, limit int, o txn.ReadOptions) ([]ledger.Document, *txn.DocumentPlace, txn.AsOf, error)
+	// start is where the list begins; nil: with the first document.
+	start *txn.DocumentPlace
+	// shows, where not nil, tells the documents that are not left out. A part
+	// may then be short, or empty, and still have a next one.
+	shows func(ledger.DocumentBody) bool
+}
+
+// listDocuments reads the part of a list that a request asks for.
 func (h *queryHandler) listDocuments(
 	ctx context.Context, req paged, clinic string, filter txn.DocumentFilter, shows func(ledger.DocumentBody) bool,
-) (page documentPage, err error) {
+) (documentPage, error) {
+	filter.Locations = only(ctx)
+	read := func(after *txn.DocumentPlace, limit int, o txn.ReadOptions) ([]ledger.Document, *txn.DocumentPlace, txn.AsOf, error) {
+		return h.queries.Documents(ctx, ledger.ClinicID(clinic), filter, after, limit, o)
+	}
+	return h.list(ctx, req, documentList{read: read, shows: shows})
+}
+
+// list reads the part of a list that a request asks for.
+func (h *queryHandler) list(ctx context.Context, req paged, list documentList) (page documentPage, err error) {
 	asked, err := h.open(ctx, req, 2)
 	if err != nil {
 		return page, err
@@ -36,19 +54,21 @@ func (h *queryHandler) listDocuments(
 	if err != nil {
 		return page, err
 	}
-	filter.Locations = only(ctx)
+	if place == nil {
+		place = list.start
+	}
 	limit := asked.size
-	if shows != nil {
+	if list.shows != nil {
 		limit = max(limit, documentChunk)
 	}
 	for looked := 0; looked < documentsLimit; looked += limit {
-		documents, next, asOf, err := h.queries.Documents(ctx, ledger.ClinicID(clinic), filter, place, limit, asked.options(txn.Bounded))
+		documents, next, asOf, err := list.read(place, limit, asked.options(txn.Bounded))
 		if err != nil {
 			return page, err
 		}
 		page.asOf, place = asOf, next
 		for i, document := range documents {
-			if shows != nil && !shows(document.Body) {
+			if list.shows != nil && !list.shows(document.Body) {
 				continue
 			}
 			page.documents = append(page.documents, document)
@@ -105,6 +125,10 @@ var documentNotFound = map[ledger.DocumentKind]struct {
 	ledger.DocumentCount:    {ledger.ReasonCountNotFound, "count_id"},
 	ledger.DocumentRecall:   {ledger.ReasonRecallNotFound, "recall_id"},
 	ledger.DocumentApproval: {ledger.ReasonApprovalNotFound, "approval_id"},
+
+	ledger.DocumentPrescription: {ledger.ReasonPrescriptionNotFound, "prescription_id"},
+	ledger.DocumentDispensing:   {ledger.ReasonDispensingNotFound, "dispensing_id"},
+	ledger.DocumentPatient:      {ledger.ReasonPatientNotFound, "patient_id"},
 }
 
 // findDocument reads one document that the principal may see.

@@ -152,6 +152,8 @@ type client struct {
 	query   stockledgerv1connect.QueryServiceClient
 	events  stockledgerv1connect.EventServiceClient
 	conn    *connect.Client
+
+	pharmacy stockledgerv1connect.PharmacyServiceClient
 }
 
 func (n *node) client(token string, transport *http.Client, options ...connecthttp.Option) *client {
@@ -161,6 +163,7 @@ func (n *node) client(token string, transport *http.Client, options ...connectht
 		catalog:                stockledgerv1connect.NewCatalogServiceClient(conn),
 		query:                  stockledgerv1connect.NewQueryServiceClient(conn),
 		events:                 stockledgerv1connect.NewEventServiceClient(conn),
+		pharmacy:               stockledgerv1connect.NewPharmacyServiceClient(conn),
 		conn:                   conn,
 	}
 }

@@ -22,6 +22,7 @@ const (
 	RoleAdmin       Role = "admin"
 	RoleManager     Role = "manager"
 	RolePharmacist  Role = "pharmacist"
+	RolePrescriber  Role = "prescriber"
 	RoleStorekeeper Role = "storekeeper"
 	RoleCounter     Role = "counter"
 	RoleNurse       Role = "nurse"
@@ -42,13 +43,18 @@ var roles = map[Role][]permission{
 	// Runs the installation.
 	RoleAdmin: {everyPermission},
 	// Runs a clinic.
-	RoleManager: slices.Concat(readsAll, keepsStock, answersForStock, []permission{
-		"clinic.write", "location.write", "policy.write",
+	RoleManager: slices.Concat(readsStock, readsPharmacy, keepsStock, answersForStock, dispenses, []permission{
+		"clinic.write", "location.write", "policy.write", "limit.write", "patient.erase", "patient.hold",
 	}),
-	// Answers for the medicines of a clinic.
-	RolePharmacist: slices.Concat(readsAll, keepsStock, answersForStock),
-	// Keeps the shelves.
-	RoleStorekeeper: slices.Concat(readsAll, keepsStock),
+	// Answers for the medicines of a clinic, and gives them to patients.
+	RolePharmacist: slices.Concat(readsStock, readsPharmacy, keepsStock, answersForStock, dispenses),
+	// Orders medicines for patients.
+	RolePrescriber: {
+		"catalog.read", "stock.read", "prescription.read", "dispensing.read", "patient.read",
+		"prescription.create", "prescription.cancel", "patient.write", "command.withdraw",
+	},
+	// Keeps the shelves, and knows no patients.
+	RoleStorekeeper: slices.Concat(readsStock, keepsStock),
 	// Counts what is on the shelves, without seeing what the books say.
 	RoleCounter: {"catalog.read", "count.read", "count.record"},
 	// Uses what is on the ward.
@@ -58,16 +64,19 @@ var roles = map[Role][]permission{
 		"command.witness", "command.withdraw",
 	},
 	// Reads everything and changes nothing.
-	RoleAuditor: readsAll,
+	RoleAuditor: slices.Concat(readsStock, readsPharmacy),
 	// Looks up what there is.
 	RoleViewer: {"catalog.read", "stock.read"},
 }
 
 // What several roles have in common.
 var (
-	readsAll = []permission{
+	readsStock = []permission{
 		"catalog.read", "stock.read", "movement.read", "register.read",
 		"transfer.read", "count.read", "recall.read", "approval.read", "loan.read", "event.read",
+	}
+	readsPharmacy = []permission{
+		"prescription.read", "dispensing.read", "patient.read", "billing.read", "report.read", "downtime.read",
 	}
 	keepsStock = []permission{
 		"lot.write", "lot.quarantine",
@@ -76,8 +85,12 @@ var (
 		"count.record", "command.witness", "command.withdraw", "batch.execute",
 	}
 	answersForStock = []permission{
-		"medicine.write", "pack.write", "identifier.write", "level.write",
+		"medicine.write", "pack.write", "price.write", "identifier.write", "level.write",
 		"lot.release", "lot.recall", "stock.convert", "stock.lend", permissionManageCounts, permissionApprove, permissionBackdate,
+	}
+	dispenses = []permission{
+		"prescription.create", "prescription.cancel", "template.write", "patient.write",
+		"medicine.dispense", "dispensing.check", "dispensing.cancel", "dispensing.return", "downtime.record",
 	}
 )
 
@@ -126,6 +139,8 @@ func (p *Principal) may(needed permission) bool {
 var addsOnly = map[protoreflect.FullName]bool{
 	(&stockledgerv1.AddMedicine{}).ProtoReflect().Descriptor().FullName(): true,
 	(&stockledgerv1.RegisterLot{}).ProtoReflect().Descriptor().FullName(): true,
+
+	(&stockledgerv1.RegisterPatient{}).ProtoReflect().Descriptor().FullName(): true,
 }
 
 // accessPlan says how to check one method's requests. It is worked out once,
@@ -151,8 +166,11 @@ type bodyPlan struct {
 }
 
 // subjectFields are the names of the fields that name something with a location
-// of its own: a hold, a document, or a receipt by its sequence.
-var subjectFields = []protoreflect.Name{"hold_id", "transfer_id", "count_id", "approval_id", "sequence"}
+// of its own: a hold, a document, or a receipt by its sequence. A patient is
+// known at every location.
+var subjectFields = []protoreflect.Name{
+	"hold_id", "transfer_id", "count_id", "approval_id", "prescription_id", "dispensing_id", "patient_id", "sequence",
+}
 
 // commandPermissions are what each command needs.
 type commandPermissions map[ledger.Kind]permission
@@ -190,6 +208,7 @@ func stockledgerServices() []protoreflect.ServiceDescriptor {
 		stockledgerv1.File_stockledger_v1_inventory_service_proto,
 		stockledgerv1.File_stockledger_v1_catalog_service_proto,
 		stockledgerv1.File_stockledger_v1_query_service_proto,
+		stockledgerv1.File_stockledger_v1_pharmacy_service_proto,
 		stockledgerv1.File_stockledger_v1_event_service_proto,
 	} {
 		for i := range file.Services().Len() {

@@ -14,12 +14,29 @@ import (
 // journal.
 func (s *queryService) GetBalanceAt(ctx context.Context, req *stockledgerv1.GetBalanceAtRequest) (*stockledgerv1.GetBalanceAtResponse, error) {
 	shelf := ledger.Shelf{Location: ledger.LocationID(req.GetLocationId()), Medicine: ledger.MedicineID(req.GetMedicineId())}
-	balances, asOf, err := s.queries.BalanceAt(ctx, ledger.ClinicID(req.GetClinicId()), shelf,
-		ledger.LotID(req.GetLotId()), ledger.Sequence(req.GetSequence()), readOptions(req.GetRead(), txn.Strong))
+	balances, asOf, err := s.balanceAt(ctx, req, shelf)
 	if err != nil {
 		return nil, err
 	}
 	return &stockledgerv1.GetBalanceAtResponse{Balances: fromBalances(balances), AsOf: fromAsOf(asOf)}, unchanged(ctx, asOf)
+}
+
+// balanceAt reads a balance at a sequence, or at a time.
+func (s *queryService) balanceAt(ctx context.Context, req *stockledgerv1.GetBalanceAtRequest, shelf ledger.Shelf) (ledger.Balances, txn.AsOf, error) {
+	clinic, lot, options := ledger.ClinicID(req.GetClinicId()), ledger.LotID(req.GetLotId()), readOptions(req.GetRead(), txn.Strong)
+	if req.GetSequence() > 0 {
+		return s.queries.BalanceAt(ctx, clinic, shelf, lot, ledger.Sequence(req.GetSequence()), options)
+	}
+	byOccurrence := req.GetOccurredAt() != nil
+	field, stamp := "recorded_at", req.GetRecordedAt()
+	if byOccurrence {
+		field, stamp = "occurred_at", req.GetOccurredAt()
+	}
+	at, r := toInstant(field, stamp)
+	if r != nil {
+		return ledger.Balances{}, txn.AsOf{}, r
+	}
+	return s.queries.BalanceAtTime(ctx, clinic, shelf, lot, at, byOccurrence, options)
 }
 
 // ControlledRegister tells what went in and out of one location of one medicine.

@@ -198,16 +198,17 @@ func (s *Server) routes() (http.Handler, error) {
 		return nil, err
 	}
 	verifier := NewVerifier(append(slices.Clone(s.deps.Trusted), s.deps.Issuer.Trust())...)
-	server := connect.NewServer(s.watch, authenticate(verifier, isOpen), plans.enforce, rules.enforce, newReferences(s.deps.Queries, plans).enforce)
+	server := connect.NewServer(s.watch, authenticate(verifier, isOpen), noStore, plans.enforce, rules.enforce, newReferences(s.deps.Queries, plans).enforce)
 	server.SetUnknownHandler(func(_ context.Context, spec connect.Spec, _ connect.ServerStream) error {
 		return fail(reasonUnknownMethod, "There is no method %s.", spec.Procedure)
 	})
-	commands := &commandHandler{executor: s.deps.Executor, rules: rules, verifier: verifier, needs: needs, log: s.log}
+	commands := &commandHandler{executor: s.deps.Executor, rules: rules, verifier: verifier, needs: needs, texts: noTexts{}, log: s.log}
 	stockledgerv1connect.RegisterInventoryServiceHandler(server, &inventoryService{commands})
 	queries := &queryHandler{queries: s.deps.Queries, pages: newPageTokens(s.deps.Issuer.secret("page tokens"))}
 	stockledgerv1connect.RegisterCatalogServiceHandler(server, &catalogService{commands, queries})
 	stockledgerv1connect.RegisterQueryServiceHandler(server, &queryService{queries})
 	stockledgerv1connect.RegisterEventServiceHandler(server, &eventService{queries, s.deps.Feed, s.draining})
+	stockledgerv1connect.RegisterPharmacyServiceHandler(server, &pharmacyService{commandHandler: commands, queryHandler: queries})
 	registerHealth(server, s.readiness)
 	grpcreflect.Register(server)
 

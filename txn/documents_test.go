@@ -179,3 +179,40 @@ func TestBalanceAt(t *testing.T) {
 		t.Errorf("before the first movement: %+v, %v", got, err)
 	}
 }
+
+// A balance of a moment is what the books said then, or what had happened by
+// then as it is known now.
+func TestBalanceAtTime(t *testing.T) {
+	t.Parallel()
+	p := newPharmacy(t)
+	shelf := ledger.Shelf{Location: "store", Medicine: "zinc"}
+	moment := p.clock.read().Add(time.Minute)
+	before := p.stock("store", "zinc", "L1")
+	p.clock.set(moment.Add(time.Minute))
+	late := p.command(&ledger.IssueStock{LocationID: "store", MedicineID: "zinc", Quantity: 3})
+	late.OccurredAt = ledger.InstantOf(moment.Add(-time.Second))
+	if v := p.give(late); v.Err != nil {
+		t.Fatal(v.Err)
+	}
+	p.must(&ledger.IssueStock{LocationID: "store", MedicineID: "zinc", Quantity: 5})
+	at := func(when time.Time, byOccurrence bool) int64 {
+		t.Helper()
+		balance, _, err := p.q.BalanceAtTime(t.Context(), p.id, shelf, "L1", ledger.InstantOf(when), byOccurrence, ReadOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return balance.Available
+	}
+	for _, test := range []struct {
+		when         time.Time
+		byOccurrence bool
+		want         int64
+	}{
+		{moment, false, before.Available}, {moment, true, before.Available - 3}, {moment.Add(-time.Minute / 2), true, before.Available},
+		{moment.Add(time.Hour), false, before.Available - 8}, {moment.Add(time.Hour), true, before.Available - 8}, {noon.Add(-time.Hour), true, 0},
+	} {
+		if got := at(test.when, test.byOccurrence); got != test.want {
+			t.Errorf("at %s, by occurrence %t: %d, want %d", test.when, test.byOccurrence, got, test.want)
+		}
+	}
+}

@@ -150,6 +150,9 @@ type plan struct {
 	lookups []string
 	suspect func(key string) bool
 	waiting []bool // the verdicts of this unit wait for its lookup
+	// behind are the submissions one of whose units is executed later, under
+	// the head's lock: those after it are too, to keep their order.
+	behind map[*submission]bool
 
 	// past reads what a command needs of the journal; nil where nothing can be
 	// read, and then such commands wait.
@@ -159,7 +162,7 @@ type plan struct {
 }
 
 func newPlan(h *home, known map[string]ledger.Record, suspect func(string) bool) *plan {
-	return &plan{home: h, base: h.state.Head(), byKey: make(map[string]int), known: known, suspect: suspect}
+	return &plan{home: h, base: h.state.Head(), byKey: make(map[string]int), known: known, suspect: suspect, behind: make(map[*submission]bool)}
 }
 
 // add decides one unit.
@@ -183,14 +186,8 @@ func (p *plan) decideUnit(w *unit, at ledger.Instant) (verdicts []Verdict, waits
 	if verdicts, ok := answerBound(w, p.bound); ok {
 		return verdicts, false, nil
 	}
-	if p.known == nil {
-		for _, c := range w.commands {
-			// What needs the past is read under the head's lock, and so are
-			// documents that could not be read before.
-			if p.suspect(c.IdempotencyKey) || ledger.NeedsPast(c) || len(ledger.Wanted(p.home.state, c)) > 0 {
-				return make([]Verdict, len(w.commands)), true, nil
-			}
-		}
+	if p.known == nil && p.mustWait(w) {
+		return make([]Verdict, len(w.commands)), true, nil
 	}
 	mark, records := p.home.state.Mark(), len(p.records)
 	verdicts = make([]Verdict, len(w.commands))
@@ -219,6 +216,26 @@ func (p *plan) decideUnit(w *unit, at ledger.Instant) (verdicts []Verdict, waits
 		return verdicts, p.known == nil, nil
 	}
 	return verdicts, false, nil
+}
+
+// mustWait reports whether a unit cannot be decided without reading, or comes
+// after one of its submission that cannot.
+func (p *plan) mustWait(w *unit) bool {
+	if p.behind[w.submission] {
+		return true
+	}
+	for _, c := range w.commands {
+		// What needs the past is read under the head's lock, and so are
+		// documents that could not be read before.
+		if ledger.NeedsPast(c) || len(ledger.Wanted(p.home.state, c)) > 0 {
+			p.behind[w.submission] = true
+			return true
+		}
+		if p.suspect(c.IdempotencyKey) {
+			return true
+		}
+	}
+	return false
 }
 
 // bound returns the record of a key that is bound already.

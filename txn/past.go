@@ -90,22 +90,33 @@ func movedSince(ctx context.Context, tx pgx.Tx, server ServerKind, clinic ledger
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return 0, fmt.Errorf("find what was recorded last before a moment: %w", err)
 	}
+	var moved int64
+	err = entriesAfter(ctx, tx, server, clinic, ledger.BalanceAt{Shelf: shelf, Lot: lot, Sequence: before}, func(entry *ledger.Entry, event *ledger.Event) {
+		if event.OccurredAt <= moment {
+			return
+		}
+		for _, bucket := range []ledger.Bucket{ledger.Available, ledger.Reserved, ledger.Pending} {
+			moved += flowInto(entry, bucket)
+		}
+	})
+	return moved, err
+}
+
+// entriesAfter visits the entries of a lot on a shelf that were posted after a
+// sequence, with their records.
+func entriesAfter(ctx context.Context, tx pgx.Tx, server ServerKind, clinic ledger.ClinicID, at ledger.BalanceAt, visit func(*ledger.Entry, *ledger.Event)) error {
 	s := selectFrom(`SELECT e.line, j.event, j.hash FROM entries AS e `+
 		lookUpJoin(server, "journal", "j", "e", []string{"clinic_id", "sequence"}, []string{"event", "hash"})+` WHERE`).
 		add(` e.clinic_id = ? AND e.location_id = ? AND e.medicine_id = ? AND e.sequence > ? AND e.lot_id = ?`,
-			clinic, shelf.Location, shelf.Medicine, before, lot)
-	var moved int64
-	_, err = collect(ctx, tx, s, func(rows pgx.Rows, _ *struct{}) error {
+			clinic, at.Location, at.Medicine, at.Sequence, at.Lot)
+	_, err := collect(ctx, tx, s, func(rows pgx.Rows, _ *struct{}) error {
 		entry, event, err := scanEntryOfRecord(rows)
-		if err != nil || event.OccurredAt <= moment {
-			return err
+		if err == nil {
+			visit(&entry, &event)
 		}
-		for _, bucket := range []ledger.Bucket{ledger.Available, ledger.Reserved, ledger.Pending} {
-			moved += flowInto(&entry, bucket)
-		}
-		return nil
+		return err
 	})
-	return moved, err
+	return err
 }
 
 // scanEntryOfRecord reads an entry's line with the record that it stands in.

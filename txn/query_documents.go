@@ -109,3 +109,43 @@ func (q *Queries) BalanceAt(ctx context.Context, clinic ledger.ClinicID, shelf l
 	})
 	return balance, asOf, err
 }
+
+// BalanceAtTime reads what a location held of a lot at a moment. By recording,
+// it is what the books said then. By occurrence, it is what lay there by what
+// is known now: what had happened by then and was recorded later counts too.
+func (q *Queries) BalanceAtTime(ctx context.Context, clinic ledger.ClinicID, shelf ledger.Shelf, lot ledger.LotID, at ledger.Instant, byOccurrence bool, o ReadOptions) (ledger.Balances, AsOf, error) {
+	var balance ledger.Balances
+	asOf, err := q.read(ctx, clinic, o, func(v *view) error {
+		if err := v.known(ctx, []ledger.LocationID{shelf.Location}, []ledger.MedicineID{shelf.Medicine}); err != nil {
+			return err
+		}
+		after, err := v.firstRecordedAfter(ctx, at+1)
+		if err != nil {
+			return err
+		}
+		place := ledger.BalanceAt{Shelf: shelf, Lot: lot, Sequence: after - 1}
+		balances, err := balancesAt(ctx, v.tx, clinic, []ledger.BalanceAt{place})
+		if err != nil {
+			return fmt.Errorf("read a past balance: %w", err)
+		}
+		balance = balances[0]
+		if !byOccurrence {
+			return nil
+		}
+		return entriesAfter(ctx, v.tx, v.server, clinic, place, func(entry *ledger.Entry, event *ledger.Event) {
+			if event.OccurredAt <= at {
+				addFlow(&balance, entry)
+			}
+		})
+	})
+	return balance, asOf, err
+}
+
+// addFlow adds what an entry moved to balances.
+func addFlow(b *ledger.Balances, e *ledger.Entry) {
+	b.Available += flowInto(e, ledger.Available)
+	b.Reserved += flowInto(e, ledger.Reserved)
+	b.Pending += flowInto(e, ledger.Pending)
+	b.Quarantined += flowInto(e, ledger.Quarantined)
+	b.InTransit += flowInto(e, ledger.InTransit)
+}

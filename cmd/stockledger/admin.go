@@ -65,6 +65,8 @@ func (c *migrateStatusCmd) Run(ctx context.Context) error {
 type verifyCmd struct {
 	DatabaseURL string   `env:"STOCKLEDGER_DATABASE_URL" placeholder:"URL" help:"Connection URL of CockroachDB or PostgreSQL. Required, but for a file."`
 	Clinic      []string `env:"STOCKLEDGER_CLINICS" placeholder:"ID" help:"Verify only these clinics. Default: all."`
+	Checkpoints string   `type:"path" env:"STOCKLEDGER_CHECKPOINTS" placeholder:"FOLDER" help:"Compare the journals with the signed checkpoints in a folder too."`
+	IssuerKey   string   `default:"issuer.key" type:"path" env:"STOCKLEDGER_ISSUER_KEY" placeholder:"FILE" help:"Key that the checkpoints were signed with. Default: issuer.key in the current folder."`
 	File        string   `env:"STOCKLEDGER_VERIFY_FILE" placeholder:"FILE" help:"Verify a journal's file, as clinic export writes it, and no database; - for standard input."`
 }
 
@@ -80,6 +82,7 @@ Examples:
 
   stockledger verify
   stockledger verify --clinic hillside --clinic riverside
+  stockledger verify --checkpoints /mnt/write-once/checkpoints
   stockledger verify --file hillside.journal`
 }
 
@@ -111,10 +114,35 @@ func (c *verifyCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	fmt.Printf("%d clinics, %d commands and %d entries verified; %d violations\n", summary.Clinics, summary.Commands, summary.Entries, summary.Violations)
-	if summary.Violations > 0 {
+	broken, err := c.compare(ctx, db, clinics)
+	if err != nil {
+		return err
+	}
+	if summary.Violations > 0 || broken > 0 {
 		return exitError(1)
 	}
 	return nil
+}
+
+// compare holds the journals against checkpoints, where there are any to
+// compare with, and says how many do not hold.
+func (c *verifyCmd) compare(ctx context.Context, db *txn.DB, clinics []ledger.ClinicID) (int, error) {
+	if c.Checkpoints == "" {
+		return 0, nil
+	}
+	if _, err := os.Stat(c.IssuerKey); err != nil {
+		return 0, fmt.Errorf("the key that signed the checkpoints is missing (--issuer-key): %w", err)
+	}
+	issuer, err := rpc.OpenIssuer(c.IssuerKey)
+	if err != nil {
+		return 0, err
+	}
+	report, err := compareCheckpoints(ctx, txn.NewQueries(db), issuer, c.Checkpoints, clinics, os.Stdout)
+	if err != nil {
+		return 0, err
+	}
+	fmt.Printf("%d checkpoints hold, %d are of what a restore took back, %d do not hold\n", report.held, report.rewound, report.broken)
+	return report.broken, nil
 }
 
 // known refuses clinics that do not exist: a misspelt one would verify clean.
@@ -133,7 +161,7 @@ func (c *verifyCmd) known(ctx context.Context, db *txn.DB) ([]ledger.ClinicID, e
 // tokenCmd prints a token.
 type tokenCmd struct {
 	IssuerKey string        `default:"issuer.key" type:"path" env:"STOCKLEDGER_ISSUER_KEY" placeholder:"FILE" help:"Key that signs the token: the one that the nodes have. Made if it is missing. Default: issuer.key in the current folder."`
-	Role      []string      `required:"" env:"STOCKLEDGER_TOKEN_ROLES" placeholder:"ROLE" help:"What the holder may do: admin, manager, pharmacist, storekeeper, counter, nurse, auditor or viewer."`
+	Role      []string      `required:"" env:"STOCKLEDGER_TOKEN_ROLES" placeholder:"ROLE" help:"What the holder may do: admin, manager, pharmacist, prescriber, storekeeper, counter, nurse, auditor or viewer."`
 	Clinic    []string      `required:"" env:"STOCKLEDGER_TOKEN_CLINICS" placeholder:"ID" help:"Clinics that the token is for; * for all."`
 	Location  []string      `env:"STOCKLEDGER_TOKEN_LOCATIONS" placeholder:"ID" help:"Locations that the token is limited to. Default: all."`
 	Subject   string        `default:"operator" env:"STOCKLEDGER_TOKEN_SUBJECT" help:"Who holds it: the actor of every command given with it."`

@@ -17,6 +17,7 @@ import (
 type client struct {
 	inventory stockledgerv1connect.InventoryServiceClient
 	catalog   stockledgerv1connect.CatalogServiceClient
+	pharmacy  stockledgerv1connect.PharmacyServiceClient
 }
 
 func newClient(url, token string) *client {
@@ -32,6 +33,7 @@ func newClient(url, token string) *client {
 	return &client{
 		inventory: stockledgerv1connect.NewInventoryServiceClient(conn),
 		catalog:   stockledgerv1connect.NewCatalogServiceClient(conn),
+		pharmacy:  stockledgerv1connect.NewPharmacyServiceClient(conn),
 	}
 }
 

@@ -26,9 +26,10 @@ import (
 type importCmd struct {
 	Medicines importMedicinesCmd `cmd:"" help:"Import a formulary."`
 	Stock     importStockCmd     `cmd:"" help:"Import lots and their quantities, as received stock."`
+	Downtime  importDowntimeCmd  `cmd:"" help:"Import what was dispensed, received or counted on paper while the ledger could not be reached."`
 }
 
-// importFlags are what both imports need.
+// importFlags are what all imports need.
 type importFlags struct {
 	File      string `arg:"" type:"existingfile" help:"The CSV file. Its first line names the columns."`
 	Clinic    string `required:"" env:"STOCKLEDGER_CLINIC" placeholder:"ID" help:"The clinic to import into."`

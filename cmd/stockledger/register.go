@@ -26,7 +26,7 @@ type registerCmd struct {
 
 // Help says what stands in it.
 func (registerCmd) Help() string {
-	return `Writes the register of a medicine at a location as CSV: each movement that changed what lies there, with the balance before and after it, who delivered or got it, who asked, who decided or witnessed, and which earlier line it corrects. Nothing in it is ever changed; corrections are later lines.
+	return `Writes the register of a medicine at a location as CSV: each movement that changed what lies there, with the balance before and after it, who delivered or got it, for which prescription and by whom it was written, who asked, who decided or witnessed, and which earlier line it corrects. Nothing in it is ever changed; corrections are later lines.
 
 Example:
 
@@ -117,6 +117,7 @@ type registerWriter struct {
 var registerHeader = []string{
 	"line", "recorded_at", "occurred_at", "sequence", "command", "lot_id", "party", "opening", "in", "out", "balance",
 	"requested_by", "actor", "witness", "reason_code", "reference", "document_id", "corrects_sequence",
+	"prescription_id", "prescriber", "patient_id",
 }
 
 func newRegisterWriter(w io.Writer, zone *time.Location) *registerWriter {
@@ -137,6 +138,7 @@ func (r *registerWriter) write(line *txn.RegisterLine) error {
 		strconv.Itoa(r.lines), at(line.RecordedAt), at(line.OccurredAt), number(int64(line.Sequence)), line.Kind.String(), string(line.Lot), line.Party,
 		number(line.Opening), number(line.In), number(line.Out), number(line.Balance),
 		string(line.Requester), string(line.Actor), string(line.Witness), line.ReasonCode, line.Reference, line.DocumentID, corrects,
+		string(line.PrescriptionID), line.Prescriber, string(line.PatientID),
 	})
 }
 

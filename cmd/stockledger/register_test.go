@@ -52,10 +52,10 @@ func TestRegisterForAnInspector(t *testing.T) {
 	}
 	// party, opening, in, out, balance, requested_by, actor … corrects
 	for i, want := range []string{
-		"ReceiveStock,M1,Central store,0,50,0,50,,amina,,,,,",
-		"IssueStock,M1,ward-3,50,0,2,48,,amina,,,ward-3,,",
-		"WriteOffStock,M1,,48,0,1,47,amina,joseph,,broken,,AP-8,",
-		"ReverseReceipt,M1,Central store,47,0,10,37,,amina,,miscounted,,,6",
+		"ReceiveStock,M1,Central store,0,50,0,50,,amina,,,,,,,,",
+		"IssueStock,M1,ward-3,50,0,2,48,,amina,,,ward-3,,,,,",
+		"WriteOffStock,M1,,48,0,1,47,amina,joseph,,broken,,AP-8,,,,",
+		"ReverseReceipt,M1,Central store,47,0,10,37,,amina,,miscounted,,,6,,,",
 	} {
 		if got := strings.Join(rows[i+1][4:], ","); got != want {
 			t.Errorf("line %d is %s, want %s", i+1, got, want)

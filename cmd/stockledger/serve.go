@@ -36,6 +36,7 @@ type nodeFlags struct {
 	GroupsInFlight  int           `default:"0" env:"STOCKLEDGER_GROUPS_IN_FLIGHT" help:"Most groups of commands executed at a time. 0: 2, or 1 on a PostgreSQL server with few predicate locks."`
 	QueueCommands   int           `default:"0" env:"STOCKLEDGER_QUEUE_COMMANDS" help:"Most commands that may wait for one clinic. 0: 4000."`
 	CachedDocuments int           `default:"400000" env:"STOCKLEDGER_CACHED_DOCUMENTS" help:"Most documents of clinics' states kept in memory. The node's memory limit is 256 MiB and 400 bytes for each, unless GOMEMLIMIT says otherwise."`
+	CheckpointDir   string        `type:"path" env:"STOCKLEDGER_CHECKPOINT_DIR" placeholder:"FOLDER" help:"Write a signed checkpoint of each journal here once a day. See stockledger checkpoint --help."`
 	DrainDelay      time.Duration `default:"0s" env:"STOCKLEDGER_DRAIN_DELAY" help:"Time between readiness going off and the port closing, for load balancers to notice."`
 	GracePeriod     time.Duration `default:"25s" env:"STOCKLEDGER_GRACE_PERIOD" help:"How long requests under way may take to end at shutdown."`
 	Profiling       bool          `env:"STOCKLEDGER_PROFILING" help:"Serve profiles at /debug/pprof on the admin address."`
@@ -99,6 +100,8 @@ type node struct {
 	issuer   *rpc.Issuer
 	server   *rpc.Server
 	grace    time.Duration
+	// checkpoints is the folder that they are written to, or empty.
+	checkpoints string
 }
 
 // What a node needs beside its cached documents, and what one of those takes.
@@ -126,7 +129,7 @@ func openNode(ctx context.Context, databaseURL string, flags nodeFlags, log *slo
 	if err != nil {
 		return nil, err
 	}
-	n := &node{log: log, db: db, grace: flags.GracePeriod}
+	n := &node{log: log, db: db, grace: flags.GracePeriod, checkpoints: flags.CheckpointDir}
 	if err := n.build(ctx, flags); err != nil {
 		db.Close()
 		return nil, err
@@ -185,6 +188,9 @@ func (n *node) run(ctx context.Context, listening func()) error {
 	following, stop := context.WithCancel(ctx)
 	var background sync.WaitGroup
 	background.Go(func() { n.executor.FollowRecalls(following, followRecallsEvery) })
+	if n.checkpoints != "" {
+		background.Go(func() { n.keepCheckpoints(following, n.checkpoints) })
+	}
 	background.Go(func() {
 		n.feed.Run(following, func(err error) { n.log.Warn("the heads cannot be read; trying again", "error", err) })
 	})

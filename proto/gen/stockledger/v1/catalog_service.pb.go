@@ -1434,7 +1434,7 @@ var File_stockledger_v1_catalog_service_proto protoreflect.FileDescriptor
 
 const file_stockledger_v1_catalog_service_proto_rawDesc = "" +
 	"\n" +
-	"$stockledger/v1/catalog_service.proto\x12\x0estockledger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x16google/type/date.proto\x1a\x1estockledger/v1/approvals.proto\x1a\x1dstockledger/v1/commands.proto\x1a\x1bstockledger/v1/common.proto\x1a stockledger/v1/identifiers.proto\x1a\x1cstockledger/v1/options.proto\x1a\x1astockledger/v1/packs.proto\"\xab\x01\n" +
+	"$stockledger/v1/catalog_service.proto\x12\x0estockledger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x16google/type/date.proto\x1a\x1estockledger/v1/approvals.proto\x1a\x1cstockledger/v1/billing.proto\x1a\x1dstockledger/v1/commands.proto\x1a\x1bstockledger/v1/common.proto\x1a stockledger/v1/identifiers.proto\x1a\x1cstockledger/v1/options.proto\x1a\x1astockledger/v1/packs.proto\"\xab\x01\n" +
 	"\x06Clinic\x12\x1b\n" +
 	"\tclinic_id\x18\x01 \x01(\tR\bclinicId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1b\n" +
@@ -1539,7 +1539,7 @@ const file_stockledger_v1_catalog_service_proto_rawDesc = "" +
 	"\x10ListLotsResponse\x12'\n" +
 	"\x04lots\x18\x01 \x03(\v2\x13.stockledger.v1.LotR\x04lots\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12)\n" +
-	"\x05as_of\x18\x03 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf2\x80\x19\n" +
+	"\x05as_of\x18\x03 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf2\xb2\x1c\n" +
 	"\x0eCatalogService\x12e\n" +
 	"\fCreateClinic\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x14\xc2\xc6'\rclinic.create\x90\x02\x02\x12d\n" +
 	"\fUpdateClinic\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x13\xc2\xc6'\fclinic.write\x90\x02\x02\x12h\n" +
@@ -1571,7 +1571,12 @@ const file_stockledger_v1_catalog_service_proto_rawDesc = "" +
 	"\x0fListIdentifiers\x12&.stockledger.v1.ListIdentifiersRequest\x1a'.stockledger.v1.ListIdentifiersResponse\"\x13\xc2\xc6'\fcatalog.read\x90\x02\x01\x12e\n" +
 	"\tParseScan\x12 .stockledger.v1.ParseScanRequest\x1a!.stockledger.v1.ParseScanResponse\"\x13\xc2\xc6'\fcatalog.read\x90\x02\x01\x12a\n" +
 	"\tSetPolicy\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x13\xc2\xc6'\fpolicy.write\x90\x02\x02\x12e\n" +
-	"\tGetPolicy\x12 .stockledger.v1.GetPolicyRequest\x1a!.stockledger.v1.GetPolicyResponse\"\x13\xc2\xc6'\fcatalog.read\x90\x02\x01BKZIgithub.com/stockledger/stockledger/proto/gen/stockledger/v1;stockledgerv1b\x06proto3"
+	"\tGetPolicy\x12 .stockledger.v1.GetPolicyRequest\x1a!.stockledger.v1.GetPolicyResponse\"\x13\xc2\xc6'\fcatalog.read\x90\x02\x01\x12_\n" +
+	"\bSetPrice\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x12\xc2\xc6'\vprice.write\x90\x02\x02\x12h\n" +
+	"\n" +
+	"ListPrices\x12!.stockledger.v1.ListPricesRequest\x1a\".stockledger.v1.ListPricesResponse\"\x13\xc2\xc6'\fcatalog.read\x90\x02\x01\x12f\n" +
+	"\x0fSetControlLimit\x12\x1e.stockledger.v1.CommandRequest\x1a\x1f.stockledger.v1.CommandResponse\"\x12\xc2\xc6'\vlimit.write\x90\x02\x02\x12}\n" +
+	"\x11ListControlLimits\x12(.stockledger.v1.ListControlLimitsRequest\x1a).stockledger.v1.ListControlLimitsResponse\"\x13\xc2\xc6'\fcatalog.read\x90\x02\x01BKZIgithub.com/stockledger/stockledger/proto/gen/stockledger/v1;stockledgerv1b\x06proto3"
 
 var (
 	file_stockledger_v1_catalog_service_proto_rawDescOnce sync.Once
@@ -1587,46 +1592,50 @@ func file_stockledger_v1_catalog_service_proto_rawDescGZIP() []byte {
 
 var file_stockledger_v1_catalog_service_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_stockledger_v1_catalog_service_proto_goTypes = []any{
-	(*Clinic)(nil),                   // 0: stockledger.v1.Clinic
-	(*Location)(nil),                 // 1: stockledger.v1.Location
-	(*Medicine)(nil),                 // 2: stockledger.v1.Medicine
-	(*Lot)(nil),                      // 3: stockledger.v1.Lot
-	(*GetClinicRequest)(nil),         // 4: stockledger.v1.GetClinicRequest
-	(*GetClinicResponse)(nil),        // 5: stockledger.v1.GetClinicResponse
-	(*ListClinicsRequest)(nil),       // 6: stockledger.v1.ListClinicsRequest
-	(*ListClinicsResponse)(nil),      // 7: stockledger.v1.ListClinicsResponse
-	(*GetLocationRequest)(nil),       // 8: stockledger.v1.GetLocationRequest
-	(*GetLocationResponse)(nil),      // 9: stockledger.v1.GetLocationResponse
-	(*ListLocationsRequest)(nil),     // 10: stockledger.v1.ListLocationsRequest
-	(*ListLocationsResponse)(nil),    // 11: stockledger.v1.ListLocationsResponse
-	(*GetMedicineRequest)(nil),       // 12: stockledger.v1.GetMedicineRequest
-	(*GetMedicineResponse)(nil),      // 13: stockledger.v1.GetMedicineResponse
-	(*ListMedicinesRequest)(nil),     // 14: stockledger.v1.ListMedicinesRequest
-	(*ListMedicinesResponse)(nil),    // 15: stockledger.v1.ListMedicinesResponse
-	(*GetLotRequest)(nil),            // 16: stockledger.v1.GetLotRequest
-	(*GetLotResponse)(nil),           // 17: stockledger.v1.GetLotResponse
-	(*ListLotsRequest)(nil),          // 18: stockledger.v1.ListLotsRequest
-	(*ListLotsResponse)(nil),         // 19: stockledger.v1.ListLotsResponse
-	(LocationKind)(0),                // 20: stockledger.v1.LocationKind
-	(*date.Date)(nil),                // 21: google.type.Date
-	(LotBar)(0),                      // 22: stockledger.v1.LotBar
-	(*ReadOptions)(nil),              // 23: stockledger.v1.ReadOptions
-	(*AsOf)(nil),                     // 24: stockledger.v1.AsOf
-	(*Page)(nil),                     // 25: stockledger.v1.Page
-	(*CommandRequest)(nil),           // 26: stockledger.v1.CommandRequest
-	(*GetPacksRequest)(nil),          // 27: stockledger.v1.GetPacksRequest
-	(*ConvertQuantityRequest)(nil),   // 28: stockledger.v1.ConvertQuantityRequest
-	(*LookUpIdentifierRequest)(nil),  // 29: stockledger.v1.LookUpIdentifierRequest
-	(*ListIdentifiersRequest)(nil),   // 30: stockledger.v1.ListIdentifiersRequest
-	(*ParseScanRequest)(nil),         // 31: stockledger.v1.ParseScanRequest
-	(*GetPolicyRequest)(nil),         // 32: stockledger.v1.GetPolicyRequest
-	(*CommandResponse)(nil),          // 33: stockledger.v1.CommandResponse
-	(*GetPacksResponse)(nil),         // 34: stockledger.v1.GetPacksResponse
-	(*ConvertQuantityResponse)(nil),  // 35: stockledger.v1.ConvertQuantityResponse
-	(*LookUpIdentifierResponse)(nil), // 36: stockledger.v1.LookUpIdentifierResponse
-	(*ListIdentifiersResponse)(nil),  // 37: stockledger.v1.ListIdentifiersResponse
-	(*ParseScanResponse)(nil),        // 38: stockledger.v1.ParseScanResponse
-	(*GetPolicyResponse)(nil),        // 39: stockledger.v1.GetPolicyResponse
+	(*Clinic)(nil),                    // 0: stockledger.v1.Clinic
+	(*Location)(nil),                  // 1: stockledger.v1.Location
+	(*Medicine)(nil),                  // 2: stockledger.v1.Medicine
+	(*Lot)(nil),                       // 3: stockledger.v1.Lot
+	(*GetClinicRequest)(nil),          // 4: stockledger.v1.GetClinicRequest
+	(*GetClinicResponse)(nil),         // 5: stockledger.v1.GetClinicResponse
+	(*ListClinicsRequest)(nil),        // 6: stockledger.v1.ListClinicsRequest
+	(*ListClinicsResponse)(nil),       // 7: stockledger.v1.ListClinicsResponse
+	(*GetLocationRequest)(nil),        // 8: stockledger.v1.GetLocationRequest
+	(*GetLocationResponse)(nil),       // 9: stockledger.v1.GetLocationResponse
+	(*ListLocationsRequest)(nil),      // 10: stockledger.v1.ListLocationsRequest
+	(*ListLocationsResponse)(nil),     // 11: stockledger.v1.ListLocationsResponse
+	(*GetMedicineRequest)(nil),        // 12: stockledger.v1.GetMedicineRequest
+	(*GetMedicineResponse)(nil),       // 13: stockledger.v1.GetMedicineResponse
+	(*ListMedicinesRequest)(nil),      // 14: stockledger.v1.ListMedicinesRequest
+	(*ListMedicinesResponse)(nil),     // 15: stockledger.v1.ListMedicinesResponse
+	(*GetLotRequest)(nil),             // 16: stockledger.v1.GetLotRequest
+	(*GetLotResponse)(nil),            // 17: stockledger.v1.GetLotResponse
+	(*ListLotsRequest)(nil),           // 18: stockledger.v1.ListLotsRequest
+	(*ListLotsResponse)(nil),          // 19: stockledger.v1.ListLotsResponse
+	(LocationKind)(0),                 // 20: stockledger.v1.LocationKind
+	(*date.Date)(nil),                 // 21: google.type.Date
+	(LotBar)(0),                       // 22: stockledger.v1.LotBar
+	(*ReadOptions)(nil),               // 23: stockledger.v1.ReadOptions
+	(*AsOf)(nil),                      // 24: stockledger.v1.AsOf
+	(*Page)(nil),                      // 25: stockledger.v1.Page
+	(*CommandRequest)(nil),            // 26: stockledger.v1.CommandRequest
+	(*GetPacksRequest)(nil),           // 27: stockledger.v1.GetPacksRequest
+	(*ConvertQuantityRequest)(nil),    // 28: stockledger.v1.ConvertQuantityRequest
+	(*LookUpIdentifierRequest)(nil),   // 29: stockledger.v1.LookUpIdentifierRequest
+	(*ListIdentifiersRequest)(nil),    // 30: stockledger.v1.ListIdentifiersRequest
+	(*ParseScanRequest)(nil),          // 31: stockledger.v1.ParseScanRequest
+	(*GetPolicyRequest)(nil),          // 32: stockledger.v1.GetPolicyRequest
+	(*ListPricesRequest)(nil),         // 33: stockledger.v1.ListPricesRequest
+	(*ListControlLimitsRequest)(nil),  // 34: stockledger.v1.ListControlLimitsRequest
+	(*CommandResponse)(nil),           // 35: stockledger.v1.CommandResponse
+	(*GetPacksResponse)(nil),          // 36: stockledger.v1.GetPacksResponse
+	(*ConvertQuantityResponse)(nil),   // 37: stockledger.v1.ConvertQuantityResponse
+	(*LookUpIdentifierResponse)(nil),  // 38: stockledger.v1.LookUpIdentifierResponse
+	(*ListIdentifiersResponse)(nil),   // 39: stockledger.v1.ListIdentifiersResponse
+	(*ParseScanResponse)(nil),         // 40: stockledger.v1.ParseScanResponse
+	(*GetPolicyResponse)(nil),         // 41: stockledger.v1.GetPolicyResponse
+	(*ListPricesResponse)(nil),        // 42: stockledger.v1.ListPricesResponse
+	(*ListControlLimitsResponse)(nil), // 43: stockledger.v1.ListControlLimitsResponse
 }
 var file_stockledger_v1_catalog_service_proto_depIdxs = []int32{
 	20, // 0: stockledger.v1.Location.kind:type_name -> stockledger.v1.LocationKind
@@ -1688,38 +1697,46 @@ var file_stockledger_v1_catalog_service_proto_depIdxs = []int32{
 	31, // 56: stockledger.v1.CatalogService.ParseScan:input_type -> stockledger.v1.ParseScanRequest
 	26, // 57: stockledger.v1.CatalogService.SetPolicy:input_type -> stockledger.v1.CommandRequest
 	32, // 58: stockledger.v1.CatalogService.GetPolicy:input_type -> stockledger.v1.GetPolicyRequest
-	33, // 59: stockledger.v1.CatalogService.CreateClinic:output_type -> stockledger.v1.CommandResponse
-	33, // 60: stockledger.v1.CatalogService.UpdateClinic:output_type -> stockledger.v1.CommandResponse
-	33, // 61: stockledger.v1.CatalogService.DeactivateClinic:output_type -> stockledger.v1.CommandResponse
-	5,  // 62: stockledger.v1.CatalogService.GetClinic:output_type -> stockledger.v1.GetClinicResponse
-	7,  // 63: stockledger.v1.CatalogService.ListClinics:output_type -> stockledger.v1.ListClinicsResponse
-	33, // 64: stockledger.v1.CatalogService.CreateLocation:output_type -> stockledger.v1.CommandResponse
-	33, // 65: stockledger.v1.CatalogService.UpdateLocation:output_type -> stockledger.v1.CommandResponse
-	33, // 66: stockledger.v1.CatalogService.DeactivateLocation:output_type -> stockledger.v1.CommandResponse
-	9,  // 67: stockledger.v1.CatalogService.GetLocation:output_type -> stockledger.v1.GetLocationResponse
-	11, // 68: stockledger.v1.CatalogService.ListLocations:output_type -> stockledger.v1.ListLocationsResponse
-	33, // 69: stockledger.v1.CatalogService.AddMedicine:output_type -> stockledger.v1.CommandResponse
-	33, // 70: stockledger.v1.CatalogService.UpdateMedicine:output_type -> stockledger.v1.CommandResponse
-	33, // 71: stockledger.v1.CatalogService.DeactivateMedicine:output_type -> stockledger.v1.CommandResponse
-	13, // 72: stockledger.v1.CatalogService.GetMedicine:output_type -> stockledger.v1.GetMedicineResponse
-	15, // 73: stockledger.v1.CatalogService.ListMedicines:output_type -> stockledger.v1.ListMedicinesResponse
-	33, // 74: stockledger.v1.CatalogService.RegisterLot:output_type -> stockledger.v1.CommandResponse
-	33, // 75: stockledger.v1.CatalogService.UpdateLot:output_type -> stockledger.v1.CommandResponse
-	33, // 76: stockledger.v1.CatalogService.DeactivateLot:output_type -> stockledger.v1.CommandResponse
-	17, // 77: stockledger.v1.CatalogService.GetLot:output_type -> stockledger.v1.GetLotResponse
-	19, // 78: stockledger.v1.CatalogService.ListLots:output_type -> stockledger.v1.ListLotsResponse
-	33, // 79: stockledger.v1.CatalogService.SetPacks:output_type -> stockledger.v1.CommandResponse
-	34, // 80: stockledger.v1.CatalogService.GetPacks:output_type -> stockledger.v1.GetPacksResponse
-	35, // 81: stockledger.v1.CatalogService.ConvertQuantity:output_type -> stockledger.v1.ConvertQuantityResponse
-	33, // 82: stockledger.v1.CatalogService.AddIdentifier:output_type -> stockledger.v1.CommandResponse
-	33, // 83: stockledger.v1.CatalogService.RemoveIdentifier:output_type -> stockledger.v1.CommandResponse
-	36, // 84: stockledger.v1.CatalogService.LookUpIdentifier:output_type -> stockledger.v1.LookUpIdentifierResponse
-	37, // 85: stockledger.v1.CatalogService.ListIdentifiers:output_type -> stockledger.v1.ListIdentifiersResponse
-	38, // 86: stockledger.v1.CatalogService.ParseScan:output_type -> stockledger.v1.ParseScanResponse
-	33, // 87: stockledger.v1.CatalogService.SetPolicy:output_type -> stockledger.v1.CommandResponse
-	39, // 88: stockledger.v1.CatalogService.GetPolicy:output_type -> stockledger.v1.GetPolicyResponse
-	59, // [59:89] is the sub-list for method output_type
-	29, // [29:59] is the sub-list for method input_type
+	26, // 59: stockledger.v1.CatalogService.SetPrice:input_type -> stockledger.v1.CommandRequest
+	33, // 60: stockledger.v1.CatalogService.ListPrices:input_type -> stockledger.v1.ListPricesRequest
+	26, // 61: stockledger.v1.CatalogService.SetControlLimit:input_type -> stockledger.v1.CommandRequest
+	34, // 62: stockledger.v1.CatalogService.ListControlLimits:input_type -> stockledger.v1.ListControlLimitsRequest
+	35, // 63: stockledger.v1.CatalogService.CreateClinic:output_type -> stockledger.v1.CommandResponse
+	35, // 64: stockledger.v1.CatalogService.UpdateClinic:output_type -> stockledger.v1.CommandResponse
+	35, // 65: stockledger.v1.CatalogService.DeactivateClinic:output_type -> stockledger.v1.CommandResponse
+	5,  // 66: stockledger.v1.CatalogService.GetClinic:output_type -> stockledger.v1.GetClinicResponse
+	7,  // 67: stockledger.v1.CatalogService.ListClinics:output_type -> stockledger.v1.ListClinicsResponse
+	35, // 68: stockledger.v1.CatalogService.CreateLocation:output_type -> stockledger.v1.CommandResponse
+	35, // 69: stockledger.v1.CatalogService.UpdateLocation:output_type -> stockledger.v1.CommandResponse
+	35, // 70: stockledger.v1.CatalogService.DeactivateLocation:output_type -> stockledger.v1.CommandResponse
+	9,  // 71: stockledger.v1.CatalogService.GetLocation:output_type -> stockledger.v1.GetLocationResponse
+	11, // 72: stockledger.v1.CatalogService.ListLocations:output_type -> stockledger.v1.ListLocationsResponse
+	35, // 73: stockledger.v1.CatalogService.AddMedicine:output_type -> stockledger.v1.CommandResponse
+	35, // 74: stockledger.v1.CatalogService.UpdateMedicine:output_type -> stockledger.v1.CommandResponse
+	35, // 75: stockledger.v1.CatalogService.DeactivateMedicine:output_type -> stockledger.v1.CommandResponse
+	13, // 76: stockledger.v1.CatalogService.GetMedicine:output_type -> stockledger.v1.GetMedicineResponse
+	15, // 77: stockledger.v1.CatalogService.ListMedicines:output_type -> stockledger.v1.ListMedicinesResponse
+	35, // 78: stockledger.v1.CatalogService.RegisterLot:output_type -> stockledger.v1.CommandResponse
+	35, // 79: stockledger.v1.CatalogService.UpdateLot:output_type -> stockledger.v1.CommandResponse
+	35, // 80: stockledger.v1.CatalogService.DeactivateLot:output_type -> stockledger.v1.CommandResponse
+	17, // 81: stockledger.v1.CatalogService.GetLot:output_type -> stockledger.v1.GetLotResponse
+	19, // 82: stockledger.v1.CatalogService.ListLots:output_type -> stockledger.v1.ListLotsResponse
+	35, // 83: stockledger.v1.CatalogService.SetPacks:output_type -> stockledger.v1.CommandResponse
+	36, // 84: stockledger.v1.CatalogService.GetPacks:output_type -> stockledger.v1.GetPacksResponse
+	37, // 85: stockledger.v1.CatalogService.ConvertQuantity:output_type -> stockledger.v1.ConvertQuantityResponse
+	35, // 86: stockledger.v1.CatalogService.AddIdentifier:output_type -> stockledger.v1.CommandResponse
+	35, // 87: stockledger.v1.CatalogService.RemoveIdentifier:output_type -> stockledger.v1.CommandResponse
+	38, // 88: stockledger.v1.CatalogService.LookUpIdentifier:output_type -> stockledger.v1.LookUpIdentifierResponse
+	39, // 89: stockledger.v1.CatalogService.ListIdentifiers:output_type -> stockledger.v1.ListIdentifiersResponse
+	40, // 90: stockledger.v1.CatalogService.ParseScan:output_type -> stockledger.v1.ParseScanResponse
+	35, // 91: stockledger.v1.CatalogService.SetPolicy:output_type -> stockledger.v1.CommandResponse
+	41, // 92: stockledger.v1.CatalogService.GetPolicy:output_type -> stockledger.v1.GetPolicyResponse
+	35, // 93: stockledger.v1.CatalogService.SetPrice:output_type -> stockledger.v1.CommandResponse
+	42, // 94: stockledger.v1.CatalogService.ListPrices:output_type -> stockledger.v1.ListPricesResponse
+	35, // 95: stockledger.v1.CatalogService.SetControlLimit:output_type -> stockledger.v1.CommandResponse
+	43, // 96: stockledger.v1.CatalogService.ListControlLimits:output_type -> stockledger.v1.ListControlLimitsResponse
+	63, // [63:97] is the sub-list for method output_type
+	29, // [29:63] is the sub-list for method input_type
 	29, // [29:29] is the sub-list for extension type_name
 	29, // [29:29] is the sub-list for extension extendee
 	0,  // [0:29] is the sub-list for field type_name
@@ -1731,6 +1748,7 @@ func file_stockledger_v1_catalog_service_proto_init() {
 		return
 	}
 	file_stockledger_v1_approvals_proto_init()
+	file_stockledger_v1_billing_proto_init()
 	file_stockledger_v1_commands_proto_init()
 	file_stockledger_v1_common_proto_init()
 	file_stockledger_v1_identifiers_proto_init()

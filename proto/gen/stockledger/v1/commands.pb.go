@@ -181,6 +181,8 @@ type Command struct {
 	//	*Command_AddIdentifier
 	//	*Command_RemoveIdentifier
 	//	*Command_SetPolicy
+	//	*Command_SetPrice
+	//	*Command_SetControlLimit
 	//	*Command_ReceiveStock
 	//	*Command_ReserveStock
 	//	*Command_ReleaseStock
@@ -216,6 +218,22 @@ type Command struct {
 	//	*Command_ApproveCommand
 	//	*Command_RejectCommand
 	//	*Command_LapseCommand
+	//	*Command_CreatePrescription
+	//	*Command_CancelPrescription
+	//	*Command_DispenseMedicine
+	//	*Command_PrepareDispensing
+	//	*Command_CheckDispensing
+	//	*Command_HandOver
+	//	*Command_CancelDispensing
+	//	*Command_ReturnFromPatient
+	//	*Command_RecordDowntime
+	//	*Command_SetPrescriptionTemplate
+	//	*Command_RemovePrescriptionTemplate
+	//	*Command_RegisterPatient
+	//	*Command_UpdatePatient
+	//	*Command_ErasePatient
+	//	*Command_PlaceLegalHold
+	//	*Command_LiftLegalHold
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -425,6 +443,24 @@ func (x *Command) GetSetPolicy() *SetPolicy {
 	if x != nil {
 		if x, ok := x.Body.(*Command_SetPolicy); ok {
 			return x.SetPolicy
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetPrice() *SetPrice {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SetPrice); ok {
+			return x.SetPrice
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetControlLimit() *SetControlLimit {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SetControlLimit); ok {
+			return x.SetControlLimit
 		}
 	}
 	return nil
@@ -745,6 +781,150 @@ func (x *Command) GetLapseCommand() *LapseCommand {
 	return nil
 }
 
+func (x *Command) GetCreatePrescription() *CreatePrescription {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CreatePrescription); ok {
+			return x.CreatePrescription
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCancelPrescription() *CancelPrescription {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CancelPrescription); ok {
+			return x.CancelPrescription
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDispenseMedicine() *DispenseMedicine {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DispenseMedicine); ok {
+			return x.DispenseMedicine
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetPrepareDispensing() *PrepareDispensing {
+	if x != nil {
+		if x, ok := x.Body.(*Command_PrepareDispensing); ok {
+			return x.PrepareDispensing
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCheckDispensing() *CheckDispensing {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CheckDispensing); ok {
+			return x.CheckDispensing
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetHandOver() *HandOver {
+	if x != nil {
+		if x, ok := x.Body.(*Command_HandOver); ok {
+			return x.HandOver
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCancelDispensing() *CancelDispensing {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CancelDispensing); ok {
+			return x.CancelDispensing
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetReturnFromPatient() *ReturnFromPatient {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ReturnFromPatient); ok {
+			return x.ReturnFromPatient
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRecordDowntime() *RecordDowntime {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RecordDowntime); ok {
+			return x.RecordDowntime
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetPrescriptionTemplate() *SetPrescriptionTemplate {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SetPrescriptionTemplate); ok {
+			return x.SetPrescriptionTemplate
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRemovePrescriptionTemplate() *RemovePrescriptionTemplate {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RemovePrescriptionTemplate); ok {
+			return x.RemovePrescriptionTemplate
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRegisterPatient() *RegisterPatient {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RegisterPatient); ok {
+			return x.RegisterPatient
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUpdatePatient() *UpdatePatient {
+	if x != nil {
+		if x, ok := x.Body.(*Command_UpdatePatient); ok {
+			return x.UpdatePatient
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetErasePatient() *ErasePatient {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ErasePatient); ok {
+			return x.ErasePatient
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetPlaceLegalHold() *PlaceLegalHold {
+	if x != nil {
+		if x, ok := x.Body.(*Command_PlaceLegalHold); ok {
+			return x.PlaceLegalHold
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetLiftLegalHold() *LiftLegalHold {
+	if x != nil {
+		if x, ok := x.Body.(*Command_LiftLegalHold); ok {
+			return x.LiftLegalHold
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -827,6 +1007,16 @@ type Command_RemoveIdentifier struct {
 type Command_SetPolicy struct {
 	// See CatalogService.
 	SetPolicy *SetPolicy `protobuf:"bytes,25,opt,name=set_policy,json=setPolicy,proto3,oneof"`
+}
+
+type Command_SetPrice struct {
+	// See CatalogService.
+	SetPrice *SetPrice `protobuf:"bytes,26,opt,name=set_price,json=setPrice,proto3,oneof"`
+}
+
+type Command_SetControlLimit struct {
+	// See CatalogService.
+	SetControlLimit *SetControlLimit `protobuf:"bytes,27,opt,name=set_control_limit,json=setControlLimit,proto3,oneof"`
 }
 
 type Command_ReceiveStock struct {
@@ -1004,6 +1194,86 @@ type Command_LapseCommand struct {
 	LapseCommand *LapseCommand `protobuf:"bytes,64,opt,name=lapse_command,json=lapseCommand,proto3,oneof"`
 }
 
+type Command_CreatePrescription struct {
+	// See PharmacyService.
+	CreatePrescription *CreatePrescription `protobuf:"bytes,70,opt,name=create_prescription,json=createPrescription,proto3,oneof"`
+}
+
+type Command_CancelPrescription struct {
+	// See PharmacyService.
+	CancelPrescription *CancelPrescription `protobuf:"bytes,71,opt,name=cancel_prescription,json=cancelPrescription,proto3,oneof"`
+}
+
+type Command_DispenseMedicine struct {
+	// See PharmacyService.
+	DispenseMedicine *DispenseMedicine `protobuf:"bytes,72,opt,name=dispense_medicine,json=dispenseMedicine,proto3,oneof"`
+}
+
+type Command_PrepareDispensing struct {
+	// See PharmacyService.
+	PrepareDispensing *PrepareDispensing `protobuf:"bytes,73,opt,name=prepare_dispensing,json=prepareDispensing,proto3,oneof"`
+}
+
+type Command_CheckDispensing struct {
+	// See PharmacyService.
+	CheckDispensing *CheckDispensing `protobuf:"bytes,74,opt,name=check_dispensing,json=checkDispensing,proto3,oneof"`
+}
+
+type Command_HandOver struct {
+	// See PharmacyService.
+	HandOver *HandOver `protobuf:"bytes,75,opt,name=hand_over,json=handOver,proto3,oneof"`
+}
+
+type Command_CancelDispensing struct {
+	// See PharmacyService.
+	CancelDispensing *CancelDispensing `protobuf:"bytes,76,opt,name=cancel_dispensing,json=cancelDispensing,proto3,oneof"`
+}
+
+type Command_ReturnFromPatient struct {
+	// See PharmacyService.
+	ReturnFromPatient *ReturnFromPatient `protobuf:"bytes,77,opt,name=return_from_patient,json=returnFromPatient,proto3,oneof"`
+}
+
+type Command_RecordDowntime struct {
+	// See PharmacyService.
+	RecordDowntime *RecordDowntime `protobuf:"bytes,78,opt,name=record_downtime,json=recordDowntime,proto3,oneof"`
+}
+
+type Command_SetPrescriptionTemplate struct {
+	// See PharmacyService.
+	SetPrescriptionTemplate *SetPrescriptionTemplate `protobuf:"bytes,79,opt,name=set_prescription_template,json=setPrescriptionTemplate,proto3,oneof"`
+}
+
+type Command_RemovePrescriptionTemplate struct {
+	// See PharmacyService.
+	RemovePrescriptionTemplate *RemovePrescriptionTemplate `protobuf:"bytes,80,opt,name=remove_prescription_template,json=removePrescriptionTemplate,proto3,oneof"`
+}
+
+type Command_RegisterPatient struct {
+	// See PharmacyService.
+	RegisterPatient *RegisterPatient `protobuf:"bytes,85,opt,name=register_patient,json=registerPatient,proto3,oneof"`
+}
+
+type Command_UpdatePatient struct {
+	// See PharmacyService.
+	UpdatePatient *UpdatePatient `protobuf:"bytes,86,opt,name=update_patient,json=updatePatient,proto3,oneof"`
+}
+
+type Command_ErasePatient struct {
+	// See PharmacyService.
+	ErasePatient *ErasePatient `protobuf:"bytes,87,opt,name=erase_patient,json=erasePatient,proto3,oneof"`
+}
+
+type Command_PlaceLegalHold struct {
+	// See PharmacyService.
+	PlaceLegalHold *PlaceLegalHold `protobuf:"bytes,88,opt,name=place_legal_hold,json=placeLegalHold,proto3,oneof"`
+}
+
+type Command_LiftLegalHold struct {
+	// See PharmacyService.
+	LiftLegalHold *LiftLegalHold `protobuf:"bytes,89,opt,name=lift_legal_hold,json=liftLegalHold,proto3,oneof"`
+}
+
 func (*Command_CreateClinic) isCommand_Body() {}
 
 func (*Command_UpdateClinic) isCommand_Body() {}
@@ -1035,6 +1305,10 @@ func (*Command_AddIdentifier) isCommand_Body() {}
 func (*Command_RemoveIdentifier) isCommand_Body() {}
 
 func (*Command_SetPolicy) isCommand_Body() {}
+
+func (*Command_SetPrice) isCommand_Body() {}
+
+func (*Command_SetControlLimit) isCommand_Body() {}
 
 func (*Command_ReceiveStock) isCommand_Body() {}
 
@@ -1105,6 +1379,38 @@ func (*Command_ApproveCommand) isCommand_Body() {}
 func (*Command_RejectCommand) isCommand_Body() {}
 
 func (*Command_LapseCommand) isCommand_Body() {}
+
+func (*Command_CreatePrescription) isCommand_Body() {}
+
+func (*Command_CancelPrescription) isCommand_Body() {}
+
+func (*Command_DispenseMedicine) isCommand_Body() {}
+
+func (*Command_PrepareDispensing) isCommand_Body() {}
+
+func (*Command_CheckDispensing) isCommand_Body() {}
+
+func (*Command_HandOver) isCommand_Body() {}
+
+func (*Command_CancelDispensing) isCommand_Body() {}
+
+func (*Command_ReturnFromPatient) isCommand_Body() {}
+
+func (*Command_RecordDowntime) isCommand_Body() {}
+
+func (*Command_SetPrescriptionTemplate) isCommand_Body() {}
+
+func (*Command_RemovePrescriptionTemplate) isCommand_Body() {}
+
+func (*Command_RegisterPatient) isCommand_Body() {}
+
+func (*Command_UpdatePatient) isCommand_Body() {}
+
+func (*Command_ErasePatient) isCommand_Body() {}
+
+func (*Command_PlaceLegalHold) isCommand_Body() {}
+
+func (*Command_LiftLegalHold) isCommand_Body() {}
 
 // CommandRequest is a command for a clinic. A method takes the command of its
 // own name.
@@ -1793,10 +2099,13 @@ type DocumentVersion struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What it is about.
 	Kind DocumentKind `protobuf:"varint,1,opt,name=kind,proto3,enum=stockledger.v1.DocumentKind" json:"kind,omitempty"`
-	// Its id: of a transfer, count, recall or approval its number, such as TR-17;
-	// of a loan its reference; of packs the medicine's id; of stock levels
-	// location|medicine; of an identifier subject|system|value; of a reversal the
-	// receipt's sequence; "policy" of the policy.
+	// Its id: of a transfer, count, recall, approval, prescription, dispensing,
+	// billing event or downtime record its number, such as TR-17; of a loan its
+	// reference; of packs and prices the medicine's id; of stock levels
+	// location|medicine; of an identifier subject|system|value; of a
+	// prescription's identifier system|value; of a patient the token; of a
+	// control limit the class; of a reversal the receipt's sequence; "policy" of
+	// the policy.
 	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	// Its version, for conditional updates.
 	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
@@ -3981,7 +4290,7 @@ var File_stockledger_v1_commands_proto protoreflect.FileDescriptor
 
 const file_stockledger_v1_commands_proto_rawDesc = "" +
 	"\n" +
-	"\x1dstockledger/v1/commands.proto\x12\x0estockledger.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16google/type/date.proto\x1a\x1estockledger/v1/approvals.proto\x1a\x1bstockledger/v1/common.proto\x1a stockledger/v1/conversions.proto\x1a\x1bstockledger/v1/counts.proto\x1a stockledger/v1/identifiers.proto\x1a\x1bstockledger/v1/levels.proto\x1a\x1astockledger/v1/loans.proto\x1a\x1cstockledger/v1/options.proto\x1a\x1astockledger/v1/packs.proto\x1a\x1cstockledger/v1/recalls.proto\x1a\x1estockledger/v1/transfers.proto\"\xbc\x1e\n" +
+	"\x1dstockledger/v1/commands.proto\x12\x0estockledger.v1\x1a\x1bbuf/validate/validate.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16google/type/date.proto\x1a\x1estockledger/v1/approvals.proto\x1a\x1cstockledger/v1/billing.proto\x1a\x1bstockledger/v1/common.proto\x1a stockledger/v1/conversions.proto\x1a\x1bstockledger/v1/counts.proto\x1a stockledger/v1/dispensings.proto\x1a\x1dstockledger/v1/downtime.proto\x1a stockledger/v1/identifiers.proto\x1a\x1bstockledger/v1/levels.proto\x1a\x1astockledger/v1/loans.proto\x1a\x1cstockledger/v1/options.proto\x1a\x1astockledger/v1/packs.proto\x1a\x1dstockledger/v1/patients.proto\x1a\"stockledger/v1/prescriptions.proto\x1a\x1cstockledger/v1/recalls.proto\x1a\x1estockledger/v1/transfers.proto\"\xd6)\n" +
 	"\aCommand\x12<\n" +
 	"\x0fidempotency_key\x18\x01 \x01(\tB\x13\xbaH\x10r\x0e\x10\x01\x18@2\b^[ -~]+$R\x0eidempotencyKey\x12;\n" +
 	"\voccurred_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -4006,7 +4315,9 @@ const file_stockledger_v1_commands_proto_rawDesc = "" +
 	"\x0eadd_identifier\x18\x17 \x01(\v2\x1d.stockledger.v1.AddIdentifierH\x00R\raddIdentifier\x12O\n" +
 	"\x11remove_identifier\x18\x18 \x01(\v2 .stockledger.v1.RemoveIdentifierH\x00R\x10removeIdentifier\x12:\n" +
 	"\n" +
-	"set_policy\x18\x19 \x01(\v2\x19.stockledger.v1.SetPolicyH\x00R\tsetPolicy\x12C\n" +
+	"set_policy\x18\x19 \x01(\v2\x19.stockledger.v1.SetPolicyH\x00R\tsetPolicy\x127\n" +
+	"\tset_price\x18\x1a \x01(\v2\x18.stockledger.v1.SetPriceH\x00R\bsetPrice\x12M\n" +
+	"\x11set_control_limit\x18\x1b \x01(\v2\x1f.stockledger.v1.SetControlLimitH\x00R\x0fsetControlLimit\x12C\n" +
 	"\rreceive_stock\x18\x1e \x01(\v2\x1c.stockledger.v1.ReceiveStockH\x00R\freceiveStock\x12C\n" +
 	"\rreserve_stock\x18\x1f \x01(\v2\x1c.stockledger.v1.ReserveStockH\x00R\freserveStock\x12C\n" +
 	"\rrelease_stock\x18  \x01(\v2\x1c.stockledger.v1.ReleaseStockH\x00R\freleaseStock\x12R\n" +
@@ -4048,7 +4359,23 @@ const file_stockledger_v1_commands_proto_rawDesc = "" +
 	"\x11receive_repayment\x18= \x01(\v2 .stockledger.v1.ReceiveRepaymentH\x00R\x10receiveRepayment\x12I\n" +
 	"\x0fapprove_command\x18> \x01(\v2\x1e.stockledger.v1.ApproveCommandH\x00R\x0eapproveCommand\x12F\n" +
 	"\x0ereject_command\x18? \x01(\v2\x1d.stockledger.v1.RejectCommandH\x00R\rrejectCommand\x12C\n" +
-	"\rlapse_command\x18@ \x01(\v2\x1c.stockledger.v1.LapseCommandH\x00R\flapseCommandB\r\n" +
+	"\rlapse_command\x18@ \x01(\v2\x1c.stockledger.v1.LapseCommandH\x00R\flapseCommand\x12U\n" +
+	"\x13create_prescription\x18F \x01(\v2\".stockledger.v1.CreatePrescriptionH\x00R\x12createPrescription\x12U\n" +
+	"\x13cancel_prescription\x18G \x01(\v2\".stockledger.v1.CancelPrescriptionH\x00R\x12cancelPrescription\x12O\n" +
+	"\x11dispense_medicine\x18H \x01(\v2 .stockledger.v1.DispenseMedicineH\x00R\x10dispenseMedicine\x12R\n" +
+	"\x12prepare_dispensing\x18I \x01(\v2!.stockledger.v1.PrepareDispensingH\x00R\x11prepareDispensing\x12L\n" +
+	"\x10check_dispensing\x18J \x01(\v2\x1f.stockledger.v1.CheckDispensingH\x00R\x0fcheckDispensing\x127\n" +
+	"\thand_over\x18K \x01(\v2\x18.stockledger.v1.HandOverH\x00R\bhandOver\x12O\n" +
+	"\x11cancel_dispensing\x18L \x01(\v2 .stockledger.v1.CancelDispensingH\x00R\x10cancelDispensing\x12S\n" +
+	"\x13return_from_patient\x18M \x01(\v2!.stockledger.v1.ReturnFromPatientH\x00R\x11returnFromPatient\x12I\n" +
+	"\x0frecord_downtime\x18N \x01(\v2\x1e.stockledger.v1.RecordDowntimeH\x00R\x0erecordDowntime\x12e\n" +
+	"\x19set_prescription_template\x18O \x01(\v2'.stockledger.v1.SetPrescriptionTemplateH\x00R\x17setPrescriptionTemplate\x12n\n" +
+	"\x1cremove_prescription_template\x18P \x01(\v2*.stockledger.v1.RemovePrescriptionTemplateH\x00R\x1aremovePrescriptionTemplate\x12L\n" +
+	"\x10register_patient\x18U \x01(\v2\x1f.stockledger.v1.RegisterPatientH\x00R\x0fregisterPatient\x12F\n" +
+	"\x0eupdate_patient\x18V \x01(\v2\x1d.stockledger.v1.UpdatePatientH\x00R\rupdatePatient\x12C\n" +
+	"\rerase_patient\x18W \x01(\v2\x1c.stockledger.v1.ErasePatientH\x00R\ferasePatient\x12J\n" +
+	"\x10place_legal_hold\x18X \x01(\v2\x1e.stockledger.v1.PlaceLegalHoldH\x00R\x0eplaceLegalHold\x12G\n" +
+	"\x0flift_legal_hold\x18Y \x01(\v2\x1d.stockledger.v1.LiftLegalHoldH\x00R\rliftLegalHoldB\r\n" +
 	"\x04body\x12\x05\xbaH\x02\b\x01\"\x8e\x01\n" +
 	"\x0eCommandRequest\x12A\n" +
 	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x129\n" +
@@ -4333,175 +4660,211 @@ func file_stockledger_v1_commands_proto_rawDescGZIP() []byte {
 var file_stockledger_v1_commands_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_stockledger_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_stockledger_v1_commands_proto_goTypes = []any{
-	(LocationKind)(0),             // 0: stockledger.v1.LocationKind
-	(AdjustmentDirection)(0),      // 1: stockledger.v1.AdjustmentDirection
-	(*Command)(nil),               // 2: stockledger.v1.Command
-	(*CommandRequest)(nil),        // 3: stockledger.v1.CommandRequest
-	(*CommandResponse)(nil),       // 4: stockledger.v1.CommandResponse
-	(*Accepted)(nil),              // 5: stockledger.v1.Accepted
-	(*Review)(nil),                // 6: stockledger.v1.Review
-	(*ApprovalResult)(nil),        // 7: stockledger.v1.ApprovalResult
-	(*ChangeResult)(nil),          // 8: stockledger.v1.ChangeResult
-	(*ApprovedResult)(nil),        // 9: stockledger.v1.ApprovedResult
-	(*StockMove)(nil),             // 10: stockledger.v1.StockMove
-	(*DocumentVersion)(nil),       // 11: stockledger.v1.DocumentVersion
-	(*DocumentResult)(nil),        // 12: stockledger.v1.DocumentResult
-	(*StockResult)(nil),           // 13: stockledger.v1.StockResult
-	(*Rejected)(nil),              // 14: stockledger.v1.Rejected
-	(*CommandResult)(nil),         // 15: stockledger.v1.CommandResult
-	(*CreateClinic)(nil),          // 16: stockledger.v1.CreateClinic
-	(*UpdateClinic)(nil),          // 17: stockledger.v1.UpdateClinic
-	(*DeactivateClinic)(nil),      // 18: stockledger.v1.DeactivateClinic
-	(*CreateLocation)(nil),        // 19: stockledger.v1.CreateLocation
-	(*UpdateLocation)(nil),        // 20: stockledger.v1.UpdateLocation
-	(*DeactivateLocation)(nil),    // 21: stockledger.v1.DeactivateLocation
-	(*AddMedicine)(nil),           // 22: stockledger.v1.AddMedicine
-	(*UpdateMedicine)(nil),        // 23: stockledger.v1.UpdateMedicine
-	(*DeactivateMedicine)(nil),    // 24: stockledger.v1.DeactivateMedicine
-	(*RegisterLot)(nil),           // 25: stockledger.v1.RegisterLot
-	(*UpdateLot)(nil),             // 26: stockledger.v1.UpdateLot
-	(*DeactivateLot)(nil),         // 27: stockledger.v1.DeactivateLot
-	(*ReceiveStock)(nil),          // 28: stockledger.v1.ReceiveStock
-	(*ReverseReceipt)(nil),        // 29: stockledger.v1.ReverseReceipt
-	(*ReserveStock)(nil),          // 30: stockledger.v1.ReserveStock
-	(*ReleaseStock)(nil),          // 31: stockledger.v1.ReleaseStock
-	(*ExpireReservation)(nil),     // 32: stockledger.v1.ExpireReservation
-	(*IssueStock)(nil),            // 33: stockledger.v1.IssueStock
-	(*AdjustStock)(nil),           // 34: stockledger.v1.AdjustStock
-	(*WriteOffStock)(nil),         // 35: stockledger.v1.WriteOffStock
-	(*ReturnToSupplier)(nil),      // 36: stockledger.v1.ReturnToSupplier
-	nil,                           // 37: stockledger.v1.Rejected.MetadataEntry
-	(*timestamppb.Timestamp)(nil), // 38: google.protobuf.Timestamp
-	(*SetPacks)(nil),              // 39: stockledger.v1.SetPacks
-	(*AddIdentifier)(nil),         // 40: stockledger.v1.AddIdentifier
-	(*RemoveIdentifier)(nil),      // 41: stockledger.v1.RemoveIdentifier
-	(*SetPolicy)(nil),             // 42: stockledger.v1.SetPolicy
-	(*UpdateStockLevels)(nil),     // 43: stockledger.v1.UpdateStockLevels
-	(*StartCount)(nil),            // 44: stockledger.v1.StartCount
-	(*RecordCount)(nil),           // 45: stockledger.v1.RecordCount
-	(*CompleteCount)(nil),         // 46: stockledger.v1.CompleteCount
-	(*CancelCount)(nil),           // 47: stockledger.v1.CancelCount
-	(*ConvertStock)(nil),          // 48: stockledger.v1.ConvertStock
-	(*OpenContainer)(nil),         // 49: stockledger.v1.OpenContainer
-	(*QuarantineLot)(nil),         // 50: stockledger.v1.QuarantineLot
-	(*ReleaseLot)(nil),            // 51: stockledger.v1.ReleaseLot
-	(*RecallLot)(nil),             // 52: stockledger.v1.RecallLot
-	(*ContinueRecall)(nil),        // 53: stockledger.v1.ContinueRecall
-	(*LiftRecall)(nil),            // 54: stockledger.v1.LiftRecall
-	(*TransferStock)(nil),         // 55: stockledger.v1.TransferStock
-	(*ApproveTransfer)(nil),       // 56: stockledger.v1.ApproveTransfer
-	(*RejectTransfer)(nil),        // 57: stockledger.v1.RejectTransfer
-	(*CancelTransfer)(nil),        // 58: stockledger.v1.CancelTransfer
-	(*DispatchTransfer)(nil),      // 59: stockledger.v1.DispatchTransfer
-	(*ReceiveTransfer)(nil),       // 60: stockledger.v1.ReceiveTransfer
-	(*CompleteTransfer)(nil),      // 61: stockledger.v1.CompleteTransfer
-	(*LendStock)(nil),             // 62: stockledger.v1.LendStock
-	(*BorrowStock)(nil),           // 63: stockledger.v1.BorrowStock
-	(*RepayLoan)(nil),             // 64: stockledger.v1.RepayLoan
-	(*ReceiveRepayment)(nil),      // 65: stockledger.v1.ReceiveRepayment
-	(*ApproveCommand)(nil),        // 66: stockledger.v1.ApproveCommand
-	(*RejectCommand)(nil),         // 67: stockledger.v1.RejectCommand
-	(*LapseCommand)(nil),          // 68: stockledger.v1.LapseCommand
-	(Bucket)(0),                   // 69: stockledger.v1.Bucket
-	(*LotQuantity)(nil),           // 70: stockledger.v1.LotQuantity
-	(DocumentKind)(0),             // 71: stockledger.v1.DocumentKind
-	(*fieldmaskpb.FieldMask)(nil), // 72: google.protobuf.FieldMask
-	(*date.Date)(nil),             // 73: google.type.Date
+	(LocationKind)(0),                  // 0: stockledger.v1.LocationKind
+	(AdjustmentDirection)(0),           // 1: stockledger.v1.AdjustmentDirection
+	(*Command)(nil),                    // 2: stockledger.v1.Command
+	(*CommandRequest)(nil),             // 3: stockledger.v1.CommandRequest
+	(*CommandResponse)(nil),            // 4: stockledger.v1.CommandResponse
+	(*Accepted)(nil),                   // 5: stockledger.v1.Accepted
+	(*Review)(nil),                     // 6: stockledger.v1.Review
+	(*ApprovalResult)(nil),             // 7: stockledger.v1.ApprovalResult
+	(*ChangeResult)(nil),               // 8: stockledger.v1.ChangeResult
+	(*ApprovedResult)(nil),             // 9: stockledger.v1.ApprovedResult
+	(*StockMove)(nil),                  // 10: stockledger.v1.StockMove
+	(*DocumentVersion)(nil),            // 11: stockledger.v1.DocumentVersion
+	(*DocumentResult)(nil),             // 12: stockledger.v1.DocumentResult
+	(*StockResult)(nil),                // 13: stockledger.v1.StockResult
+	(*Rejected)(nil),                   // 14: stockledger.v1.Rejected
+	(*CommandResult)(nil),              // 15: stockledger.v1.CommandResult
+	(*CreateClinic)(nil),               // 16: stockledger.v1.CreateClinic
+	(*UpdateClinic)(nil),               // 17: stockledger.v1.UpdateClinic
+	(*DeactivateClinic)(nil),           // 18: stockledger.v1.DeactivateClinic
+	(*CreateLocation)(nil),             // 19: stockledger.v1.CreateLocation
+	(*UpdateLocation)(nil),             // 20: stockledger.v1.UpdateLocation
+	(*DeactivateLocation)(nil),         // 21: stockledger.v1.DeactivateLocation
+	(*AddMedicine)(nil),                // 22: stockledger.v1.AddMedicine
+	(*UpdateMedicine)(nil),             // 23: stockledger.v1.UpdateMedicine
+	(*DeactivateMedicine)(nil),         // 24: stockledger.v1.DeactivateMedicine
+	(*RegisterLot)(nil),                // 25: stockledger.v1.RegisterLot
+	(*UpdateLot)(nil),                  // 26: stockledger.v1.UpdateLot
+	(*DeactivateLot)(nil),              // 27: stockledger.v1.DeactivateLot
+	(*ReceiveStock)(nil),               // 28: stockledger.v1.ReceiveStock
+	(*ReverseReceipt)(nil),             // 29: stockledger.v1.ReverseReceipt
+	(*ReserveStock)(nil),               // 30: stockledger.v1.ReserveStock
+	(*ReleaseStock)(nil),               // 31: stockledger.v1.ReleaseStock
+	(*ExpireReservation)(nil),          // 32: stockledger.v1.ExpireReservation
+	(*IssueStock)(nil),                 // 33: stockledger.v1.IssueStock
+	(*AdjustStock)(nil),                // 34: stockledger.v1.AdjustStock
+	(*WriteOffStock)(nil),              // 35: stockledger.v1.WriteOffStock
+	(*ReturnToSupplier)(nil),           // 36: stockledger.v1.ReturnToSupplier
+	nil,                                // 37: stockledger.v1.Rejected.MetadataEntry
+	(*timestamppb.Timestamp)(nil),      // 38: google.protobuf.Timestamp
+	(*SetPacks)(nil),                   // 39: stockledger.v1.SetPacks
+	(*AddIdentifier)(nil),              // 40: stockledger.v1.AddIdentifier
+	(*RemoveIdentifier)(nil),           // 41: stockledger.v1.RemoveIdentifier
+	(*SetPolicy)(nil),                  // 42: stockledger.v1.SetPolicy
+	(*SetPrice)(nil),                   // 43: stockledger.v1.SetPrice
+	(*SetControlLimit)(nil),            // 44: stockledger.v1.SetControlLimit
+	(*UpdateStockLevels)(nil),          // 45: stockledger.v1.UpdateStockLevels
+	(*StartCount)(nil),                 // 46: stockledger.v1.StartCount
+	(*RecordCount)(nil),                // 47: stockledger.v1.RecordCount
+	(*CompleteCount)(nil),              // 48: stockledger.v1.CompleteCount
+	(*CancelCount)(nil),                // 49: stockledger.v1.CancelCount
+	(*ConvertStock)(nil),               // 50: stockledger.v1.ConvertStock
+	(*OpenContainer)(nil),              // 51: stockledger.v1.OpenContainer
+	(*QuarantineLot)(nil),              // 52: stockledger.v1.QuarantineLot
+	(*ReleaseLot)(nil),                 // 53: stockledger.v1.ReleaseLot
+	(*RecallLot)(nil),                  // 54: stockledger.v1.RecallLot
+	(*ContinueRecall)(nil),             // 55: stockledger.v1.ContinueRecall
+	(*LiftRecall)(nil),                 // 56: stockledger.v1.LiftRecall
+	(*TransferStock)(nil),              // 57: stockledger.v1.TransferStock
+	(*ApproveTransfer)(nil),            // 58: stockledger.v1.ApproveTransfer
+	(*RejectTransfer)(nil),             // 59: stockledger.v1.RejectTransfer
+	(*CancelTransfer)(nil),             // 60: stockledger.v1.CancelTransfer
+	(*DispatchTransfer)(nil),           // 61: stockledger.v1.DispatchTransfer
+	(*ReceiveTransfer)(nil),            // 62: stockledger.v1.ReceiveTransfer
+	(*CompleteTransfer)(nil),           // 63: stockledger.v1.CompleteTransfer
+	(*LendStock)(nil),                  // 64: stockledger.v1.LendStock
+	(*BorrowStock)(nil),                // 65: stockledger.v1.BorrowStock
+	(*RepayLoan)(nil),                  // 66: stockledger.v1.RepayLoan
+	(*ReceiveRepayment)(nil),           // 67: stockledger.v1.ReceiveRepayment
+	(*ApproveCommand)(nil),             // 68: stockledger.v1.ApproveCommand
+	(*RejectCommand)(nil),              // 69: stockledger.v1.RejectCommand
+	(*LapseCommand)(nil),               // 70: stockledger.v1.LapseCommand
+	(*CreatePrescription)(nil),         // 71: stockledger.v1.CreatePrescription
+	(*CancelPrescription)(nil),         // 72: stockledger.v1.CancelPrescription
+	(*DispenseMedicine)(nil),           // 73: stockledger.v1.DispenseMedicine
+	(*PrepareDispensing)(nil),          // 74: stockledger.v1.PrepareDispensing
+	(*CheckDispensing)(nil),            // 75: stockledger.v1.CheckDispensing
+	(*HandOver)(nil),                   // 76: stockledger.v1.HandOver
+	(*CancelDispensing)(nil),           // 77: stockledger.v1.CancelDispensing
+	(*ReturnFromPatient)(nil),          // 78: stockledger.v1.ReturnFromPatient
+	(*RecordDowntime)(nil),             // 79: stockledger.v1.RecordDowntime
+	(*SetPrescriptionTemplate)(nil),    // 80: stockledger.v1.SetPrescriptionTemplate
+	(*RemovePrescriptionTemplate)(nil), // 81: stockledger.v1.RemovePrescriptionTemplate
+	(*RegisterPatient)(nil),            // 82: stockledger.v1.RegisterPatient
+	(*UpdatePatient)(nil),              // 83: stockledger.v1.UpdatePatient
+	(*ErasePatient)(nil),               // 84: stockledger.v1.ErasePatient
+	(*PlaceLegalHold)(nil),             // 85: stockledger.v1.PlaceLegalHold
+	(*LiftLegalHold)(nil),              // 86: stockledger.v1.LiftLegalHold
+	(Bucket)(0),                        // 87: stockledger.v1.Bucket
+	(*LotQuantity)(nil),                // 88: stockledger.v1.LotQuantity
+	(DocumentKind)(0),                  // 89: stockledger.v1.DocumentKind
+	(*fieldmaskpb.FieldMask)(nil),      // 90: google.protobuf.FieldMask
+	(*date.Date)(nil),                  // 91: google.type.Date
 }
 var file_stockledger_v1_commands_proto_depIdxs = []int32{
-	38, // 0: stockledger.v1.Command.occurred_at:type_name -> google.protobuf.Timestamp
-	16, // 1: stockledger.v1.Command.create_clinic:type_name -> stockledger.v1.CreateClinic
-	17, // 2: stockledger.v1.Command.update_clinic:type_name -> stockledger.v1.UpdateClinic
-	18, // 3: stockledger.v1.Command.deactivate_clinic:type_name -> stockledger.v1.DeactivateClinic
-	19, // 4: stockledger.v1.Command.create_location:type_name -> stockledger.v1.CreateLocation
-	20, // 5: stockledger.v1.Command.update_location:type_name -> stockledger.v1.UpdateLocation
-	21, // 6: stockledger.v1.Command.deactivate_location:type_name -> stockledger.v1.DeactivateLocation
-	22, // 7: stockledger.v1.Command.add_medicine:type_name -> stockledger.v1.AddMedicine
-	23, // 8: stockledger.v1.Command.update_medicine:type_name -> stockledger.v1.UpdateMedicine
-	24, // 9: stockledger.v1.Command.deactivate_medicine:type_name -> stockledger.v1.DeactivateMedicine
-	25, // 10: stockledger.v1.Command.register_lot:type_name -> stockledger.v1.RegisterLot
-	26, // 11: stockledger.v1.Command.update_lot:type_name -> stockledger.v1.UpdateLot
-	27, // 12: stockledger.v1.Command.deactivate_lot:type_name -> stockledger.v1.DeactivateLot
-	39, // 13: stockledger.v1.Command.set_packs:type_name -> stockledger.v1.SetPacks
-	40, // 14: stockledger.v1.Command.add_identifier:type_name -> stockledger.v1.AddIdentifier
-	41, // 15: stockledger.v1.Command.remove_identifier:type_name -> stockledger.v1.RemoveIdentifier
-	42, // 16: stockledger.v1.Command.set_policy:type_name -> stockledger.v1.SetPolicy
-	28, // 17: stockledger.v1.Command.receive_stock:type_name -> stockledger.v1.ReceiveStock
-	30, // 18: stockledger.v1.Command.reserve_stock:type_name -> stockledger.v1.ReserveStock
-	31, // 19: stockledger.v1.Command.release_stock:type_name -> stockledger.v1.ReleaseStock
-	32, // 20: stockledger.v1.Command.expire_reservation:type_name -> stockledger.v1.ExpireReservation
-	33, // 21: stockledger.v1.Command.issue_stock:type_name -> stockledger.v1.IssueStock
-	34, // 22: stockledger.v1.Command.adjust_stock:type_name -> stockledger.v1.AdjustStock
-	35, // 23: stockledger.v1.Command.write_off_stock:type_name -> stockledger.v1.WriteOffStock
-	36, // 24: stockledger.v1.Command.return_to_supplier:type_name -> stockledger.v1.ReturnToSupplier
-	29, // 25: stockledger.v1.Command.reverse_receipt:type_name -> stockledger.v1.ReverseReceipt
-	43, // 26: stockledger.v1.Command.update_stock_levels:type_name -> stockledger.v1.UpdateStockLevels
-	44, // 27: stockledger.v1.Command.start_count:type_name -> stockledger.v1.StartCount
-	45, // 28: stockledger.v1.Command.record_count:type_name -> stockledger.v1.RecordCount
-	46, // 29: stockledger.v1.Command.complete_count:type_name -> stockledger.v1.CompleteCount
-	47, // 30: stockledger.v1.Command.cancel_count:type_name -> stockledger.v1.CancelCount
-	48, // 31: stockledger.v1.Command.convert_stock:type_name -> stockledger.v1.ConvertStock
-	49, // 32: stockledger.v1.Command.open_container:type_name -> stockledger.v1.OpenContainer
-	50, // 33: stockledger.v1.Command.quarantine_lot:type_name -> stockledger.v1.QuarantineLot
-	51, // 34: stockledger.v1.Command.release_lot:type_name -> stockledger.v1.ReleaseLot
-	52, // 35: stockledger.v1.Command.recall_lot:type_name -> stockledger.v1.RecallLot
-	53, // 36: stockledger.v1.Command.continue_recall:type_name -> stockledger.v1.ContinueRecall
-	54, // 37: stockledger.v1.Command.lift_recall:type_name -> stockledger.v1.LiftRecall
-	55, // 38: stockledger.v1.Command.transfer_stock:type_name -> stockledger.v1.TransferStock
-	56, // 39: stockledger.v1.Command.approve_transfer:type_name -> stockledger.v1.ApproveTransfer
-	57, // 40: stockledger.v1.Command.reject_transfer:type_name -> stockledger.v1.RejectTransfer
-	58, // 41: stockledger.v1.Command.cancel_transfer:type_name -> stockledger.v1.CancelTransfer
-	59, // 42: stockledger.v1.Command.dispatch_transfer:type_name -> stockledger.v1.DispatchTransfer
-	60, // 43: stockledger.v1.Command.receive_transfer:type_name -> stockledger.v1.ReceiveTransfer
-	61, // 44: stockledger.v1.Command.complete_transfer:type_name -> stockledger.v1.CompleteTransfer
-	62, // 45: stockledger.v1.Command.lend_stock:type_name -> stockledger.v1.LendStock
-	63, // 46: stockledger.v1.Command.borrow_stock:type_name -> stockledger.v1.BorrowStock
-	64, // 47: stockledger.v1.Command.repay_loan:type_name -> stockledger.v1.RepayLoan
-	65, // 48: stockledger.v1.Command.receive_repayment:type_name -> stockledger.v1.ReceiveRepayment
-	66, // 49: stockledger.v1.Command.approve_command:type_name -> stockledger.v1.ApproveCommand
-	67, // 50: stockledger.v1.Command.reject_command:type_name -> stockledger.v1.RejectCommand
-	68, // 51: stockledger.v1.Command.lapse_command:type_name -> stockledger.v1.LapseCommand
-	2,  // 52: stockledger.v1.CommandRequest.command:type_name -> stockledger.v1.Command
-	5,  // 53: stockledger.v1.CommandResponse.accepted:type_name -> stockledger.v1.Accepted
-	38, // 54: stockledger.v1.Accepted.committed_at:type_name -> google.protobuf.Timestamp
-	6,  // 55: stockledger.v1.Accepted.review:type_name -> stockledger.v1.Review
-	12, // 56: stockledger.v1.Accepted.document:type_name -> stockledger.v1.DocumentResult
-	13, // 57: stockledger.v1.Accepted.stock:type_name -> stockledger.v1.StockResult
-	8,  // 58: stockledger.v1.Accepted.change:type_name -> stockledger.v1.ChangeResult
-	7,  // 59: stockledger.v1.Accepted.approval:type_name -> stockledger.v1.ApprovalResult
-	38, // 60: stockledger.v1.Review.deadline:type_name -> google.protobuf.Timestamp
-	38, // 61: stockledger.v1.ApprovalResult.deadline:type_name -> google.protobuf.Timestamp
-	10, // 62: stockledger.v1.ApprovalResult.moves:type_name -> stockledger.v1.StockMove
-	10, // 63: stockledger.v1.ChangeResult.moves:type_name -> stockledger.v1.StockMove
-	11, // 64: stockledger.v1.ChangeResult.documents:type_name -> stockledger.v1.DocumentVersion
-	9,  // 65: stockledger.v1.ChangeResult.approved:type_name -> stockledger.v1.ApprovedResult
-	12, // 66: stockledger.v1.ApprovedResult.document:type_name -> stockledger.v1.DocumentResult
-	13, // 67: stockledger.v1.ApprovedResult.stock:type_name -> stockledger.v1.StockResult
-	8,  // 68: stockledger.v1.ApprovedResult.change:type_name -> stockledger.v1.ChangeResult
-	69, // 69: stockledger.v1.StockMove.from:type_name -> stockledger.v1.Bucket
-	69, // 70: stockledger.v1.StockMove.to:type_name -> stockledger.v1.Bucket
-	70, // 71: stockledger.v1.StockMove.lots:type_name -> stockledger.v1.LotQuantity
-	71, // 72: stockledger.v1.DocumentVersion.kind:type_name -> stockledger.v1.DocumentKind
-	70, // 73: stockledger.v1.StockResult.lots:type_name -> stockledger.v1.LotQuantity
-	37, // 74: stockledger.v1.Rejected.metadata:type_name -> stockledger.v1.Rejected.MetadataEntry
-	5,  // 75: stockledger.v1.CommandResult.accepted:type_name -> stockledger.v1.Accepted
-	14, // 76: stockledger.v1.CommandResult.rejected:type_name -> stockledger.v1.Rejected
-	72, // 77: stockledger.v1.UpdateClinic.update_mask:type_name -> google.protobuf.FieldMask
-	0,  // 78: stockledger.v1.CreateLocation.kind:type_name -> stockledger.v1.LocationKind
-	0,  // 79: stockledger.v1.UpdateLocation.kind:type_name -> stockledger.v1.LocationKind
-	72, // 80: stockledger.v1.UpdateLocation.update_mask:type_name -> google.protobuf.FieldMask
-	72, // 81: stockledger.v1.UpdateMedicine.update_mask:type_name -> google.protobuf.FieldMask
-	73, // 82: stockledger.v1.RegisterLot.expiry:type_name -> google.type.Date
-	73, // 83: stockledger.v1.UpdateLot.expiry:type_name -> google.type.Date
-	72, // 84: stockledger.v1.UpdateLot.update_mask:type_name -> google.protobuf.FieldMask
-	38, // 85: stockledger.v1.ReserveStock.deadline:type_name -> google.protobuf.Timestamp
-	73, // 86: stockledger.v1.ReserveStock.lasts_until:type_name -> google.type.Date
-	1,  // 87: stockledger.v1.AdjustStock.direction:type_name -> stockledger.v1.AdjustmentDirection
-	88, // [88:88] is the sub-list for method output_type
-	88, // [88:88] is the sub-list for method input_type
-	88, // [88:88] is the sub-list for extension type_name
-	88, // [88:88] is the sub-list for extension extendee
-	0,  // [0:88] is the sub-list for field type_name
+	38,  // 0: stockledger.v1.Command.occurred_at:type_name -> google.protobuf.Timestamp
+	16,  // 1: stockledger.v1.Command.create_clinic:type_name -> stockledger.v1.CreateClinic
+	17,  // 2: stockledger.v1.Command.update_clinic:type_name -> stockledger.v1.UpdateClinic
+	18,  // 3: stockledger.v1.Command.deactivate_clinic:type_name -> stockledger.v1.DeactivateClinic
+	19,  // 4: stockledger.v1.Command.create_location:type_name -> stockledger.v1.CreateLocation
+	20,  // 5: stockledger.v1.Command.update_location:type_name -> stockledger.v1.UpdateLocation
+	21,  // 6: stockledger.v1.Command.deactivate_location:type_name -> stockledger.v1.DeactivateLocation
+	22,  // 7: stockledger.v1.Command.add_medicine:type_name -> stockledger.v1.AddMedicine
+	23,  // 8: stockledger.v1.Command.update_medicine:type_name -> stockledger.v1.UpdateMedicine
+	24,  // 9: stockledger.v1.Command.deactivate_medicine:type_name -> stockledger.v1.DeactivateMedicine
+	25,  // 10: stockledger.v1.Command.register_lot:type_name -> stockledger.v1.RegisterLot
+	26,  // 11: stockledger.v1.Command.update_lot:type_name -> stockledger.v1.UpdateLot
+	27,  // 12: stockledger.v1.Command.deactivate_lot:type_name -> stockledger.v1.DeactivateLot
+	39,  // 13: stockledger.v1.Command.set_packs:type_name -> stockledger.v1.SetPacks
+	40,  // 14: stockledger.v1.Command.add_identifier:type_name -> stockledger.v1.AddIdentifier
+	41,  // 15: stockledger.v1.Command.remove_identifier:type_name -> stockledger.v1.RemoveIdentifier
+	42,  // 16: stockledger.v1.Command.set_policy:type_name -> stockledger.v1.SetPolicy
+	43,  // 17: stockledger.v1.Command.set_price:type_name -> stockledger.v1.SetPrice
+	44,  // 18: stockledger.v1.Command.set_control_limit:type_name -> stockledger.v1.SetControlLimit
+	28,  // 19: stockledger.v1.Command.receive_stock:type_name -> stockledger.v1.ReceiveStock
+	30,  // 20: stockledger.v1.Command.reserve_stock:type_name -> stockledger.v1.ReserveStock
+	31,  // 21: stockledger.v1.Command.release_stock:type_name -> stockledger.v1.ReleaseStock
+	32,  // 22: stockledger.v1.Command.expire_reservation:type_name -> stockledger.v1.ExpireReservation
+	33,  // 23: stockledger.v1.Command.issue_stock:type_name -> stockledger.v1.IssueStock
+	34,  // 24: stockledger.v1.Command.adjust_stock:type_name -> stockledger.v1.AdjustStock
+	35,  // 25: stockledger.v1.Command.write_off_stock:type_name -> stockledger.v1.WriteOffStock
+	36,  // 26: stockledger.v1.Command.return_to_supplier:type_name -> stockledger.v1.ReturnToSupplier
+	29,  // 27: stockledger.v1.Command.reverse_receipt:type_name -> stockledger.v1.ReverseReceipt
+	45,  // 28: stockledger.v1.Command.update_stock_levels:type_name -> stockledger.v1.UpdateStockLevels
+	46,  // 29: stockledger.v1.Command.start_count:type_name -> stockledger.v1.StartCount
+	47,  // 30: stockledger.v1.Command.record_count:type_name -> stockledger.v1.RecordCount
+	48,  // 31: stockledger.v1.Command.complete_count:type_name -> stockledger.v1.CompleteCount
+	49,  // 32: stockledger.v1.Command.cancel_count:type_name -> stockledger.v1.CancelCount
+	50,  // 33: stockledger.v1.Command.convert_stock:type_name -> stockledger.v1.ConvertStock
+	51,  // 34: stockledger.v1.Command.open_container:type_name -> stockledger.v1.OpenContainer
+	52,  // 35: stockledger.v1.Command.quarantine_lot:type_name -> stockledger.v1.QuarantineLot
+	53,  // 36: stockledger.v1.Command.release_lot:type_name -> stockledger.v1.ReleaseLot
+	54,  // 37: stockledger.v1.Command.recall_lot:type_name -> stockledger.v1.RecallLot
+	55,  // 38: stockledger.v1.Command.continue_recall:type_name -> stockledger.v1.ContinueRecall
+	56,  // 39: stockledger.v1.Command.lift_recall:type_name -> stockledger.v1.LiftRecall
+	57,  // 40: stockledger.v1.Command.transfer_stock:type_name -> stockledger.v1.TransferStock
+	58,  // 41: stockledger.v1.Command.approve_transfer:type_name -> stockledger.v1.ApproveTransfer
+	59,  // 42: stockledger.v1.Command.reject_transfer:type_name -> stockledger.v1.RejectTransfer
+	60,  // 43: stockledger.v1.Command.cancel_transfer:type_name -> stockledger.v1.CancelTransfer
+	61,  // 44: stockledger.v1.Command.dispatch_transfer:type_name -> stockledger.v1.DispatchTransfer
+	62,  // 45: stockledger.v1.Command.receive_transfer:type_name -> stockledger.v1.ReceiveTransfer
+	63,  // 46: stockledger.v1.Command.complete_transfer:type_name -> stockledger.v1.CompleteTransfer
+	64,  // 47: stockledger.v1.Command.lend_stock:type_name -> stockledger.v1.LendStock
+	65,  // 48: stockledger.v1.Command.borrow_stock:type_name -> stockledger.v1.BorrowStock
+	66,  // 49: stockledger.v1.Command.repay_loan:type_name -> stockledger.v1.RepayLoan
+	67,  // 50: stockledger.v1.Command.receive_repayment:type_name -> stockledger.v1.ReceiveRepayment
+	68,  // 51: stockledger.v1.Command.approve_command:type_name -> stockledger.v1.ApproveCommand
+	69,  // 52: stockledger.v1.Command.reject_command:type_name -> stockledger.v1.RejectCommand
+	70,  // 53: stockledger.v1.Command.lapse_command:type_name -> stockledger.v1.LapseCommand
+	71,  // 54: stockledger.v1.Command.create_prescription:type_name -> stockledger.v1.CreatePrescription
+	72,  // 55: stockledger.v1.Command.cancel_prescription:type_name -> stockledger.v1.CancelPrescription
+	73,  // 56: stockledger.v1.Command.dispense_medicine:type_name -> stockledger.v1.DispenseMedicine
+	74,  // 57: stockledger.v1.Command.prepare_dispensing:type_name -> stockledger.v1.PrepareDispensing
+	75,  // 58: stockledger.v1.Command.check_dispensing:type_name -> stockledger.v1.CheckDispensing
+	76,  // 59: stockledger.v1.Command.hand_over:type_name -> stockledger.v1.HandOver
+	77,  // 60: stockledger.v1.Command.cancel_dispensing:type_name -> stockledger.v1.CancelDispensing
+	78,  // 61: stockledger.v1.Command.return_from_patient:type_name -> stockledger.v1.ReturnFromPatient
+	79,  // 62: stockledger.v1.Command.record_downtime:type_name -> stockledger.v1.RecordDowntime
+	80,  // 63: stockledger.v1.Command.set_prescription_template:type_name -> stockledger.v1.SetPrescriptionTemplate
+	81,  // 64: stockledger.v1.Command.remove_prescription_template:type_name -> stockledger.v1.RemovePrescriptionTemplate
+	82,  // 65: stockledger.v1.Command.register_patient:type_name -> stockledger.v1.RegisterPatient
+	83,  // 66: stockledger.v1.Command.update_patient:type_name -> stockledger.v1.UpdatePatient
+	84,  // 67: stockledger.v1.Command.erase_patient:type_name -> stockledger.v1.ErasePatient
+	85,  // 68: stockledger.v1.Command.place_legal_hold:type_name -> stockledger.v1.PlaceLegalHold
+	86,  // 69: stockledger.v1.Command.lift_legal_hold:type_name -> stockledger.v1.LiftLegalHold
+	2,   // 70: stockledger.v1.CommandRequest.command:type_name -> stockledger.v1.Command
+	5,   // 71: stockledger.v1.CommandResponse.accepted:type_name -> stockledger.v1.Accepted
+	38,  // 72: stockledger.v1.Accepted.committed_at:type_name -> google.protobuf.Timestamp
+	6,   // 73: stockledger.v1.Accepted.review:type_name -> stockledger.v1.Review
+	12,  // 74: stockledger.v1.Accepted.document:type_name -> stockledger.v1.DocumentResult
+	13,  // 75: stockledger.v1.Accepted.stock:type_name -> stockledger.v1.StockResult
+	8,   // 76: stockledger.v1.Accepted.change:type_name -> stockledger.v1.ChangeResult
+	7,   // 77: stockledger.v1.Accepted.approval:type_name -> stockledger.v1.ApprovalResult
+	38,  // 78: stockledger.v1.Review.deadline:type_name -> google.protobuf.Timestamp
+	38,  // 79: stockledger.v1.ApprovalResult.deadline:type_name -> google.protobuf.Timestamp
+	10,  // 80: stockledger.v1.ApprovalResult.moves:type_name -> stockledger.v1.StockMove
+	10,  // 81: stockledger.v1.ChangeResult.moves:type_name -> stockledger.v1.StockMove
+	11,  // 82: stockledger.v1.ChangeResult.documents:type_name -> stockledger.v1.DocumentVersion
+	9,   // 83: stockledger.v1.ChangeResult.approved:type_name -> stockledger.v1.ApprovedResult
+	12,  // 84: stockledger.v1.ApprovedResult.document:type_name -> stockledger.v1.DocumentResult
+	13,  // 85: stockledger.v1.ApprovedResult.stock:type_name -> stockledger.v1.StockResult
+	8,   // 86: stockledger.v1.ApprovedResult.change:type_name -> stockledger.v1.ChangeResult
+	87,  // 87: stockledger.v1.StockMove.from:type_name -> stockledger.v1.Bucket
+	87,  // 88: stockledger.v1.StockMove.to:type_name -> stockledger.v1.Bucket
+	88,  // 89: stockledger.v1.StockMove.lots:type_name -> stockledger.v1.LotQuantity
+	89,  // 90: stockledger.v1.DocumentVersion.kind:type_name -> stockledger.v1.DocumentKind
+	88,  // 91: stockledger.v1.StockResult.lots:type_name -> stockledger.v1.LotQuantity
+	37,  // 92: stockledger.v1.Rejected.metadata:type_name -> stockledger.v1.Rejected.MetadataEntry
+	5,   // 93: stockledger.v1.CommandResult.accepted:type_name -> stockledger.v1.Accepted
+	14,  // 94: stockledger.v1.CommandResult.rejected:type_name -> stockledger.v1.Rejected
+	90,  // 95: stockledger.v1.UpdateClinic.update_mask:type_name -> google.protobuf.FieldMask
+	0,   // 96: stockledger.v1.CreateLocation.kind:type_name -> stockledger.v1.LocationKind
+	0,   // 97: stockledger.v1.UpdateLocation.kind:type_name -> stockledger.v1.LocationKind
+	90,  // 98: stockledger.v1.UpdateLocation.update_mask:type_name -> google.protobuf.FieldMask
+	90,  // 99: stockledger.v1.UpdateMedicine.update_mask:type_name -> google.protobuf.FieldMask
+	91,  // 100: stockledger.v1.RegisterLot.expiry:type_name -> google.type.Date
+	91,  // 101: stockledger.v1.UpdateLot.expiry:type_name -> google.type.Date
+	90,  // 102: stockledger.v1.UpdateLot.update_mask:type_name -> google.protobuf.FieldMask
+	38,  // 103: stockledger.v1.ReserveStock.deadline:type_name -> google.protobuf.Timestamp
+	91,  // 104: stockledger.v1.ReserveStock.lasts_until:type_name -> google.type.Date
+	1,   // 105: stockledger.v1.AdjustStock.direction:type_name -> stockledger.v1.AdjustmentDirection
+	106, // [106:106] is the sub-list for method output_type
+	106, // [106:106] is the sub-list for method input_type
+	106, // [106:106] is the sub-list for extension type_name
+	106, // [106:106] is the sub-list for extension extendee
+	0,   // [0:106] is the sub-list for field type_name
 }
 
 func init() { file_stockledger_v1_commands_proto_init() }
@@ -4510,14 +4873,19 @@ func file_stockledger_v1_commands_proto_init() {
 		return
 	}
 	file_stockledger_v1_approvals_proto_init()
+	file_stockledger_v1_billing_proto_init()
 	file_stockledger_v1_common_proto_init()
 	file_stockledger_v1_conversions_proto_init()
 	file_stockledger_v1_counts_proto_init()
+	file_stockledger_v1_dispensings_proto_init()
+	file_stockledger_v1_downtime_proto_init()
 	file_stockledger_v1_identifiers_proto_init()
 	file_stockledger_v1_levels_proto_init()
 	file_stockledger_v1_loans_proto_init()
 	file_stockledger_v1_options_proto_init()
 	file_stockledger_v1_packs_proto_init()
+	file_stockledger_v1_patients_proto_init()
+	file_stockledger_v1_prescriptions_proto_init()
 	file_stockledger_v1_recalls_proto_init()
 	file_stockledger_v1_transfers_proto_init()
 	file_stockledger_v1_commands_proto_msgTypes[0].OneofWrappers = []any{
@@ -4537,6 +4905,8 @@ func file_stockledger_v1_commands_proto_init() {
 		(*Command_AddIdentifier)(nil),
 		(*Command_RemoveIdentifier)(nil),
 		(*Command_SetPolicy)(nil),
+		(*Command_SetPrice)(nil),
+		(*Command_SetControlLimit)(nil),
 		(*Command_ReceiveStock)(nil),
 		(*Command_ReserveStock)(nil),
 		(*Command_ReleaseStock)(nil),
@@ -4572,6 +4942,22 @@ func file_stockledger_v1_commands_proto_init() {
 		(*Command_ApproveCommand)(nil),
 		(*Command_RejectCommand)(nil),
 		(*Command_LapseCommand)(nil),
+		(*Command_CreatePrescription)(nil),
+		(*Command_CancelPrescription)(nil),
+		(*Command_DispenseMedicine)(nil),
+		(*Command_PrepareDispensing)(nil),
+		(*Command_CheckDispensing)(nil),
+		(*Command_HandOver)(nil),
+		(*Command_CancelDispensing)(nil),
+		(*Command_ReturnFromPatient)(nil),
+		(*Command_RecordDowntime)(nil),
+		(*Command_SetPrescriptionTemplate)(nil),
+		(*Command_RemovePrescriptionTemplate)(nil),
+		(*Command_RegisterPatient)(nil),
+		(*Command_UpdatePatient)(nil),
+		(*Command_ErasePatient)(nil),
+		(*Command_PlaceLegalHold)(nil),
+		(*Command_LiftLegalHold)(nil),
 	}
 	file_stockledger_v1_commands_proto_msgTypes[3].OneofWrappers = []any{
 		(*Accepted_Document)(nil),

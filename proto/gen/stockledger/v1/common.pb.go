@@ -259,6 +259,24 @@ const (
 	DocumentKind_DOCUMENT_KIND_PACKS DocumentKind = 9
 	// Another system's name for something.
 	DocumentKind_DOCUMENT_KIND_IDENTIFIER DocumentKind = 10
+	// What a medicine costs.
+	DocumentKind_DOCUMENT_KIND_PRICES DocumentKind = 11
+	// A template for prescriptions.
+	DocumentKind_DOCUMENT_KIND_PRESCRIPTION_TEMPLATE DocumentKind = 12
+	// What the law allows for a control class.
+	DocumentKind_DOCUMENT_KIND_CONTROL_LIMIT DocumentKind = 13
+	// A prescription.
+	DocumentKind_DOCUMENT_KIND_PRESCRIPTION DocumentKind = 20
+	// A medicine given to a patient.
+	DocumentKind_DOCUMENT_KIND_DISPENSING DocumentKind = 21
+	// Another system's name for a prescription.
+	DocumentKind_DOCUMENT_KIND_PRESCRIPTION_IDENTIFIER DocumentKind = 22
+	// A patient's token.
+	DocumentKind_DOCUMENT_KIND_PATIENT DocumentKind = 23
+	// A billing event.
+	DocumentKind_DOCUMENT_KIND_CHARGE DocumentKind = 24
+	// What was recorded after a downtime.
+	DocumentKind_DOCUMENT_KIND_DOWNTIME_RECORD DocumentKind = 25
 )
 
 // Enum value maps for DocumentKind.
@@ -275,19 +293,37 @@ var (
 		8:  "DOCUMENT_KIND_POLICY",
 		9:  "DOCUMENT_KIND_PACKS",
 		10: "DOCUMENT_KIND_IDENTIFIER",
+		11: "DOCUMENT_KIND_PRICES",
+		12: "DOCUMENT_KIND_PRESCRIPTION_TEMPLATE",
+		13: "DOCUMENT_KIND_CONTROL_LIMIT",
+		20: "DOCUMENT_KIND_PRESCRIPTION",
+		21: "DOCUMENT_KIND_DISPENSING",
+		22: "DOCUMENT_KIND_PRESCRIPTION_IDENTIFIER",
+		23: "DOCUMENT_KIND_PATIENT",
+		24: "DOCUMENT_KIND_CHARGE",
+		25: "DOCUMENT_KIND_DOWNTIME_RECORD",
 	}
 	DocumentKind_value = map[string]int32{
-		"DOCUMENT_KIND_UNSPECIFIED":  0,
-		"DOCUMENT_KIND_TRANSFER":     1,
-		"DOCUMENT_KIND_COUNT":        2,
-		"DOCUMENT_KIND_RECALL":       3,
-		"DOCUMENT_KIND_APPROVAL":     4,
-		"DOCUMENT_KIND_REVERSAL":     5,
-		"DOCUMENT_KIND_LOAN":         6,
-		"DOCUMENT_KIND_STOCK_LEVELS": 7,
-		"DOCUMENT_KIND_POLICY":       8,
-		"DOCUMENT_KIND_PACKS":        9,
-		"DOCUMENT_KIND_IDENTIFIER":   10,
+		"DOCUMENT_KIND_UNSPECIFIED":             0,
+		"DOCUMENT_KIND_TRANSFER":                1,
+		"DOCUMENT_KIND_COUNT":                   2,
+		"DOCUMENT_KIND_RECALL":                  3,
+		"DOCUMENT_KIND_APPROVAL":                4,
+		"DOCUMENT_KIND_REVERSAL":                5,
+		"DOCUMENT_KIND_LOAN":                    6,
+		"DOCUMENT_KIND_STOCK_LEVELS":            7,
+		"DOCUMENT_KIND_POLICY":                  8,
+		"DOCUMENT_KIND_PACKS":                   9,
+		"DOCUMENT_KIND_IDENTIFIER":              10,
+		"DOCUMENT_KIND_PRICES":                  11,
+		"DOCUMENT_KIND_PRESCRIPTION_TEMPLATE":   12,
+		"DOCUMENT_KIND_CONTROL_LIMIT":           13,
+		"DOCUMENT_KIND_PRESCRIPTION":            20,
+		"DOCUMENT_KIND_DISPENSING":              21,
+		"DOCUMENT_KIND_PRESCRIPTION_IDENTIFIER": 22,
+		"DOCUMENT_KIND_PATIENT":                 23,
+		"DOCUMENT_KIND_CHARGE":                  24,
+		"DOCUMENT_KIND_DOWNTIME_RECORD":         25,
 	}
 )
 
@@ -911,6 +947,62 @@ func (x *LotLine) GetQuarantine() bool {
 	return false
 }
 
+// ExternalIdentifier is another system's name for something.
+type ExternalIdentifier struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The system: a code without spaces, or a URI, up to 200 bytes without a
+	// vertical bar.
+	System string `protobuf:"bytes,1,opt,name=system,proto3" json:"system,omitempty"`
+	// The system's name for it, up to 99 bytes without a vertical bar.
+	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExternalIdentifier) Reset() {
+	*x = ExternalIdentifier{}
+	mi := &file_stockledger_v1_common_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExternalIdentifier) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExternalIdentifier) ProtoMessage() {}
+
+func (x *ExternalIdentifier) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_common_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExternalIdentifier.ProtoReflect.Descriptor instead.
+func (*ExternalIdentifier) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_common_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ExternalIdentifier) GetSystem() string {
+	if x != nil {
+		return x.System
+	}
+	return ""
+}
+
+func (x *ExternalIdentifier) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
 var File_stockledger_v1_common_proto protoreflect.FileDescriptor
 
 const file_stockledger_v1_common_proto_rawDesc = "" +
@@ -965,7 +1057,10 @@ const file_stockledger_v1_common_proto_rawDesc = "" +
 	"\x04pack\x18\x03 \x01(\tB\a\xbaH\x04r\x02(@R\x04pack\x12\x1e\n" +
 	"\n" +
 	"quarantine\x18\x04 \x01(\bR\n" +
-	"quarantine*\xb6\x02\n" +
+	"quarantine\"k\n" +
+	"\x12ExternalIdentifier\x12+\n" +
+	"\x06system\x18\x01 \x01(\tB\x13\xbaH\x10r\x0e\x10\x01(\xc8\x012\a^[^|]*$R\x06system\x12(\n" +
+	"\x05value\x18\x02 \x01(\tB\x12\xbaH\x0fr\r\x10\x01(c2\a^[^|]*$R\x05value*\xb6\x02\n" +
 	"\x06Bucket\x12\x16\n" +
 	"\x12BUCKET_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10BUCKET_AVAILABLE\x10\x01\x12\x13\n" +
@@ -989,7 +1084,7 @@ const file_stockledger_v1_common_proto_rawDesc = "" +
 	"\x06LotBar\x12\x17\n" +
 	"\x13LOT_BAR_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13LOT_BAR_QUARANTINED\x10\x01\x12\x14\n" +
-	"\x10LOT_BAR_RECALLED\x10\x02*\xbd\x02\n" +
+	"\x10LOT_BAR_RECALLED\x10\x02*\xe2\x04\n" +
 	"\fDocumentKind\x12\x1d\n" +
 	"\x19DOCUMENT_KIND_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16DOCUMENT_KIND_TRANSFER\x10\x01\x12\x17\n" +
@@ -1002,7 +1097,16 @@ const file_stockledger_v1_common_proto_rawDesc = "" +
 	"\x14DOCUMENT_KIND_POLICY\x10\b\x12\x17\n" +
 	"\x13DOCUMENT_KIND_PACKS\x10\t\x12\x1c\n" +
 	"\x18DOCUMENT_KIND_IDENTIFIER\x10\n" +
-	"BKZIgithub.com/stockledger/stockledger/proto/gen/stockledger/v1;stockledgerv1b\x06proto3"
+	"\x12\x18\n" +
+	"\x14DOCUMENT_KIND_PRICES\x10\v\x12'\n" +
+	"#DOCUMENT_KIND_PRESCRIPTION_TEMPLATE\x10\f\x12\x1f\n" +
+	"\x1bDOCUMENT_KIND_CONTROL_LIMIT\x10\r\x12\x1e\n" +
+	"\x1aDOCUMENT_KIND_PRESCRIPTION\x10\x14\x12\x1c\n" +
+	"\x18DOCUMENT_KIND_DISPENSING\x10\x15\x12)\n" +
+	"%DOCUMENT_KIND_PRESCRIPTION_IDENTIFIER\x10\x16\x12\x19\n" +
+	"\x15DOCUMENT_KIND_PATIENT\x10\x17\x12\x18\n" +
+	"\x14DOCUMENT_KIND_CHARGE\x10\x18\x12!\n" +
+	"\x1dDOCUMENT_KIND_DOWNTIME_RECORD\x10\x19BKZIgithub.com/stockledger/stockledger/proto/gen/stockledger/v1;stockledgerv1b\x06proto3"
 
 var (
 	file_stockledger_v1_common_proto_rawDescOnce sync.Once
@@ -1017,7 +1121,7 @@ func file_stockledger_v1_common_proto_rawDescGZIP() []byte {
 }
 
 var file_stockledger_v1_common_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_stockledger_v1_common_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_stockledger_v1_common_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_stockledger_v1_common_proto_goTypes = []any{
 	(Bucket)(0),                   // 0: stockledger.v1.Bucket
 	(Consistency)(0),              // 1: stockledger.v1.Consistency
@@ -1031,16 +1135,17 @@ var file_stockledger_v1_common_proto_goTypes = []any{
 	(*Page)(nil),                  // 9: stockledger.v1.Page
 	(*LotFacts)(nil),              // 10: stockledger.v1.LotFacts
 	(*LotLine)(nil),               // 11: stockledger.v1.LotLine
-	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(*date.Date)(nil),             // 14: google.type.Date
+	(*ExternalIdentifier)(nil),    // 12: stockledger.v1.ExternalIdentifier
+	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*date.Date)(nil),             // 15: google.type.Date
 }
 var file_stockledger_v1_common_proto_depIdxs = []int32{
 	1,  // 0: stockledger.v1.ReadOptions.consistency:type_name -> stockledger.v1.Consistency
-	12, // 1: stockledger.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
-	13, // 2: stockledger.v1.AsOf.time:type_name -> google.protobuf.Timestamp
+	13, // 1: stockledger.v1.ReadOptions.max_staleness:type_name -> google.protobuf.Duration
+	14, // 2: stockledger.v1.AsOf.time:type_name -> google.protobuf.Timestamp
 	4,  // 3: stockledger.v1.LotQuantity.balances:type_name -> stockledger.v1.Balances
-	14, // 4: stockledger.v1.LotFacts.expiry:type_name -> google.type.Date
+	15, // 4: stockledger.v1.LotFacts.expiry:type_name -> google.type.Date
 	2,  // 5: stockledger.v1.LotFacts.bar:type_name -> stockledger.v1.LotBar
 	6,  // [6:6] is the sub-list for method output_type
 	6,  // [6:6] is the sub-list for method input_type
@@ -1060,7 +1165,7 @@ func file_stockledger_v1_common_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stockledger_v1_common_proto_rawDesc), len(file_stockledger_v1_common_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

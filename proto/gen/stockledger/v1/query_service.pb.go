@@ -42,6 +42,8 @@ const (
 	HoldStatus_HOLD_STATUS_VOIDED HoldStatus = 5
 	// What was left of it set out with its transfer.
 	HoldStatus_HOLD_STATUS_DISPATCHED HoldStatus = 6
+	// What was left of it was dispensed to a patient.
+	HoldStatus_HOLD_STATUS_DISPENSED HoldStatus = 7
 )
 
 // Enum value maps for HoldStatus.
@@ -54,6 +56,7 @@ var (
 		4: "HOLD_STATUS_EXPIRED",
 		5: "HOLD_STATUS_VOIDED",
 		6: "HOLD_STATUS_DISPATCHED",
+		7: "HOLD_STATUS_DISPENSED",
 	}
 	HoldStatus_value = map[string]int32{
 		"HOLD_STATUS_UNSPECIFIED": 0,
@@ -63,6 +66,7 @@ var (
 		"HOLD_STATUS_EXPIRED":     4,
 		"HOLD_STATUS_VOIDED":      5,
 		"HOLD_STATUS_DISPATCHED":  6,
+		"HOLD_STATUS_DISPENSED":   7,
 	}
 )
 
@@ -1602,7 +1606,12 @@ type GetBalanceAtRequest struct {
 	// The balances are those after this command.
 	Sequence int64 `protobuf:"varint,5,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// How fresh the answer must be. Default STRONG.
-	Read          *ReadOptions `protobuf:"bytes,6,opt,name=read,proto3" json:"read,omitempty"`
+	Read *ReadOptions `protobuf:"bytes,6,opt,name=read,proto3" json:"read,omitempty"`
+	// Instead of a sequence: the balances are those that the books had then.
+	RecordedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=recorded_at,json=recordedAt,proto3" json:"recorded_at,omitempty"`
+	// Instead of a sequence: the balances are those of what had happened by then,
+	// as it is known now, whenever it was recorded.
+	OccurredAt    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=occurred_at,json=occurredAt,proto3" json:"occurred_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1675,6 +1684,20 @@ func (x *GetBalanceAtRequest) GetSequence() int64 {
 func (x *GetBalanceAtRequest) GetRead() *ReadOptions {
 	if x != nil {
 		return x.Read
+	}
+	return nil
+}
+
+func (x *GetBalanceAtRequest) GetRecordedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RecordedAt
+	}
+	return nil
+}
+
+func (x *GetBalanceAtRequest) GetOccurredAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OccurredAt
 	}
 	return nil
 }
@@ -2132,7 +2155,7 @@ const file_stockledger_v1_query_service_proto_rawDesc = "" +
 	"\x11ListHoldsResponse\x12*\n" +
 	"\x05holds\x18\x01 \x03(\v2\x14.stockledger.v1.HoldR\x05holds\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12)\n" +
-	"\x05as_of\x18\x03 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf\"\xaf\x02\n" +
+	"\x05as_of\x18\x03 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf\"\xd6\x04\n" +
 	"\x13GetBalanceAtRequest\x12A\n" +
 	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12/\n" +
 	"\vlocation_id\x18\x02 \x01(\tB\x0e\xbaH\ar\x05\x10\x01(\xac\x02\xd0\xc6'\x02R\n" +
@@ -2142,8 +2165,14 @@ const file_stockledger_v1_query_service_proto_rawDesc = "" +
 	"medicineId\x12!\n" +
 	"\x06lot_id\x18\x04 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\xac\x02R\x05lotId\x12#\n" +
-	"\bsequence\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x01R\bsequence\x12/\n" +
-	"\x04read\x18\x06 \x01(\v2\x1b.stockledger.v1.ReadOptionsR\x04read\"w\n" +
+	"\bsequence\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\bsequence\x12/\n" +
+	"\x04read\x18\x06 \x01(\v2\x1b.stockledger.v1.ReadOptionsR\x04read\x12;\n" +
+	"\vrecorded_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"recordedAt\x12;\n" +
+	"\voccurred_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"occurredAt:\xaa\x01\xbaH\xa6\x01\x1a\xa3\x01\n" +
+	"\n" +
+	"one_moment\x121give one of sequence, recorded_at and occurred_at\x1ab[this.sequence > 0, has(this.recorded_at), has(this.occurred_at)].filter(given, given).size() == 1\"w\n" +
 	"\x14GetBalanceAtResponse\x124\n" +
 	"\bbalances\x18\x01 \x01(\v2\x18.stockledger.v1.BalancesR\bbalances\x12)\n" +
 	"\x05as_of\x18\x02 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf\"\xf3\x02\n" +
@@ -2167,7 +2196,7 @@ const file_stockledger_v1_query_service_proto_rawDesc = "" +
 	"\aopening\x18\x02 \x01(\x03R\aopening\x12\x0e\n" +
 	"\x02in\x18\x03 \x01(\x03R\x02in\x12\x10\n" +
 	"\x03out\x18\x04 \x01(\x03R\x03out\x12\x18\n" +
-	"\abalance\x18\x05 \x01(\x03R\abalance*\xbe\x01\n" +
+	"\abalance\x18\x05 \x01(\x03R\abalance*\xd9\x01\n" +
 	"\n" +
 	"HoldStatus\x12\x1b\n" +
 	"\x17HOLD_STATUS_UNSPECIFIED\x10\x00\x12\x14\n" +
@@ -2176,7 +2205,8 @@ const file_stockledger_v1_query_service_proto_rawDesc = "" +
 	"\x12HOLD_STATUS_ISSUED\x10\x03\x12\x17\n" +
 	"\x13HOLD_STATUS_EXPIRED\x10\x04\x12\x16\n" +
 	"\x12HOLD_STATUS_VOIDED\x10\x05\x12\x1a\n" +
-	"\x16HOLD_STATUS_DISPATCHED\x10\x062\xcf\x0f\n" +
+	"\x16HOLD_STATUS_DISPATCHED\x10\x06\x12\x19\n" +
+	"\x15HOLD_STATUS_DISPENSED\x10\a2\xcf\x0f\n" +
 	"\fQueryService\x12`\n" +
 	"\bGetStock\x12\x1f.stockledger.v1.GetStockRequest\x1a .stockledger.v1.GetStockResponse\"\x11\xc2\xc6'\n" +
 	"stock.read\x90\x02\x01\x12c\n" +
@@ -2310,56 +2340,58 @@ var file_stockledger_v1_query_service_proto_depIdxs = []int32{
 	14, // 31: stockledger.v1.ListHoldsResponse.holds:type_name -> stockledger.v1.Hold
 	26, // 32: stockledger.v1.ListHoldsResponse.as_of:type_name -> stockledger.v1.AsOf
 	25, // 33: stockledger.v1.GetBalanceAtRequest.read:type_name -> stockledger.v1.ReadOptions
-	24, // 34: stockledger.v1.GetBalanceAtResponse.balances:type_name -> stockledger.v1.Balances
-	26, // 35: stockledger.v1.GetBalanceAtResponse.as_of:type_name -> stockledger.v1.AsOf
-	29, // 36: stockledger.v1.ControlledRegisterRequest.from:type_name -> google.protobuf.Timestamp
-	29, // 37: stockledger.v1.ControlledRegisterRequest.to:type_name -> google.protobuf.Timestamp
-	27, // 38: stockledger.v1.ControlledRegisterRequest.page:type_name -> stockledger.v1.Page
-	25, // 39: stockledger.v1.ControlledRegisterRequest.read:type_name -> stockledger.v1.ReadOptions
-	22, // 40: stockledger.v1.ControlledRegisterResponse.lines:type_name -> stockledger.v1.RegisterLine
-	26, // 41: stockledger.v1.ControlledRegisterResponse.as_of:type_name -> stockledger.v1.AsOf
-	12, // 42: stockledger.v1.RegisterLine.movement:type_name -> stockledger.v1.Movement
-	2,  // 43: stockledger.v1.QueryService.GetStock:input_type -> stockledger.v1.GetStockRequest
-	4,  // 44: stockledger.v1.QueryService.ListStock:input_type -> stockledger.v1.ListStockRequest
-	7,  // 45: stockledger.v1.QueryService.CheckAvailability:input_type -> stockledger.v1.CheckAvailabilityRequest
-	11, // 46: stockledger.v1.QueryService.ListMovements:input_type -> stockledger.v1.ListMovementsRequest
-	16, // 47: stockledger.v1.QueryService.ListHolds:input_type -> stockledger.v1.ListHoldsRequest
-	18, // 48: stockledger.v1.QueryService.GetBalanceAt:input_type -> stockledger.v1.GetBalanceAtRequest
-	20, // 49: stockledger.v1.QueryService.ControlledRegister:input_type -> stockledger.v1.ControlledRegisterRequest
-	31, // 50: stockledger.v1.QueryService.GetTransfer:input_type -> stockledger.v1.GetTransferRequest
-	32, // 51: stockledger.v1.QueryService.ListTransfers:input_type -> stockledger.v1.ListTransfersRequest
-	33, // 52: stockledger.v1.QueryService.GetCount:input_type -> stockledger.v1.GetCountRequest
-	34, // 53: stockledger.v1.QueryService.ListCounts:input_type -> stockledger.v1.ListCountsRequest
-	35, // 54: stockledger.v1.QueryService.GetRecall:input_type -> stockledger.v1.GetRecallRequest
-	36, // 55: stockledger.v1.QueryService.ListRecalls:input_type -> stockledger.v1.ListRecallsRequest
-	37, // 56: stockledger.v1.QueryService.GetApproval:input_type -> stockledger.v1.GetApprovalRequest
-	38, // 57: stockledger.v1.QueryService.ListApprovals:input_type -> stockledger.v1.ListApprovalsRequest
-	39, // 58: stockledger.v1.QueryService.ListLoans:input_type -> stockledger.v1.ListLoansRequest
-	40, // 59: stockledger.v1.QueryService.GetStockLevels:input_type -> stockledger.v1.GetStockLevelsRequest
-	41, // 60: stockledger.v1.QueryService.ListStockLevels:input_type -> stockledger.v1.ListStockLevelsRequest
-	3,  // 61: stockledger.v1.QueryService.GetStock:output_type -> stockledger.v1.GetStockResponse
-	5,  // 62: stockledger.v1.QueryService.ListStock:output_type -> stockledger.v1.ListStockResponse
-	8,  // 63: stockledger.v1.QueryService.CheckAvailability:output_type -> stockledger.v1.CheckAvailabilityResponse
-	13, // 64: stockledger.v1.QueryService.ListMovements:output_type -> stockledger.v1.ListMovementsResponse
-	17, // 65: stockledger.v1.QueryService.ListHolds:output_type -> stockledger.v1.ListHoldsResponse
-	19, // 66: stockledger.v1.QueryService.GetBalanceAt:output_type -> stockledger.v1.GetBalanceAtResponse
-	21, // 67: stockledger.v1.QueryService.ControlledRegister:output_type -> stockledger.v1.ControlledRegisterResponse
-	42, // 68: stockledger.v1.QueryService.GetTransfer:output_type -> stockledger.v1.GetTransferResponse
-	43, // 69: stockledger.v1.QueryService.ListTransfers:output_type -> stockledger.v1.ListTransfersResponse
-	44, // 70: stockledger.v1.QueryService.GetCount:output_type -> stockledger.v1.GetCountResponse
-	45, // 71: stockledger.v1.QueryService.ListCounts:output_type -> stockledger.v1.ListCountsResponse
-	46, // 72: stockledger.v1.QueryService.GetRecall:output_type -> stockledger.v1.GetRecallResponse
-	47, // 73: stockledger.v1.QueryService.ListRecalls:output_type -> stockledger.v1.ListRecallsResponse
-	48, // 74: stockledger.v1.QueryService.GetApproval:output_type -> stockledger.v1.GetApprovalResponse
-	49, // 75: stockledger.v1.QueryService.ListApprovals:output_type -> stockledger.v1.ListApprovalsResponse
-	50, // 76: stockledger.v1.QueryService.ListLoans:output_type -> stockledger.v1.ListLoansResponse
-	51, // 77: stockledger.v1.QueryService.GetStockLevels:output_type -> stockledger.v1.GetStockLevelsResponse
-	52, // 78: stockledger.v1.QueryService.ListStockLevels:output_type -> stockledger.v1.ListStockLevelsResponse
-	61, // [61:79] is the sub-list for method output_type
-	43, // [43:61] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	29, // 34: stockledger.v1.GetBalanceAtRequest.recorded_at:type_name -> google.protobuf.Timestamp
+	29, // 35: stockledger.v1.GetBalanceAtRequest.occurred_at:type_name -> google.protobuf.Timestamp
+	24, // 36: stockledger.v1.GetBalanceAtResponse.balances:type_name -> stockledger.v1.Balances
+	26, // 37: stockledger.v1.GetBalanceAtResponse.as_of:type_name -> stockledger.v1.AsOf
+	29, // 38: stockledger.v1.ControlledRegisterRequest.from:type_name -> google.protobuf.Timestamp
+	29, // 39: stockledger.v1.ControlledRegisterRequest.to:type_name -> google.protobuf.Timestamp
+	27, // 40: stockledger.v1.ControlledRegisterRequest.page:type_name -> stockledger.v1.Page
+	25, // 41: stockledger.v1.ControlledRegisterRequest.read:type_name -> stockledger.v1.ReadOptions
+	22, // 42: stockledger.v1.ControlledRegisterResponse.lines:type_name -> stockledger.v1.RegisterLine
+	26, // 43: stockledger.v1.ControlledRegisterResponse.as_of:type_name -> stockledger.v1.AsOf
+	12, // 44: stockledger.v1.RegisterLine.movement:type_name -> stockledger.v1.Movement
+	2,  // 45: stockledger.v1.QueryService.GetStock:input_type -> stockledger.v1.GetStockRequest
+	4,  // 46: stockledger.v1.QueryService.ListStock:input_type -> stockledger.v1.ListStockRequest
+	7,  // 47: stockledger.v1.QueryService.CheckAvailability:input_type -> stockledger.v1.CheckAvailabilityRequest
+	11, // 48: stockledger.v1.QueryService.ListMovements:input_type -> stockledger.v1.ListMovementsRequest
+	16, // 49: stockledger.v1.QueryService.ListHolds:input_type -> stockledger.v1.ListHoldsRequest
+	18, // 50: stockledger.v1.QueryService.GetBalanceAt:input_type -> stockledger.v1.GetBalanceAtRequest
+	20, // 51: stockledger.v1.QueryService.ControlledRegister:input_type -> stockledger.v1.ControlledRegisterRequest
+	31, // 52: stockledger.v1.QueryService.GetTransfer:input_type -> stockledger.v1.GetTransferRequest
+	32, // 53: stockledger.v1.QueryService.ListTransfers:input_type -> stockledger.v1.ListTransfersRequest
+	33, // 54: stockledger.v1.QueryService.GetCount:input_type -> stockledger.v1.GetCountRequest
+	34, // 55: stockledger.v1.QueryService.ListCounts:input_type -> stockledger.v1.ListCountsRequest
+	35, // 56: stockledger.v1.QueryService.GetRecall:input_type -> stockledger.v1.GetRecallRequest
+	36, // 57: stockledger.v1.QueryService.ListRecalls:input_type -> stockledger.v1.ListRecallsRequest
+	37, // 58: stockledger.v1.QueryService.GetApproval:input_type -> stockledger.v1.GetApprovalRequest
+	38, // 59: stockledger.v1.QueryService.ListApprovals:input_type -> stockledger.v1.ListApprovalsRequest
+	39, // 60: stockledger.v1.QueryService.ListLoans:input_type -> stockledger.v1.ListLoansRequest
+	40, // 61: stockledger.v1.QueryService.GetStockLevels:input_type -> stockledger.v1.GetStockLevelsRequest
+	41, // 62: stockledger.v1.QueryService.ListStockLevels:input_type -> stockledger.v1.ListStockLevelsRequest
+	3,  // 63: stockledger.v1.QueryService.GetStock:output_type -> stockledger.v1.GetStockResponse
+	5,  // 64: stockledger.v1.QueryService.ListStock:output_type -> stockledger.v1.ListStockResponse
+	8,  // 65: stockledger.v1.QueryService.CheckAvailability:output_type -> stockledger.v1.CheckAvailabilityResponse
+	13, // 66: stockledger.v1.QueryService.ListMovements:output_type -> stockledger.v1.ListMovementsResponse
+	17, // 67: stockledger.v1.QueryService.ListHolds:output_type -> stockledger.v1.ListHoldsResponse
+	19, // 68: stockledger.v1.QueryService.GetBalanceAt:output_type -> stockledger.v1.GetBalanceAtResponse
+	21, // 69: stockledger.v1.QueryService.ControlledRegister:output_type -> stockledger.v1.ControlledRegisterResponse
+	42, // 70: stockledger.v1.QueryService.GetTransfer:output_type -> stockledger.v1.GetTransferResponse
+	43, // 71: stockledger.v1.QueryService.ListTransfers:output_type -> stockledger.v1.ListTransfersResponse
+	44, // 72: stockledger.v1.QueryService.GetCount:output_type -> stockledger.v1.GetCountResponse
+	45, // 73: stockledger.v1.QueryService.ListCounts:output_type -> stockledger.v1.ListCountsResponse
+	46, // 74: stockledger.v1.QueryService.GetRecall:output_type -> stockledger.v1.GetRecallResponse
+	47, // 75: stockledger.v1.QueryService.ListRecalls:output_type -> stockledger.v1.ListRecallsResponse
+	48, // 76: stockledger.v1.QueryService.GetApproval:output_type -> stockledger.v1.GetApprovalResponse
+	49, // 77: stockledger.v1.QueryService.ListApprovals:output_type -> stockledger.v1.ListApprovalsResponse
+	50, // 78: stockledger.v1.QueryService.ListLoans:output_type -> stockledger.v1.ListLoansResponse
+	51, // 79: stockledger.v1.QueryService.GetStockLevels:output_type -> stockledger.v1.GetStockLevelsResponse
+	52, // 80: stockledger.v1.QueryService.ListStockLevels:output_type -> stockledger.v1.ListStockLevelsResponse
+	63, // [63:81] is the sub-list for method output_type
+	45, // [45:63] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_stockledger_v1_query_service_proto_init() }

@@ -100,6 +100,16 @@ const (
 	CatalogServiceSetPolicyProcedure = "/stockledger.v1.CatalogService/SetPolicy"
 	// CatalogServiceGetPolicyProcedure is the procedure name of the CatalogService's GetPolicy RPC.
 	CatalogServiceGetPolicyProcedure = "/stockledger.v1.CatalogService/GetPolicy"
+	// CatalogServiceSetPriceProcedure is the procedure name of the CatalogService's SetPrice RPC.
+	CatalogServiceSetPriceProcedure = "/stockledger.v1.CatalogService/SetPrice"
+	// CatalogServiceListPricesProcedure is the procedure name of the CatalogService's ListPrices RPC.
+	CatalogServiceListPricesProcedure = "/stockledger.v1.CatalogService/ListPrices"
+	// CatalogServiceSetControlLimitProcedure is the procedure name of the CatalogService's
+	// SetControlLimit RPC.
+	CatalogServiceSetControlLimitProcedure = "/stockledger.v1.CatalogService/SetControlLimit"
+	// CatalogServiceListControlLimitsProcedure is the procedure name of the CatalogService's
+	// ListControlLimits RPC.
+	CatalogServiceListControlLimitsProcedure = "/stockledger.v1.CatalogService/ListControlLimits"
 )
 
 var (
@@ -343,6 +353,38 @@ var (
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
+	catalogServiceSetPriceSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_catalog_service_proto.Services().ByName("CatalogService").Methods().ByName("SetPrice"),
+			Procedure:        CatalogServiceSetPriceProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	catalogServiceListPricesSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_catalog_service_proto.Services().ByName("CatalogService").Methods().ByName("ListPrices"),
+			Procedure:        CatalogServiceListPricesProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	catalogServiceSetControlLimitSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_catalog_service_proto.Services().ByName("CatalogService").Methods().ByName("SetControlLimit"),
+			Procedure:        CatalogServiceSetControlLimitProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	catalogServiceListControlLimitsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_catalog_service_proto.Services().ByName("CatalogService").Methods().ByName("ListControlLimits"),
+			Procedure:        CatalogServiceListControlLimitsProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 )
 
 // CatalogServiceClient is a client for the stockledger.v1.CatalogService service.
@@ -407,6 +449,14 @@ type CatalogServiceClient interface {
 	SetPolicy(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
 	// Reads the clinic's policy.
 	GetPolicy(context.Context, *v1.GetPolicyRequest) (*v1.GetPolicyResponse, error)
+	// Says what a medicine costs from a day on.
+	SetPrice(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Lists what medicines cost.
+	ListPrices(context.Context, *v1.ListPricesRequest) (*v1.ListPricesResponse, error)
+	// Says what the law allows for a control class.
+	SetControlLimit(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Lists what the law allows for control classes.
+	ListControlLimits(context.Context, *v1.ListControlLimitsRequest) (*v1.ListControlLimitsResponse, error)
 }
 
 // NewCatalogServiceClient constructs a client for the stockledger.v1.CatalogService service.
@@ -477,6 +527,14 @@ type CatalogServiceHandler interface {
 	SetPolicy(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
 	// Reads the clinic's policy.
 	GetPolicy(context.Context, *v1.GetPolicyRequest) (*v1.GetPolicyResponse, error)
+	// Says what a medicine costs from a day on.
+	SetPrice(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Lists what medicines cost.
+	ListPrices(context.Context, *v1.ListPricesRequest) (*v1.ListPricesResponse, error)
+	// Says what the law allows for a control class.
+	SetControlLimit(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error)
+	// Lists what the law allows for control classes.
+	ListControlLimits(context.Context, *v1.ListControlLimitsRequest) (*v1.ListControlLimitsResponse, error)
 }
 
 // RegisterCatalogServiceHandler registers svc as the stockledger.v1.CatalogService implementation
@@ -514,6 +572,10 @@ func RegisterCatalogServiceHandler(server *connect.Server, svc CatalogServiceHan
 		connect.Method{Spec: catalogServiceParseScanSpec(), Handler: adapter.parseScan},
 		connect.Method{Spec: catalogServiceSetPolicySpec(), Handler: adapter.setPolicy},
 		connect.Method{Spec: catalogServiceGetPolicySpec(), Handler: adapter.getPolicy},
+		connect.Method{Spec: catalogServiceSetPriceSpec(), Handler: adapter.setPrice},
+		connect.Method{Spec: catalogServiceListPricesSpec(), Handler: adapter.listPrices},
+		connect.Method{Spec: catalogServiceSetControlLimitSpec(), Handler: adapter.setControlLimit},
+		connect.Method{Spec: catalogServiceListControlLimitsSpec(), Handler: adapter.listControlLimits},
 	)
 }
 
@@ -638,6 +700,22 @@ func (UnimplementedCatalogServiceHandler) SetPolicy(context.Context, *v1.Command
 
 func (UnimplementedCatalogServiceHandler) GetPolicy(context.Context, *v1.GetPolicyRequest) (*v1.GetPolicyResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.CatalogService.GetPolicy is not implemented")
+}
+
+func (UnimplementedCatalogServiceHandler) SetPrice(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.CatalogService.SetPrice is not implemented")
+}
+
+func (UnimplementedCatalogServiceHandler) ListPrices(context.Context, *v1.ListPricesRequest) (*v1.ListPricesResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.CatalogService.ListPrices is not implemented")
+}
+
+func (UnimplementedCatalogServiceHandler) SetControlLimit(context.Context, *v1.CommandRequest) (*v1.CommandResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.CatalogService.SetControlLimit is not implemented")
+}
+
+func (UnimplementedCatalogServiceHandler) ListControlLimits(context.Context, *v1.ListControlLimitsRequest) (*v1.ListControlLimitsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.CatalogService.ListControlLimits is not implemented")
 }
 
 type catalogServiceClient struct {
@@ -879,6 +957,38 @@ func (c *catalogServiceClient) SetPolicy(ctx context.Context, req *v1.CommandReq
 func (c *catalogServiceClient) GetPolicy(ctx context.Context, req *v1.GetPolicyRequest) (*v1.GetPolicyResponse, error) {
 	var res v1.GetPolicyResponse
 	if err := c.client.CallUnary(ctx, catalogServiceGetPolicySpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *catalogServiceClient) SetPrice(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, catalogServiceSetPriceSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *catalogServiceClient) ListPrices(ctx context.Context, req *v1.ListPricesRequest) (*v1.ListPricesResponse, error) {
+	var res v1.ListPricesResponse
+	if err := c.client.CallUnary(ctx, catalogServiceListPricesSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *catalogServiceClient) SetControlLimit(ctx context.Context, req *v1.CommandRequest) (*v1.CommandResponse, error) {
+	var res v1.CommandResponse
+	if err := c.client.CallUnary(ctx, catalogServiceSetControlLimitSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *catalogServiceClient) ListControlLimits(ctx context.Context, req *v1.ListControlLimitsRequest) (*v1.ListControlLimitsResponse, error) {
+	var res v1.ListControlLimitsResponse
+	if err := c.client.CallUnary(ctx, catalogServiceListControlLimitsSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -1240,6 +1350,54 @@ func (h catalogServiceHandler) getPolicy(ctx context.Context, _ connect.Spec, st
 		return err
 	}
 	res, err := h.svc.GetPolicy(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h catalogServiceHandler) setPrice(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.SetPrice(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h catalogServiceHandler) listPrices(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListPricesRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListPrices(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h catalogServiceHandler) setControlLimit(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CommandRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.SetControlLimit(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h catalogServiceHandler) listControlLimits(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListControlLimitsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListControlLimits(ctx, &req)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/stockledger/stockledger/ledger"
+	"github.com/stockledger/stockledger/rpc"
+	"github.com/stockledger/stockledger/txn"
+)
+
+// checkpointCmd writes signed checkpoints of journals.
+type checkpointCmd struct {
+	databaseFlags
+	Dir       string `required:"" type:"path" env:"STOCKLEDGER_CHECKPOINT_DIR" placeholder:"FOLDER" help:"Where to write them, a file for each clinic: on another machine, or where nothing can be overwritten."`
+	IssuerKey string `default:"issuer.key" type:"path" env:"STOCKLEDGER_ISSUER_KEY" placeholder:"FILE" help:"Key that signs them: the one that the nodes have. Default: issuer.key in the current folder."`
+}
+
+// Help says what checkpoints are for.
+func (checkpointCmd) Help() string {
+	return `Writes where each clinic's journal ends, with its hash, signed, as one more line in FOLDER/CLINIC.checkpoints. Whoever can write to the database can rewrite a journal together with its hashes; what left the database before tells. "stockledger verify --checkpoints FOLDER" compares.
+
+"stockledger serve --checkpoint-dir FOLDER" does this once a day by itself.
+
+Example:
+
+  stockledger checkpoint --dir /mnt/write-once/checkpoints`
+}
+
+// Run writes one checkpoint for each clinic.
+func (c *checkpointCmd) Run(ctx context.Context, log *slog.Logger) error {
+	db, err := txn.Open(ctx, txn.Config{DatabaseURL: c.DatabaseURL, Log: log})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	issuer, err := rpc.OpenIssuer(c.IssuerKey)
+	if err != nil {
+		return err
+	}
+	written, err := writeCheckpoints(ctx, db, issuer, c.Dir, time.Time{})
+	fmt.Printf("%d checkpoints written to %s\n", written, c.Dir)
+	return err
+}
+
+// checkpointSuffix ends the names of the files with checkpoints.
+const checkpointSuffix = ".checkpoints"
+
+// clinicsAtOnce is how many heads are read at a time.
+const clinicsAtOnce = 500
+
+// writeCheckpoints adds a checkpoint to the file of each clinic whose file was
+// not written since.
+func writeCheckpoints(ctx context.Context, db *txn.DB, issuer *rpc.Issuer, dir string, since time.Time) (int, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return 0, err
+	}
+	written := 0
+	for after := ledger.ClinicID(""); ; {
+		heads, err := txn.Heads(ctx, db, after, clinicsAtOnce)
+		if err != nil {
+			return written, err
+		}
+		for _, head := range heads {
+			after = head.Clinic
+			path := filepath.Join(dir, string(head.Clinic)+checkpointSuffix)
+			if info, err := os.Stat(path); err == nil && info.ModTime().After(since) && !since.IsZero() {
+				continue
+			}
+			line, err := issuer.SignCheckpoint(head.Clinic, txn.Place{Epoch: head.Epoch, Sequence: head.Sequence}, head.Hash)
+			if err != nil {
+				return written, err
+			}
+			if err := appendLine(path, line); err != nil {
+				return written, err
+			}
+			written++
+		}
+		if len(heads) < clinicsAtOnce {
+			return written, nil
+		}
+	}
+}
+
+func appendLine(path, line string) error {
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(line + "\n")
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// Checkpoints are written once a day; nodes look every hour, and the first one
+// that finds a file too old writes it.
+const (
+	checkpointAge      = 24 * time.Hour
+	checkpointInterval = time.Hour
+)
+
+// keepCheckpoints writes checkpoints once a day until ctx ends.
+func (n *node) keepCheckpoints(ctx context.Context, dir string) {
+	tick := time.NewTicker(checkpointInterval)
+	defer tick.Stop()
+	for {
+		written, err := writeCheckpoints(ctx, n.db, n.issuer, dir, time.Now().Add(-checkpointAge))
+		switch {
+		case err != nil && ctx.Err() == nil:
+			n.log.Error("checkpoints cannot be written; trying again in an hour", "folder", dir, "error", err)
+		case written > 0:
+			n.log.Info("checkpoints written", "folder", dir, "clinics", written)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// checkpointReport is what checkpoints tell about journals.
+type checkpointReport struct{ held, rewound, broken int }
+
+// compareCheckpoints holds the journals against the checkpoints in a folder, of
+// all clinics or of some.
+func compareCheckpoints(ctx context.Context, q *txn.Queries, issuer *rpc.Issuer, dir string, clinics []ledger.ClinicID, out io.Writer) (checkpointReport, error) {
+	var report checkpointReport
+	files, err := filepath.Glob(filepath.Join(dir, "*"+checkpointSuffix))
+	if err != nil {
+		return report, err
+	}
+	if len(files) == 0 {
+		return report, fmt.Errorf("there are no checkpoints in %s", dir)
+	}
+	wanted := make(map[ledger.ClinicID]bool)
+	for _, clinic := range clinics {
+		wanted[clinic] = true
+	}
+	for _, path := range files {
+		clinic := ledger.ClinicID(strings.TrimSuffix(filepath.Base(path), checkpointSuffix))
+		if len(wanted) > 0 && !wanted[clinic] {
+			continue
+		}
+		if err := report.compareFile(ctx, q, issuer, path, clinic, out); err != nil {
+			return report, err
+		}
+	}
+	return report, nil
+}
+
+func (r *checkpointReport) compareFile(ctx context.Context, q *txn.Queries, issuer *rpc.Issuer, path string, clinic ledger.ClinicID, out io.Writer) error {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	lines := bufio.NewScanner(f)
+	for number := 1; lines.Scan(); number++ {
+		c, err := issuer.ReadCheckpoint(lines.Text())
+		if err != nil || c.Clinic != clinic {
+			r.broken++
+			fmt.Fprintf(out, "%s, line %d: this is no checkpoint of clinic %s that the key signed: %v\n", path, number, clinic, err)
+			continue
+		}
+		verdict, err := q.CompareCheckpoint(ctx, clinic, c.Place, c.Hash)
+		if err != nil {
+			return fmt.Errorf("clinic %s: %w", clinic, err)
+		}
+		switch verdict {
+		case txn.CheckpointHolds:
+			r.held++
+		case txn.CheckpointRewound:
+			r.rewound++
+		case txn.CheckpointBroken:
+			r.broken++
+			fmt.Fprintf(out, "clinic %s: the journal was rewritten or cut off at or before sequence %d of epoch %d: it had another hash on %s (%s, line %d)\n",
+				clinic, c.Sequence, c.Epoch, c.At.UTC().Format(time.RFC3339), path, number)
+		}
+	}
+	return lines.Err()
+}

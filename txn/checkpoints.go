@@ -1,0 +1,75 @@
+package txn
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/stockledger/stockledger/ledger"
+)
+
+// ClinicHead is the end of a clinic's journal.
+type ClinicHead struct {
+	Clinic ledger.ClinicID
+	ledger.Head
+}
+
+// Heads reads the ends of all journals, by clinic, from after one of them.
+// Clinics that are being restored are left out.
+func Heads(ctx context.Context, db *DB, after ledger.ClinicID, limit int) ([]ClinicHead, error) {
+	var heads []ClinicHead
+	err := db.readTx(ctx, func(tx pgx.Tx) (err error) {
+		s := selectFrom(`SELECT clinic_id, epoch, sequence, hash FROM heads WHERE`).
+			add(` clinic_id > ? AND epoch <> ? ORDER BY clinic_id LIMIT ?`, after, restoringEpoch, limit)
+		heads, err = collect(ctx, tx, s, func(rows pgx.Rows, h *ClinicHead) error {
+			var hash []byte
+			err := rows.Scan(&h.Clinic, &h.Epoch, &h.Sequence, &hash)
+			copy(h.Hash[:], hash)
+			return err
+		})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("txn: list heads: %w", err)
+	}
+	return heads, nil
+}
+
+// CheckpointVerdict says what a checkpoint that was kept outside of the database
+// tells about a journal.
+type CheckpointVerdict int
+
+// The verdicts.
+const (
+	// CheckpointHolds: the journal had this hash there, and has it still.
+	CheckpointHolds CheckpointVerdict = iota + 1
+	// CheckpointRewound: a restore has taken that part of the journal back.
+	CheckpointRewound
+	// CheckpointBroken: the journal was rewritten or cut off.
+	CheckpointBroken
+)
+
+// CompareCheckpoint compares a journal with a checkpoint that was kept outside
+// of the database.
+func (q *Queries) CompareCheckpoint(ctx context.Context, clinic ledger.ClinicID, place Place, hash ledger.Hash) (CheckpointVerdict, error) {
+	verdict := CheckpointHolds
+	_, err := q.read(ctx, clinic, ReadOptions{}, func(v *view) error {
+		epochs, err := v.epochs(ctx)
+		if err != nil {
+			return err
+		}
+		for _, e := range epochs {
+			if e.Epoch > place.Epoch && e.FirstSequence <= place.Sequence {
+				verdict = CheckpointRewound
+				return nil
+			}
+		}
+		broken, err := v.checkpointStands(ctx, Checkpoint{place.Sequence, hash})
+		if broken != nil {
+			verdict = CheckpointBroken
+		}
+		return err
+	})
+	return verdict, err
+}
