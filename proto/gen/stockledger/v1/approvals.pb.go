@@ -266,7 +266,10 @@ type PolicyRule struct {
 	// The control class of the medicine; empty: medicines that are not
 	// controlled; *: all medicines, and commands that concern none.
 	ControlClass string `protobuf:"bytes,1,opt,name=control_class,json=controlClass,proto3" json:"control_class,omitempty"`
-	// The command's name, for example WriteOffStock.
+	// The command's name, for example WriteOffStock. A rule about CheckDispensing,
+	// whatever it requires, says that another person than the preparer must check
+	// what lies ready before it is handed over, and that DispenseMedicine, which
+	// leaves nothing to check, needs a witness.
 	Command string `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
 	// Only for more than so many base units of one medicine, 0 to 2^53.
 	Above int64 `protobuf:"varint,3,opt,name=above,proto3" json:"above,omitempty"`
