@@ -50,9 +50,14 @@ const (
 	PatientDigits = 26
 )
 
-func checkPatientID(id PatientID) *Rejection {
+// Valid reports whether the id has the form of a token.
+func (id PatientID) Valid() bool {
 	digits, ok := strings.CutPrefix(string(id), PatientPrefix)
-	if ok && len(digits) == PatientDigits && strings.Trim(digits, idAlphabet) == "" {
+	return ok && len(digits) == PatientDigits && strings.Trim(digits, idAlphabet) == ""
+}
+
+func checkPatientID(id PatientID) *Rejection {
+	if id.Valid() {
 		return nil
 	}
 	return reject(ReasonInvalidField, "patient_id", "The patient_id must be a token that RegisterPatient made: %s and %d letters and digits.", PatientPrefix, PatientDigits)

@@ -45,6 +45,7 @@ func (h *commandHandler) execute(ctx context.Context, req *stockledgerv1.Command
 	verdicts, err := h.executor.Submit(ctx, txn.Submission{
 		Clinic: clinic, Commands: []ledger.Command{command}, Locations: principal.Locations,
 		Permits: h.needs.deciding(principal), Witnesses: seconds.locations, MayBackdate: principal.may(permissionBackdate),
+		Private: map[string][]txn.PrivateText{command.IdempotencyKey: texts[0].private},
 	})
 	if err != nil {
 		return nil, err
@@ -154,7 +155,7 @@ func (h *commandHandler) chunk(
 	submission := txn.Submission{
 		Clinic: clinic, Linked: req.GetLinked(), Bulk: true, Locations: principal.Locations,
 		Permits: h.needs.deciding(principal), MayBackdate: principal.may(permissionBackdate),
-		Commands: make([]ledger.Command, 0, len(commands)),
+		Commands: make([]ledger.Command, 0, len(commands)), Private: make(map[string][]txn.PrivateText),
 	}
 	texts, err := h.sealed(ctx, clinic, commands, h.rules.command)
 	if err != nil {
@@ -172,6 +173,9 @@ func (h *commandHandler) chunk(
 			continue
 		}
 		submission.Commands = append(submission.Commands, command)
+		if private := texts[i].private; private != nil {
+			submission.Private[command.IdempotencyKey] = private
+		}
 		places = append(places, i)
 	}
 	submission.Witnesses = seconds.locations

@@ -51,6 +51,7 @@ const (
 	reasonJournalRewound     ledger.Reason = "JOURNAL_REWOUND"
 	reasonClinicRestoring    ledger.Reason = "CLINIC_RESTORING"
 	reasonNotAttempted       ledger.Reason = "NOT_ATTEMPTED"
+	reasonNoPatientKey       ledger.Reason = "NO_PATIENT_KEY"
 	reasonCanceled           ledger.Reason = "CANCELED"
 	reasonDeadlineExceeded   ledger.Reason = "DEADLINE_EXCEEDED"
 	reasonInternal           ledger.Reason = "INTERNAL"
@@ -84,6 +85,7 @@ var ownReasons = []ReasonDoc{
 	{reasonJournalRewound, connect.CodeFailedPrecondition, "The clinic was restored from a backup, and min_sequence or the page token comes from what the restore has taken back. Up to last_common_sequence the journal is as it was; epoch is the present one.", "Drop what was read after last_common_sequence, read it anew without min_sequence and page token, and give commands that are gone again."},
 	{reasonClinicRestoring, connect.CodeUnavailable, "The clinic is being restored from a backup. Nothing was carried out.", "Repeat the request when the restore is done; commands with the same idempotency key."},
 	{reasonNotAttempted, connect.CodeUnavailable, "The batch ended early, before this command was taken.", "Send it again with the same idempotency key."},
+	{reasonNoPatientKey, connect.CodeFailedPrecondition, "The node has no key for what is kept of patients.", "Start the node with --patient-key; all nodes need the same one."},
 	{reasonCanceled, connect.CodeCanceled, "The caller ended the request. A command in it may still be carried out.", "Repeat a command with the same idempotency key to learn its outcome."},
 	{reasonDeadlineExceeded, connect.CodeDeadlineExceeded, "The caller's deadline passed. A command in the request may still be carried out.", "Allow more time, and repeat a command with the same idempotency key to learn its outcome."},
 	{reasonInternal, connect.CodeInternal, "A defect in the ledger, which the operator's log describes under the request id.", "Report the request id. Repeat a command with the same idempotency key only."},

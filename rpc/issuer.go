@@ -92,9 +92,7 @@ func readKey(path string) (ed25519.PrivateKey, error) {
 	return key, nil
 }
 
-// makeKey puts a new key at path unless one appears there first. The file is
-// written under another name and linked, so that nobody ever reads a part of
-// it, and the first of several writers wins.
+// makeKey puts a new key at path unless one appears there first.
 func makeKey(path string) error {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -104,23 +102,30 @@ func makeKey(path string) error {
 	if err != nil {
 		return fmt.Errorf("rpc: make a token key: %w", err)
 	}
+	return placeOnce(path, pem.EncodeToMemory(&pem.Block{Type: keyBlockType, Bytes: der}))
+}
+
+// placeOnce puts a secret at path unless one appears there first. The file is
+// written under another name and linked, so that nobody ever reads a part of
+// it, and the first of several writers wins.
+func placeOnce(path string, secret []byte) error {
 	folder := filepath.Dir(path)
 	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return fmt.Errorf("rpc: make a token key: %w", err)
+		return fmt.Errorf("rpc: make a key: %w", err)
 	}
 	// CreateTemp makes files with mode 0600.
 	draft, err := os.CreateTemp(folder, ".key-*")
 	if err != nil {
-		return fmt.Errorf("rpc: make a token key: %w", err)
+		return fmt.Errorf("rpc: make a key: %w", err)
 	}
 	defer func() { _ = os.Remove(draft.Name()) }()
-	err = pem.Encode(draft, &pem.Block{Type: keyBlockType, Bytes: der})
+	_, err = draft.Write(secret)
 	err = errors.Join(err, draft.Sync(), draft.Close())
 	if err == nil {
 		err = os.Link(draft.Name(), path)
 	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("rpc: make a token key: %w", err)
+		return fmt.Errorf("rpc: make a key: %w", err)
 	}
 	return nil
 }

@@ -87,6 +87,12 @@ func openNode(tb testing.TB, cfg Config, deps Deps) *node {
 	if deps.Queries == nil {
 		deps.Queries = txn.NewQueries(db)
 	}
+	if deps.Patients == nil {
+		deps.Patients = txn.NewPatients(db)
+	}
+	if deps.Keyring == nil {
+		deps.Keyring = newTestKeyring(tb)
+	}
 	if deps.Issuer == nil {
 		deps.Issuer = newTestIssuer(tb)
 	}
@@ -118,6 +124,15 @@ func newTestIssuer(tb testing.TB) *Issuer {
 		tb.Fatal(err)
 	}
 	return issuer
+}
+
+func newTestKeyring(tb testing.TB) *Keyring {
+	tb.Helper()
+	keyring, err := OpenKeyring(filepath.Join(tb.TempDir(), "patient.key"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return keyring
 }
 
 // token returns a token for a principal.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/stockledger/stockledger/ledger"
 	stockledgerv1 "github.com/stockledger/stockledger/proto/gen/stockledger/v1"
+	"github.com/stockledger/stockledger/txn"
 )
 
 // privateTexts keeps what must never enter the journal: who a patient is, and
@@ -22,12 +23,18 @@ type privateTexts interface {
 	// reveal adds the texts of a prescription to what a caller is shown, as far
 	// as they are still there.
 	reveal(ctx context.Context, clinic ledger.ClinicID, p *ledger.Prescription, shown *stockledgerv1.Prescription) error
+	// identity is who a patient is, nil where that is not known any more.
+	identity(ctx context.Context, clinic ledger.ClinicID, p *ledger.Patient) (*stockledgerv1.PatientIdentity, error)
+	// find returns the patient whom another system calls so; empty where there
+	// is none.
+	find(ctx context.Context, clinic ledger.ClinicID, id *stockledgerv1.ExternalIdentifier) (ledger.PatientID, error)
 }
 
 // sealedText is what stands in the journal for the private text of a command.
 type sealedText struct {
 	patient ledger.PatientID // of RegisterPatient: the token that was made
 	digest  string           // see ledger.Patient
+	private []txn.PrivateText
 	// refused, where not nil, is why the command can't be carried out.
 	refused *ledger.Rejection
 }
@@ -94,9 +101,17 @@ var _ privateTexts = noTexts{}
 func (noTexts) seal(_ context.Context, _ ledger.ClinicID, commands []*stockledgerv1.Command) ([]sealedText, error) {
 	sealed := make([]sealedText, len(commands))
 	for i := range sealed {
-		sealed[i].refused = invalidField("body", "This node has no key to keep patients' names and private texts under: configure one, or leave the texts out.")
+		sealed[i].refused = invalidField("body", "This node has no key to keep patients' names and private texts under. Start it with --patient-key, or leave the texts out.")
 	}
 	return sealed, nil
+}
+
+func (noTexts) identity(context.Context, ledger.ClinicID, *ledger.Patient) (*stockledgerv1.PatientIdentity, error) {
+	return nil, nil
+}
+
+func (noTexts) find(context.Context, ledger.ClinicID, *stockledgerv1.ExternalIdentifier) (ledger.PatientID, error) {
+	return "", fail(reasonNoPatientKey, "This node has no key to find patients with.")
 }
 
 func (noTexts) reveal(context.Context, ledger.ClinicID, *ledger.Prescription, *stockledgerv1.Prescription) error {

@@ -117,6 +117,11 @@ type Deps struct {
 	Database Database
 	// Issuer's tokens are trusted, and page tokens are sealed with its key.
 	Issuer *Issuer
+	// Patients is the side table of patients.
+	Patients *txn.Patients
+	// Keyring keeps patients' names and private texts; without one, commands
+	// that bring any are refused.
+	Keyring *Keyring
 	// Trusted are issuers outside.
 	Trusted []TrustedIssuer
 	// Metrics add what other packages measure to /metrics.
@@ -202,7 +207,7 @@ func (s *Server) routes() (http.Handler, error) {
 	server.SetUnknownHandler(func(_ context.Context, spec connect.Spec, _ connect.ServerStream) error {
 		return fail(reasonUnknownMethod, "There is no method %s.", spec.Procedure)
 	})
-	commands := &commandHandler{executor: s.deps.Executor, rules: rules, verifier: verifier, needs: needs, texts: noTexts{}, log: s.log}
+	commands := &commandHandler{executor: s.deps.Executor, rules: rules, verifier: verifier, needs: needs, texts: s.privateTexts(), log: s.log}
 	stockledgerv1connect.RegisterInventoryServiceHandler(server, &inventoryService{commands})
 	queries := &queryHandler{queries: s.deps.Queries, pages: newPageTokens(s.deps.Issuer.secret("page tokens"))}
 	stockledgerv1connect.RegisterCatalogServiceHandler(server, &catalogService{commands, queries})
@@ -220,6 +225,14 @@ func (s *Server) routes() (http.Handler, error) {
 	)
 	mux.Handle("/", s.observed(unknownProcedure, http.HandlerFunc(notFound)))
 	return allowOrigins(s.cfg.AllowedOrigins, mux), nil
+}
+
+// privateTexts is where private texts are kept.
+func (s *Server) privateTexts() privateTexts {
+	if s.deps.Keyring == nil {
+		return noTexts{}
+	}
+	return &patientTexts{s.deps.Keyring, s.deps.Patients, s.deps.Queries}
 }
 
 // newJSONCodec is strict on input, since a misspelt optional field that is

@@ -100,6 +100,8 @@ type Submission struct {
 	// MayBackdate tells that the caller may record what happened before the
 	// clinic's window for backdating.
 	MayBackdate bool
+	// Private are the private texts of commands, by their idempotency keys.
+	Private map[string][]PrivateText
 	// Witnesses are the second persons of the commands, each with the only
 	// locations that they are entitled to; none means all.
 	Witnesses map[ledger.Actor][]ledger.LocationID

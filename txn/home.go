@@ -150,6 +150,8 @@ type plan struct {
 	lookups []string
 	suspect func(key string) bool
 	waiting []bool // the verdicts of this unit wait for its lookup
+	// private are the private texts of accepted commands, by their keys.
+	private map[string][]PrivateText
 	// behind are the submissions one of whose units is executed later, under
 	// the head's lock: those after it are too, to keep their order.
 	behind map[*submission]bool
@@ -162,7 +164,7 @@ type plan struct {
 }
 
 func newPlan(h *home, known map[string]ledger.Record, suspect func(string) bool) *plan {
-	return &plan{home: h, base: h.state.Head(), byKey: make(map[string]int), known: known, suspect: suspect, behind: make(map[*submission]bool)}
+	return &plan{home: h, base: h.state.Head(), byKey: make(map[string]int), known: known, suspect: suspect, behind: make(map[*submission]bool), private: make(map[string][]PrivateText)}
 }
 
 // add decides one unit.
@@ -275,6 +277,9 @@ func (p *plan) decide(s *submission, c ledger.Command, at ledger.Instant) (ledge
 	}
 	if rejection != nil {
 		return ledger.Record{}, rejection, nil
+	}
+	if texts := s.Private[c.IdempotencyKey]; len(texts) > 0 {
+		p.private[c.IdempotencyKey] = texts
 	}
 	record, err := p.accept(event)
 	return record, nil, err

@@ -134,6 +134,7 @@ type rowSet struct {
 	documents documentRows
 	// Documents on demand are made under ids that nothing had before.
 	newDocuments documentRows
+	private      privateRows
 	queued       int
 }
 
@@ -173,6 +174,7 @@ func (s *rowSet) add(p *plan) {
 			}
 		}
 		last.note(effects)
+		s.private.note(clinic, effects, p.private[p.records[i].Event.IdempotencyKey])
 	}
 	for _, row := range stock {
 		s.stock.add(clinic, row)
@@ -279,6 +281,7 @@ func (s *rowSet) queue(b *pgx.Batch, sql statements) {
 	queueRows(b, sql.openHolds, len(s.openHolds.clinic), s.openHolds.columns)
 	queueChanged(b, sql.server, holdsTable, len(s.holds.clinic), s.holds.key, s.holds.columns)
 	queueChanged(b, sql.server, documentsTable, len(s.documents.clinic), s.documents.key, s.documents.columns)
+	s.private.queue(b)
 	queueRows(b, sql.newDocuments, len(s.newDocuments.clinic), s.newDocuments.columns)
 	s.queued = b.Len() - before
 }

@@ -121,7 +121,7 @@ func (c *devCmd) serve(ctx context.Context, log *slog.Logger, dir string, databa
 		return err
 	}
 	flags := nodeFlags{
-		Listen: freeOr(c.Listen), AdminListen: freeOr(c.AdminListen), IssuerKey: filepath.Join(dir, "issuer.key"), GracePeriod: 10 * time.Second,
+		Listen: freeOr(c.Listen), AdminListen: freeOr(c.AdminListen), IssuerKey: filepath.Join(dir, "issuer.key"), PatientKey: filepath.Join(dir, "patient.key"), GracePeriod: 10 * time.Second,
 		CachedDocuments: 400_000,
 	}
 	n, err := openNode(ctx, database.URL, flags, log)

@@ -29,6 +29,7 @@ type nodeFlags struct {
 	Listen          string        `default:"127.0.0.1:8080" env:"STOCKLEDGER_LISTEN" placeholder:"ADDRESS" help:"Address of the API: Connect, gRPC, gRPC-Web and JSON on one port. Default: 127.0.0.1:8080."`
 	AdminListen     string        `default:"127.0.0.1:8081" env:"STOCKLEDGER_ADMIN_LISTEN" placeholder:"ADDRESS" help:"Address of /livez, /readyz and /metrics. They need no token: keep it private. Default: 127.0.0.1:8081."`
 	IssuerKey       string        `default:"issuer.key" type:"path" env:"STOCKLEDGER_ISSUER_KEY" placeholder:"FILE" help:"Key that signs and checks tokens. Made on first start; give all nodes the same file. Default: issuer.key in the current folder."`
+	PatientKey      string        `type:"path" env:"STOCKLEDGER_PATIENT_KEY" placeholder:"FILE" help:"Key that patients' names and texts are kept under. Made on first start; give all nodes the same file, and keep a copy: without it the texts are lost. Without this flag, commands that bring any are refused."`
 	AllowedOrigins  []string      `env:"STOCKLEDGER_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Web origins whose pages may call the API from a browser."`
 	WriteConns      int           `default:"8" env:"STOCKLEDGER_WRITE_CONNECTIONS" help:"Database connections for commands."`
 	ReadConns       int           `default:"16" env:"STOCKLEDGER_READ_CONNECTIONS" help:"Database connections for queries."`
@@ -149,6 +150,12 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 		return err
 	}
 	tuneMemory(flags.CachedDocuments)
+	var keyring *rpc.Keyring
+	if flags.PatientKey != "" {
+		if keyring, err = rpc.OpenKeyring(flags.PatientKey); err != nil {
+			return err
+		}
+	}
 	n.feed = txn.NewFeed(n.db, lookAtHeadsEvery)
 	n.executor = txn.NewExecutor(n.db, txn.ExecutorConfig{
 		GroupCommands: flags.GroupCommands, GroupsInFlight: flags.GroupsInFlight, QueueCommands: flags.QueueCommands,
@@ -159,6 +166,7 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 		DrainDelay: flags.DrainDelay, ShutdownTimeout: flags.GracePeriod, Profiling: flags.Profiling, Log: n.log,
 	}, rpc.Deps{
 		Executor: n.executor, Queries: txn.NewQueries(n.db), Feed: n.feed, Database: n.db, Issuer: n.issuer,
+		Patients: txn.NewPatients(n.db), Keyring: keyring,
 		Metrics: []func(prometheus.Registerer){n.executor.RegisterMetrics},
 	})
 	return err
