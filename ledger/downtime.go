@@ -339,7 +339,9 @@ func (w *downtimeWork) takeAny(quantity int64, to Bucket) []Line {
 	}
 	if w.lot != "" {
 		take(w.s.lots[w.lot], Available)
-		take(w.s.lots[w.lot], Quarantined)
+		if w.s.lots[w.lot].Bar != BarNone {
+			take(w.s.lots[w.lot], Quarantined) // all of it lies there, whatever the pad says
+		}
 	} else if f, ok := w.s.shelves[shelf]; ok {
 		today := w.s.today(w.at)
 		for _, row := range f.rows {

@@ -233,7 +233,7 @@ func (b *SetPacks) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection) 
 // checkDocumentVersion refuses to replace a document that was changed since the
 // caller read it. The etag of a document that does not exist is 0.
 func (s *State) checkDocumentVersion(etag string, key DocumentKey) *Rejection {
-	if found, ok := s.documents[key]; ok {
+	if found := s.findDocument(key); found != nil {
 		return checkVersion(etag, found.LastSequence)
 	}
 	return checkVersion(etag, 0)

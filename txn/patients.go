@@ -58,7 +58,9 @@ func (r *privateRows) add(sql string, args ...any) {
 func (r *privateRows) note(clinic ledger.ClinicID, effects *ledger.Effects, texts []PrivateText) {
 	for _, document := range effects.Documents {
 		if patient, ok := document.Body.(*ledger.Patient); ok {
-			r.patient(clinic, patient)
+			if patient.Erased || document.OpenedSequence < document.LastSequence {
+				r.patient(clinic, patient)
+			}
 		}
 	}
 	for _, t := range texts {

@@ -137,6 +137,10 @@ func (c *devCmd) serve(ctx context.Context, log *slog.Logger, dir string, databa
 	if err == nil {
 		err = writeDevToken(n.issuer, token)
 	}
+	if err == nil {
+		// For stockledger verify and the other commands on the database.
+		err = os.WriteFile(filepath.Join(dir, "database-url"), []byte(database.URL+"\n"), 0o600)
+	}
 	if err != nil {
 		n.db.Close()
 		return err
