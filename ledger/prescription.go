@@ -490,6 +490,9 @@ func (d *draft) holdFills(p *Prescription, until, at Instant) []HoldOpening {
 			return nil
 		}
 		line.HoldID = HoldID(deriveID(holdPrefix, d.s.tag, d.s.head.Sequence+1, i))
+		for j := range lines {
+			lines[j].After = Balances{} // the moves have it
+		}
 		openings = append(openings, HoldOpening{
 			Shelf: shelf, HoldID: line.HoldID, Lines: lines, ReasonCode: prescriptionHold, Deadline: until, Owner: string(p.PrescriptionID),
 		})
