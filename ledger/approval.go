@@ -159,6 +159,13 @@ func (b *RejectCommand) fields(c *codec) {
 
 func (b *LapseCommand) fields(c *codec) { text(c, &b.ApprovalID) }
 
+// ofApproval is a command on a request for a second person.
+type ofApproval interface{ approval() ApprovalID }
+
+func (b *ApproveCommand) approval() ApprovalID { return b.ApprovalID }
+func (b *RejectCommand) approval() ApprovalID  { return b.ApprovalID }
+func (b *LapseCommand) approval() ApprovalID   { return b.ApprovalID }
+
 func (b *ApproveCommand) check() *Rejection { return checkID("approval_id", b.ApprovalID) }
 
 func (b *RejectCommand) check() *Rejection {

@@ -164,6 +164,7 @@ func (s *stage) samples() map[Kind]Command {
 		&RejectCommand{ApprovalID: s.waiting, ReasonCode: "NO"},
 		&LapseCommand{ApprovalID: s.lapsed},
 	)
+	add(amina, s.pharmacySamples()...)
 	add(brian, &ApproveCommand{ApprovalID: s.waiting})
 	return all
 }
@@ -196,7 +197,7 @@ func (s *stage) commonCases() []testCase {
 		none := func(*Command) {}
 		add(accepted, none)
 		add(accepted, func(c *Command) { c.OccurredAt, c.LateReasonCode = s.now-9*testDay, "OUTAGE" })
-		if !contains(exempt, kind) {
+		if asksSecondPerson(kind) {
 			add(approvalRequested, none, policy(time1, Rule{"*", kind, 0, RequireApprovalBefore}))
 			add(ReasonWitnessRequired, none, policy(time1, Rule{"*", kind, 0, RequireWitness}))
 			add(accepted, func(c *Command) { c.Witness = "chidi" }, policy(time1, Rule{"*", kind, 0, RequireWitness}))
@@ -226,6 +227,7 @@ func (s *stage) cases() []testCase {
 	for _, group := range [][]testCase{
 		s.commonCases(), s.catalogCases(), s.lotCatalogCases(), s.nameCases(), s.receiptCases(), s.reserveCases(), s.holdCases(), s.takeCases(),
 		s.countCases(), s.conversionCases(), s.recallCases(), s.transferCases(), s.approveTransferCases(), s.underWayCases(), s.loanCases(), s.approvalCases(),
+		s.pharmacyCases(),
 	} {
 		all = append(all, group...)
 	}

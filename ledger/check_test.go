@@ -85,6 +85,7 @@ func TestReasonedCommands(t *testing.T) {
 // TestEveryReasonIsDeclared finds reasons that no command gives.
 func TestEveryReasonIsDeclared(t *testing.T) {
 	known := []Reason{ // to those who execute commands
+		ReasonCountBeyondTolerance, // recorded as an exception after a downtime
 		ReasonIdempotencyKeyReused, ReasonLinkedCommandRejected, ReasonLocationForbidden, ReasonCommandForbidden,
 	}
 	for _, kind := range Kinds() {

@@ -33,7 +33,6 @@ type dispenseWork struct {
 	drawn []Line
 
 	dispensing *Dispensing
-	event      *Change
 }
 
 // begin resolves what a dispensing is about and judges it by every rule but
@@ -45,7 +44,7 @@ func (b *Dispense) begin(s *State, c *Command, at Instant) (*dispenseWork, *Reje
 		func() *Rejection { return w.prescribed(b) },
 		func() *Rejection { return w.item(b) },
 		func() *Rejection { return w.substitution(b) },
-		func() *Rejection { return w.limits(b) },
+		w.limits,
 	)
 	if r != nil {
 		return nil, r
@@ -143,7 +142,7 @@ func (w *dispenseWork) substitution(b *Dispense) *Rejection {
 }
 
 // limits are what was prescribed, and what the control class allows.
-func (w *dispenseWork) limits(b *Dispense) *Rejection {
+func (w *dispenseWork) limits() *Rejection {
 	limit := w.s.controlLimit(w.medicine.ID)
 	if w.prescription == nil {
 		if limit != nil && limit.PrescriptionRequired {
@@ -378,7 +377,7 @@ func (s *State) charge(event *Change, d *Dispensing) *Rejection {
 	if price, ok := s.price(d.Medicine, d.Day); ok {
 		amount, fits := price.of(d.Quantity)
 		if !fits {
-			return reject(ReasonAmountTooLarge, "quantity", "%d units of medicine %q at %d %s for %d cost more than can be charged.", d.Quantity, d.Medicine, price.Amount, price.Currency, price.Per).
+			return reject(ReasonAmountTooLarge, "", "%d units of medicine %q at %d %s for %d cost more than can be charged.", d.Quantity, d.Medicine, price.Amount, price.Currency, price.Per).
 				with("medicine_id", d.Medicine)
 		}
 		d.Amount, d.Currency, d.PriceFrom = amount, price.Currency, price.From
@@ -557,7 +556,7 @@ func (b *CancelDispensing) decide(s *State, _ Actor, at Instant) (EventBody, *Re
 		reversal.Reverses, reversal.Amount, reversal.Day = charged, -d.Amount, s.today(at)
 		event.Documents = append(event.Documents, reversal)
 	}
-	return event, work.refused
+	return event, work.refused.of("dispensing_id")
 }
 
 // takesBack refuses to take a lot back where it would be out of sight.
@@ -587,7 +586,7 @@ func (d *draft) takeBack(dispensing *Dispensing, neverLeft bool, at Instant) *Re
 		usable := neverLeft && d.s.usable(lot, at) == nil
 		d.move(shelf, lot, Dispensed, availableOr(!usable), part.Quantity)
 	}
-	return d.refused
+	return d.refused.of("dispensing_id")
 }
 
 func (b *ReturnFromPatient) decide(s *State, _ Actor, at Instant) (EventBody, *Rejection) {
@@ -631,7 +630,7 @@ func (b *ReturnFromPatient) decide(s *State, _ Actor, at Instant) (EventBody, *R
 	}
 	event := work.documented(b.Kind(), d, nil)
 	event.ReasonCode = b.ReasonCode
-	return event, work.refused
+	return event, work.refused.of("lines")
 }
 
 // given are the units that the patient still has.

@@ -99,23 +99,17 @@ func (b *RecordDowntime) check() *Rejection {
 		given++
 		r = b.Dispensed.check()
 		if r == nil && b.Dispensed.Etag != "" {
-			r = reject(ReasonInvalidField, "etag", "What was done without the ledger knows no etag.")
+			r = reject(ReasonInvalidField, "", "What was done without the ledger knows no etag.")
 		}
-		if r != nil {
-			r = r.of("dispensed." + r.Field)
-		}
+		r = r.within("dispensed")
 	}
 	if b.Received != nil && r == nil {
 		given++
-		if r = b.Received.check(); r != nil {
-			r = r.of("received." + r.Field)
-		}
+		r = b.Received.check().within("received")
 	}
 	if b.Counted != nil && r == nil {
 		given++
-		if r = b.Counted.check(); r != nil {
-			r = r.of("counted." + r.Field)
-		}
+		r = b.Counted.check().within("counted")
 	}
 	if given != 1 && r == nil {
 		return reject(ReasonInvalidField, "dispensed", "Record one thing: what was dispensed, received or counted.")
@@ -193,9 +187,10 @@ func (b *RecordDowntime) decideGiven(s *State, c *Command, at Instant) (EventBod
 	}
 }
 
-// within names the message that the rejected field stands in.
+// within names the message that the rejected field stands in; the location
+// stands beside it.
 func (r *Rejection) within(message string) *Rejection {
-	if r != nil && r.Field != "" {
+	if r != nil && r.Field != "" && r.Field != "location_id" {
 		r.Field = message + "." + r.Field
 	}
 	return r
@@ -275,7 +270,7 @@ func (w *downtimeWork) dispense(b *Dispense, c *Command) (*Change, *Rejection) {
 		w.except(w.s.usable(found.lot, w.at))
 	}
 	w.except(w.substitution(b))
-	w.except(w.limits(b))
+	w.except(w.limits())
 	w.open(b, c)
 	d := w.dispensing
 	d.PatientID = patient

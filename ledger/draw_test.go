@@ -73,7 +73,7 @@ var drawings map[Kind]func(chooser, *world) CommandBody
 func init() {
 	drawings = make(map[Kind]func(chooser, *world) CommandBody)
 	for _, group := range []map[Kind]func(chooser, *world) CommandBody{
-		drawCatalog, drawDeactivations, drawNames, drawRules, drawStock, drawTakes, drawCounts, drawLots, drawTransfers, drawLoans, drawSeconds,
+		drawCatalog, drawDeactivations, drawNames, drawRules, drawStock, drawTakes, drawCounts, drawLots, drawTransfers, drawLoans, drawSeconds, pharmacyDrawings,
 	} {
 		for kind, draw := range group {
 			drawings[kind] = draw

@@ -15,7 +15,7 @@ type api map[string]map[string]string
 
 var (
 	messageLine = regexp.MustCompile(`^message (\w+) \{`)
-	fieldLine   = regexp.MustCompile(`^  (?:repeated |optional )?([\w.]+) (\w+) = \d+`)
+	fieldLine   = regexp.MustCompile(`^ {2}(?: {2})?(?:repeated |optional )?([\w.]+) (\w+) = \d+`)
 )
 
 // apiFields reads the messages' definitions: a rejection names fields as they

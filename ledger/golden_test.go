@@ -20,6 +20,7 @@ var update = flag.Bool("update", false, "write the golden journal of the present
 var goldens = map[string]func(fataler) *world{
 	"journal-v1.txt":   goldenV1,
 	"journal-v1-2.txt": goldenV1Second,
+	"journal-v1-3.txt": goldenV1Third,
 }
 
 // Golden journals are what releases wrote. They are never changed: a release
@@ -254,4 +255,78 @@ func (s *stage) goldenRecalls(give func(CommandBody) Event) {
 	give(&UpdateLot{LotID: "corrected", Manufacturer: ptr("bolt"), LotNumber: ptr("B4")})
 	give(&RecallLot{Manufacturer: "Bolt", LotNumber: "B3", ReasonCode: "NOTICE"})
 	give(&UpdateLot{LotID: "corrected", LotNumber: ptr("B3")})
+}
+
+// goldenV1Third has every kind of event of the pharmacy, in its variants.
+func goldenV1Third(t fataler) *world {
+	s := newStageOf(t, "golden")
+	c := &s.counter
+	give := func(body CommandBody) Event {
+		s.now += 1_000_000
+		return s.must(t, body)
+	}
+	witnessed := func(body CommandBody) {
+		s.now += 1_000_000
+		command := s.command(body)
+		command.Witness, command.OccurredAt = "chidi", s.now-3_600_000_000
+		if _, r := s.give(t, command); r != nil {
+			t.Fatalf("%s with a witness: %v", body.Kind(), r)
+		}
+	}
+	give(&SetPrice{MedicineID: "zinc", Price: Price{From: today, Amount: 130, Per: 1, Currency: "KES"}, Pack: "box"})
+	give(&SetPrice{MedicineID: "morphine", Price: Price{From: today, Amount: 999, Per: 1, Currency: "KES"}})
+	give(&SetControlLimit{ControlLimit: ControlLimit{ControlClass: "schedule-3", MaxQuantity: 30, NoRefills: true, MaxValidDays: 7}})
+	give(&UpdatePatient{PatientID: c.known, TextDigest: "ffeeddccbbaa99887766554433221100"})
+	give(&LiftLegalHold{c.held, "SETTLED"})
+	give(&ErasePatient{c.held, "ASKED"})
+	rx := s.prescription(t, func(b *CreatePrescription) {
+		b.Identifier, b.HoldUntil, b.TextDigest = "paper|3", s.now+testDay, "0123456789abcdef0123456789abcdef"
+		b.Lines = append(b.Lines, PrescribedLine{MedicineID: "amoxicillin", Quantity: 3, NoSubstitution: true})
+	})
+	give(&CreatePrescription{PatientID: c.known, Prescriber: "Dr. Hill", ValidUntil: today + 40, TemplateID: "gut"})
+	give(&DispenseMedicine{Dispense{LocationID: "store", PrescriptionID: "paper|3", Line: 1, Quantity: 2, Payer: "NHIF"}})
+	witnessed(&DispenseMedicine{Dispense{LocationID: "store", PrescriptionID: rx, Line: 2, LotID: "amoxicillin-1", Quantity: 2, WastedQuantity: 1, WasteReason: "SPILT"}})
+	give(&DispenseMedicine{Dispense{LocationID: "store", PrescriptionID: c.active, LotID: "amoxicillin-1", Quantity: 1, SubstitutionReason: "OUT"}})
+	give(policy(time3, Rule{"*", KindCheckDispensing, 0, RequireReview}, Rule{"*", KindCancelDispensing, 0, RequireApprovalBefore}))
+	s.mustBy(t, "brian", &CheckDispensing{c.prepared})
+	give(&HandOver{c.prepared})
+	give(&CancelDispensing{c.given, "MISTAKE", true})
+	s.mustBy(t, "brian", &ApproveCommand{ApprovalID: s.lastApproval()})
+	give(policy(time3))
+	give(&CancelDispensing{c.sold, "MISTAKE", false})
+	s.mustBy(t, SystemActor, &CancelDispensing{c.overdue, "NOT_COLLECTED", false})
+	give(&ReturnFromPatient{DispensingID: c.prepared, ReasonCode: "UNUSED", Destroy: true})
+	give(&ReturnFromPatient{DispensingID: c.returned, Lines: []LotLine{{LotID: "zinc-1", Quantity: 1}}, ReasonCode: "UNUSED"})
+	give(&CancelPrescription{PrescriptionID: c.holding, ReasonCode: "CHANGED"})
+	give(&SetPrescriptionTemplate{TemplateID: "pain", Name: "Pain", Lines: []PrescribedLine{{MedicineID: "morphine", Quantity: 1, Pack: "", Refills: 1, NoSubstitution: true, Dosage: "at night"}}})
+	give(&RemovePrescriptionTemplate{TemplateID: "gut"})
+	paper := 0
+	record := func(edit func(*RecordDowntime)) {
+		paper++
+		b := &RecordDowntime{Device: "pad-1", PaperReference: fmt.Sprint(paper)}
+		edit(b)
+		s.now += 1_000_000
+		command := s.attach(s.command(b))
+		if _, r := s.give(t, command); r != nil {
+			t.Fatalf("%+v: %v", b, r)
+		}
+	}
+	record(func(b *RecordDowntime) {
+		b.Dispensed = &Dispense{LocationID: "store", MedicineID: "zinc", Quantity: 500, WastedQuantity: 1, WasteReason: "SPILT"}
+	})
+	record(func(b *RecordDowntime) { b.Dispensed = &Dispense{LocationID: "store", LotID: "zinc-r", Quantity: 20} })
+	record(func(b *RecordDowntime) {
+		b.Dispensed = &Dispense{LocationID: "closed", PrescriptionID: c.cancelled, Quantity: 2}
+	})
+	record(func(b *RecordDowntime) {
+		b.Dispensed = &Dispense{LocationID: "ward", MedicineID: "lonely", Quantity: 2}
+	})
+	record(func(b *RecordDowntime) {
+		b.Received = &ReceiveStock{LocationID: "store", LotID: "zinc-old", Quantity: 5, Supplier: "Acme", Reference: "N-9"}
+	})
+	record(func(b *RecordDowntime) {
+		b.Counted = &DowntimeCount{LocationID: "store", LotID: "zinc-2", Counted: 3, ReasonCode: "PAPER"}
+	})
+	checkInvariants(t, s.world)
+	return s.world
 }

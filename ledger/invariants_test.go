@@ -92,6 +92,9 @@ func checkUse(t fataler, s *State, e Event) {
 	if change, ok := body.(*Change); ok && change.Approved != nil {
 		body = change.Approved
 	}
+	if body.kind() == KindRecordDowntime {
+		return // it was done, and is flagged
+	}
 	_, reserves := body.(*StockReserved)
 	for _, entry := range EntriesOf(e) {
 		used := entry.Debit == Issued || entry.Debit == Dispensed || reserves && entry.Debit == Reserved

@@ -41,10 +41,31 @@ func (s *State) mayExist(key DocumentKey) bool {
 	return key.ID != ""
 }
 
+// ofDispensing is a command on a dispensing, and ofPatient one on a patient.
+type (
+	ofDispensing interface{ dispensing() DispensingID }
+	ofPatient    interface{ patient() PatientID }
+)
+
+func (b *CheckDispensing) dispensing() DispensingID   { return b.DispensingID }
+func (b *HandOver) dispensing() DispensingID          { return b.DispensingID }
+func (b *CancelDispensing) dispensing() DispensingID  { return b.DispensingID }
+func (b *ReturnFromPatient) dispensing() DispensingID { return b.DispensingID }
+
+func (b *RegisterPatient) patient() PatientID { return b.PatientID }
+func (b *UpdatePatient) patient() PatientID   { return b.PatientID }
+func (b *ErasePatient) patient() PatientID    { return b.PatientID }
+func (b *PlaceLegalHold) patient() PatientID  { return b.PatientID }
+func (b *LiftLegalHold) patient() PatientID   { return b.PatientID }
+
 // namesOf returns the documents on demand that a command names, as far as the
 // state knows.
 func namesOf(s *State, body CommandBody) []DocumentKey {
 	switch b := body.(type) {
+	case ofDispensing:
+		return s.namesDispensing(b.dispensing())
+	case ofPatient:
+		return []DocumentKey{{DocumentPatient, string(b.patient())}}
 	case *CreatePrescription:
 		names := []DocumentKey{{DocumentPatient, string(b.PatientID)}}
 		if b.Identifier != "" {
@@ -61,34 +82,23 @@ func namesOf(s *State, body CommandBody) []DocumentKey {
 		if b.Dispensed != nil {
 			return b.Dispensed.names(s)
 		}
-	case *CheckDispensing:
-		return s.namesDispensing(b.DispensingID)
-	case *HandOver:
-		return s.namesDispensing(b.DispensingID)
-	case *CancelDispensing:
-		return s.namesDispensing(b.DispensingID)
-	case *ReturnFromPatient:
-		return s.namesDispensing(b.DispensingID)
-	case *RegisterPatient:
-		return []DocumentKey{{DocumentPatient, string(b.PatientID)}}
-	case *UpdatePatient:
-		return []DocumentKey{{DocumentPatient, string(b.PatientID)}}
-	case *ErasePatient:
-		return []DocumentKey{{DocumentPatient, string(b.PatientID)}}
-	case *PlaceLegalHold:
-		return []DocumentKey{{DocumentPatient, string(b.PatientID)}}
-	case *LiftLegalHold:
-		return []DocumentKey{{DocumentPatient, string(b.PatientID)}}
 	case *ApproveCommand:
-		approval := document[Approval](s, DocumentApproval, string(b.ApprovalID))
-		if approval == nil || approval.Review {
-			return nil
-		}
-		if waiting, err := decodeBody(approval.Command, approval.Body); err == nil {
-			return namesOf(s, waiting)
-		}
+		return s.namesWaiting(b.ApprovalID)
 	}
 	return nil
+}
+
+// namesWaiting returns what a command names that waits for a second person.
+func (s *State) namesWaiting(id ApprovalID) []DocumentKey {
+	approval := document[Approval](s, DocumentApproval, string(id))
+	if approval == nil || approval.Review {
+		return nil
+	}
+	waiting, err := decodeBody(approval.Command, approval.Body)
+	if err != nil {
+		return nil
+	}
+	return namesOf(s, waiting)
 }
 
 func (b *Dispense) names(s *State) []DocumentKey {

@@ -66,11 +66,11 @@ func checkPatientID(id PatientID) *Rejection {
 // A digest of a text is 128 bits in hexadecimal.
 const textDigestDigits = 32
 
-func checkTextDigest(digest string) *Rejection {
+func checkTextDigest(field, digest string) *Rejection {
 	if digest == "" || len(digest) == textDigestDigits && strings.Trim(digest, "0123456789abcdef") == "" {
 		return nil
 	}
-	return reject(ReasonInvalidField, "text", "The digest of the text must be %d hexadecimal digits.", textDigestDigits)
+	return reject(ReasonInvalidField, field, "The digest of the text must be %d hexadecimal digits.", textDigestDigits)
 }
 
 // RegisterPatient makes a patient known by a token.
@@ -140,11 +140,11 @@ func (b *PlaceLegalHold) fields(c *codec) { (*ErasePatient)(b).fields(c) }
 func (b *LiftLegalHold) fields(c *codec) { (*ErasePatient)(b).fields(c) }
 
 func (b *RegisterPatient) check() *Rejection {
-	return first(checkPatientID(b.PatientID), checkTextDigest(b.TextDigest))
+	return first(checkPatientID(b.PatientID).of(""), checkTextDigest("identity", b.TextDigest))
 }
 
 func (b *UpdatePatient) check() *Rejection {
-	return first(checkPatientID(b.PatientID), checkTextDigest(b.TextDigest), checkEtag(b.Etag))
+	return first(checkPatientID(b.PatientID), checkTextDigest("identity", b.TextDigest), checkEtag(b.Etag))
 }
 
 func (b *ErasePatient) check() *Rejection {
@@ -169,7 +169,7 @@ func (s *State) knownPatient(id PatientID) (*Patient, *Rejection) {
 
 func (b *RegisterPatient) decide(s *State, _ Actor, _ Instant) (EventBody, *Rejection) {
 	if document[Patient](s, DocumentPatient, string(b.PatientID)) != nil {
-		return nil, reject(ReasonPatientExists, "patient_id", "Patient %q is registered.", b.PatientID).with("patient_id", b.PatientID)
+		return nil, reject(ReasonPatientExists, "", "Patient %q is registered.", b.PatientID).with("patient_id", b.PatientID)
 	}
 	patient := &Patient{PatientID: b.PatientID, Registered: s.head.Sequence + 1, TextDigest: b.TextDigest}
 	return &Change{of: b.Kind(), Documents: []DocumentBody{patient}}, nil

@@ -27,8 +27,8 @@ func patientNo(i int) PatientID {
 	return PatientID(fmt.Sprintf("pt_%025d%c", i, idAlphabet[i]))
 }
 
-// pharmacyKinds are drawn in a walk through the pharmacy, the first ones often.
-var pharmacyKinds = []Kind{
+// walkKinds are drawn in a walk through the pharmacy, the first ones often.
+var walkKinds = []Kind{
 	KindCreatePrescription, KindCreatePrescription, KindDispenseMedicine, KindDispenseMedicine, KindDispenseMedicine, KindDispenseMedicine,
 	KindPrepareDispensing, KindPrepareDispensing, KindCheckDispensing, KindHandOver, KindHandOver, KindCancelDispensing, KindReturnFromPatient,
 	KindRecordDowntime, KindCancelPrescription, KindErasePatient, KindPlaceLegalHold, KindLiftLegalHold, KindSetPrice,
@@ -38,7 +38,7 @@ var pharmacyKinds = []Kind{
 // drawPharmacy makes a random command of the pharmacy, or one that gets in its
 // way.
 func drawPharmacy(c chooser, w *world) Command {
-	kind := pick(c, "kind", pharmacyKinds)
+	kind := pick(c, "kind", walkKinds)
 	draw, ok := pharmacyDrawings[kind]
 	if !ok {
 		command := w.command(drawings[kind](c, w))
@@ -141,6 +141,26 @@ var pharmacyDrawings = map[Kind]func(chooser, *world) CommandBody{
 	},
 	KindLiftLegalHold: func(c chooser, _ *world) CommandBody {
 		return &LiftLegalHold{patientNo(c.int("patient", 1, 3)), "SETTLED"}
+	},
+	KindSetControlLimit: func(c chooser, _ *world) CommandBody {
+		return &SetControlLimit{ControlLimit: ControlLimit{
+			ControlClass: pick(c, "class", []string{"schedule-2", "schedule-3"}), MaxQuantity: int64(c.int("most", 0, 30)),
+			MaxRefills: int64(c.int("refills", 0, 2)), MaxValidDays: int64(c.int("days", 0, 20)), PrescriptionRequired: c.int("only", 0, 1) == 0,
+		}}
+	},
+	KindSetPrescriptionTemplate: func(c chooser, _ *world) CommandBody {
+		return &SetPrescriptionTemplate{
+			TemplateID: pick(c, "template", []TemplateID{"gut", "pain"}), Name: "Often", Lines: []PrescribedLine{{MedicineID: medicine(c), Quantity: quantity(c), Dosage: "daily"}},
+		}
+	},
+	KindRemovePrescriptionTemplate: func(c chooser, _ *world) CommandBody {
+		return &RemovePrescriptionTemplate{TemplateID: pick(c, "template", []TemplateID{"gut", "pain"})}
+	},
+	KindRegisterPatient: func(c chooser, _ *world) CommandBody {
+		return &RegisterPatient{PatientID: patientNo(c.int("patient", 0, 6))}
+	},
+	KindUpdatePatient: func(c chooser, _ *world) CommandBody {
+		return &UpdatePatient{PatientID: patientNo(c.int("patient", 0, 6)), TextDigest: "00112233445566778899aabbccddeeff"}
 	},
 	KindSetPrice: func(c chooser, _ *world) CommandBody {
 		return &SetPrice{MedicineID: medicine(c), Price: Price{From: today + Date(c.int("from", 0, 9)), Amount: int64(c.int("amount", 0, 999)), Per: int64(c.int("per", 1, 12)), Currency: "KES"}}
@@ -369,26 +389,33 @@ func TestForgettingChangesNothing(t *testing.T) {
 		}
 		for range 10 {
 			command := w.withBooked(w.attach(drawPharmacy(rapidChooser{t}, w)))
-			for round := 0; ; round++ {
-				wanted := Wanted(forgetful, command)
-				if len(wanted) == 0 {
-					break
-				}
-				if round == 3 {
-					t.Fatalf("after three rounds %v are still wanted", wanted)
-				}
-				for _, key := range wanted {
-					if !forgetful.Learn(key, w.state.onDemand[key], w.state.head.Sequence) {
-						t.Fatalf("%v as of the head is not learnt", key)
-					}
-				}
-			}
+			learnFrom(t, forgetful, w.state, command)
 			event, rejection := Decide(w.state, command, w.now)
 			event2, rejection2 := Decide(forgetful, command, w.now)
 			mustBeSame(t, "verdicts", rejection, rejection2)
 			mustBeSame(t, "events", event, event2)
 		}
 	})
+}
+
+// learnFrom gives a state what a command names, as another state at the same
+// head knows it.
+func learnFrom(t fataler, to, from *State, c Command) {
+	t.Helper()
+	for round := 0; ; round++ {
+		wanted := Wanted(to, c)
+		if len(wanted) == 0 {
+			return
+		}
+		if round == 3 {
+			t.Fatalf("after three rounds %v are still wanted", wanted)
+		}
+		for _, key := range wanted {
+			if !to.Learn(key, from.onDemand[key], from.head.Sequence) {
+				t.Fatalf("%v as of the head is not learnt", key)
+			}
+		}
+	}
 }
 
 func TestLearnTakesOnlyWhatIsOfTheHead(t *testing.T) {

@@ -306,7 +306,7 @@ func (b *CreatePrescription) check() *Rejection {
 		name("prescriber", true)(b.Prescriber),
 		checkDay("valid_until", b.ValidUntil),
 		checkPrescriptionIdentifier(b.Identifier),
-		checkTextDigest(b.TextDigest),
+		checkTextDigest("note", b.TextDigest),
 	)
 }
 
@@ -320,14 +320,14 @@ func checkPrescribed(lines []PrescribedLine, template bool) *Rejection {
 			checkReference("medicine_id", line.MedicineID),
 			checkQuantity(line.Quantity, false),
 			checkPack(line.Pack),
-			checkText("dosage", line.Dosage, maxDosage, false),
+			checkText("dosage_text", line.Dosage, maxDosage, false),
 		)
 		switch {
 		case r != nil:
 		case line.Refills < 0 || line.Refills > maxRefills:
 			r = reject(ReasonInvalidField, "refills", "A line may be refilled 0 to %d times; refills is %d.", maxRefills, line.Refills)
 		case line.Dosage != "" && !template:
-			r = reject(ReasonInvalidField, "dosage", "What concerns a patient is kept outside of the journal.")
+			r = reject(ReasonInvalidField, "dosage_text", "What concerns a patient is kept outside of the journal.")
 		}
 		if r != nil {
 			return r.inLine(i)
@@ -459,8 +459,12 @@ func (b *CreatePrescription) decideGiven(s *State, c *Command, at Instant) (Even
 		return nil, r
 	}
 	for i := range p.Lines {
-		if r := s.withinControlLimits(&p.Lines[i], b.ValidUntil, today); r != nil {
-			return nil, r.inLine(i)
+		r := s.withinControlLimits(&p.Lines[i], b.ValidUntil, today)
+		if r != nil && r.Reason != ReasonControlValidityExceeded {
+			r = r.inLine(i)
+		}
+		if r != nil {
+			return nil, r
 		}
 	}
 	d := &draft{s: s}

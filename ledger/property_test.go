@@ -160,6 +160,7 @@ func TestRestoredStateDecidesTheSame(t *testing.T) {
 		}
 		for range 20 {
 			command := w.attach(drawCommand(rapidChooser{t}, w))
+			learnFrom(t, restored, w.state, command)
 			event, rejection := Decide(w.state, command, w.now)
 			event2, rejection2 := Decide(restored, command, w.now)
 			mustBeSame(t, "verdicts", rejection, rejection2)

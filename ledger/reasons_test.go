@@ -115,10 +115,16 @@ func declared(kind Kind) []Reason {
 	if slices.Contains(reasoned, kind) {
 		all = append(all, ReasonReasonCodeUnknown)
 	}
-	if !slices.Contains(exempt, kind) {
+	if asksSecondPerson(kind) {
 		all = append(all, approvalRequested, ReasonWitnessRequired)
 	}
 	return all
+}
+
+// asksSecondPerson tells whether a policy can ask for a second person by a rule
+// about the command. One about CheckDispensing asks for the check itself.
+func asksSecondPerson(kind Kind) bool {
+	return !slices.Contains(exempt, kind) && kind != KindCheckDispensing
 }
 
 // inherited reports whether ApproveCommand may be rejected for a reason because

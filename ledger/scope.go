@@ -183,23 +183,13 @@ func (s *State) actsOn(body CommandBody) (key DocumentKey, hold HoldID) {
 		return DocumentKey{DocumentLoan, loanID(LoanBorrowed, b.Reference)}, ""
 	case *ReceiveRepayment:
 		return DocumentKey{DocumentLoan, loanID(LoanLent, b.Reference)}, ""
+	case ofDispensing:
+		return DocumentKey{DocumentDispensing, string(b.dispensing())}, ""
 	case *CancelPrescription:
 		names := s.namesPrescription(b.PrescriptionID)
 		return names[len(names)-1], ""
-	case *CheckDispensing:
-		return DocumentKey{DocumentDispensing, string(b.DispensingID)}, ""
-	case *HandOver:
-		return DocumentKey{DocumentDispensing, string(b.DispensingID)}, ""
-	case *CancelDispensing:
-		return DocumentKey{DocumentDispensing, string(b.DispensingID)}, ""
-	case *ReturnFromPatient:
-		return DocumentKey{DocumentDispensing, string(b.DispensingID)}, ""
-	case *ApproveCommand:
-		return DocumentKey{DocumentApproval, string(b.ApprovalID)}, ""
-	case *RejectCommand:
-		return DocumentKey{DocumentApproval, string(b.ApprovalID)}, ""
-	case *LapseCommand:
-		return DocumentKey{DocumentApproval, string(b.ApprovalID)}, ""
+	case ofApproval:
+		return DocumentKey{DocumentApproval, string(b.approval())}, ""
 	}
 	return key, ""
 }

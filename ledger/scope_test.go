@@ -42,6 +42,9 @@ func TestScopesOfCommands(t *testing.T) {
 		KindApproveTransfer:  {All: store}, KindRejectTransfer: {All: store}, KindDispatchTransfer: {All: store}, KindReceiveTransfer: {All: ward},
 		KindLendStock: {All: store}, KindBorrowStock: {All: store}, KindRepayLoan: {All: store}, KindReceiveRepayment: {All: store},
 		KindApproveCommand: {All: store}, KindRejectCommand: {All: store}, KindLapseCommand: {All: store},
+		KindCreatePrescription: {All: store}, KindCancelPrescription: {All: store}, KindDispenseMedicine: {All: store}, KindPrepareDispensing: {All: store},
+		KindCheckDispensing: {All: store}, KindHandOver: {All: store}, KindCancelDispensing: {All: store}, KindReturnFromPatient: {All: store},
+		KindRecordDowntime: {All: store},
 	}
 	s := newStage(t)
 	samples := s.samples()
@@ -64,6 +67,7 @@ func TestConcerns(t *testing.T) {
 		KindApproveTransfer: store, KindRejectTransfer: store, KindDispatchTransfer: store, KindReceiveTransfer: ward,
 		KindCancelTransfer: both, KindCompleteTransfer: both, KindRepayLoan: store, KindReceiveRepayment: store,
 		KindApproveCommand: store, KindRejectCommand: store, KindLapseCommand: store,
+		KindCancelPrescription: store, KindCheckDispensing: store, KindHandOver: store, KindCancelDispensing: store, KindReturnFromPatient: store,
 	}
 	for kind, sample := range s.samples() {
 		c := s.attach(sample)
@@ -90,7 +94,7 @@ func TestConcerns(t *testing.T) {
 
 func TestConcernsWholeClinic(t *testing.T) {
 	s := newStage(t)
-	whole := []Kind{KindSetPolicy, KindQuarantineLot, KindReleaseLot, KindRecallLot, KindContinueRecall, KindLiftRecall}
+	whole := []Kind{KindSetPolicy, KindSetControlLimit, KindQuarantineLot, KindReleaseLot, KindRecallLot, KindContinueRecall, KindLiftRecall}
 	for kind, sample := range s.samples() {
 		event, r := Decide(s.state, s.attach(s.fill(sample)), s.now)
 		if r != nil {

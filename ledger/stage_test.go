@@ -21,6 +21,8 @@ type stage struct {
 	waiting, lapsed      ApprovalID // of amina, for a WriteOffStock
 	review               ApprovalID // of amina's AdjustStock
 	receipt, reversed    Sequence
+
+	counter counterStage
 }
 
 // Units on the stage's shelves are of these lots.
@@ -38,6 +40,7 @@ func newStageOf(t fataler, clinic ClinicID) *stage {
 	s.furnish(t)
 	s.stock(t)
 	s.send(t)
+	s.prescribe(t)
 	s.close(t)
 	s.ask(t)
 	return s

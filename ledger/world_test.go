@@ -214,6 +214,9 @@ func (w *world) attach(c Command) Command {
 	if !NeedsPast(c) {
 		return c
 	}
+	if _, downtime := c.Body.(*RecordDowntime); downtime {
+		return w.withBooked(c)
+	}
 	if sequence, ok := ReceiptWanted(c); ok {
 		for _, r := range w.records {
 			if r.Event.Sequence == sequence {

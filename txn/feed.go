@@ -65,15 +65,13 @@ func (f *Feed) look(ctx context.Context) error {
 	}
 	heads := make(map[ledger.ClinicID]Place, len(clinics))
 	err := f.db.readTx(ctx, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `SELECT clinic_id, epoch, sequence FROM heads WHERE clinic_id = ANY($1)`, clinics)
-		if err != nil {
-			return err
-		}
-		var clinic ledger.ClinicID
-		var head Place
-		_, err = pgx.ForEachRow(rows, []any{&clinic, &head.Epoch, &head.Sequence}, func() error {
+		s := selectFrom(`SELECT clinic_id, epoch, sequence FROM heads WHERE`).add(` clinic_id = ANY(?)`, clinics)
+		_, err := collect(ctx, tx, s, func(rows pgx.Rows, _ *struct{}) error {
+			var clinic ledger.ClinicID
+			var head Place
+			err := rows.Scan(&clinic, &head.Epoch, &head.Sequence)
 			heads[clinic] = head
-			return nil
+			return err
 		})
 		return err
 	})

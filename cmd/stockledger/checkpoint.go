@@ -61,7 +61,7 @@ const clinicsAtOnce = 500
 // writeCheckpoints adds a checkpoint to the file of each clinic whose file was
 // not written since.
 func writeCheckpoints(ctx context.Context, db *txn.DB, issuer *rpc.Issuer, dir string, since time.Time) (int, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return 0, err
 	}
 	written := 0
@@ -92,7 +92,7 @@ func writeCheckpoints(ctx context.Context, db *txn.DB, issuer *rpc.Issuer, dir s
 }
 
 func appendLine(path, line string) error {
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640) //nolint:gosec // it is no secret, and auditors read it
 	if err != nil {
 		return err
 	}
