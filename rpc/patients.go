@@ -167,6 +167,15 @@ func (t *patientTexts) keyOf(ctx context.Context, clinic ledger.ClinicID, patien
 		case err != nil:
 			return nil, nil, err
 		case known != nil && !known.Erased:
+			// A repetition of the command may have registered the patient
+			// between the two reads; the key was there before.
+			if wrapped, err = t.table.Key(ctx, clinic, patient); err != nil {
+				return nil, nil, err
+			}
+			if wrapped != nil {
+				key, err := t.keys.unwrap(clinic, patient, wrapped)
+				return &key, nil, err
+			}
 			return nil, invalidField("patient_id", "The key of patient %q is missing: restore the table patient_keys.", patient), nil
 		case known != nil && register:
 			return nil, &ledger.Rejection{

@@ -3,7 +3,6 @@ package rpc
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -12,7 +11,6 @@ import (
 	"testing"
 
 	"connectrpc.com/connect/v2"
-	"github.com/jackc/pgx/v5"
 	"google.golang.org/genproto/googleapis/type/date"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
@@ -124,25 +122,11 @@ func TestAPatientFromRegistrationToErasure(t *testing.T) {
 // rowsOf counts what is kept of a patient: keys, texts, identifiers.
 func (c *clinic) rowsOf(tb testing.TB, patient string) [3]int {
 	tb.Helper()
-	conn := connectTo(tb)
 	var rows [3]int
 	for i, table := range []string{"patient_keys", "patient_texts", "patient_identifiers"} {
-		err := conn.QueryRow(context.Background(), "SELECT count(*) FROM "+table+" WHERE clinic_id = $1 AND patient_id = $2", c.id, patient).Scan(&rows[i])
-		if err != nil {
-			tb.Fatal(err)
-		}
+		rows[i] = txntest.CountRows(tb, table, c.id, patient)
 	}
 	return rows
-}
-
-func connectTo(tb testing.TB) *pgx.Conn {
-	tb.Helper()
-	conn, err := pgx.Connect(context.Background(), txntest.URL(tb))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { _ = conn.Close(context.Background()) })
-	return conn
 }
 
 func (c *clinic) verify(tb testing.TB) {
@@ -233,39 +217,8 @@ func TestNoPatientDataAnywhere(t *testing.T) {
 			t.Errorf("%s tell about the patient", where)
 		}
 	}
-	tablesHold(t, word)
-}
-
-// tablesHold looks for a word in every column of every table.
-func tablesHold(t *testing.T, word string) {
-	t.Helper()
-	conn := connectTo(t)
-	rows, err := conn.Query(t.Context(), `SELECT table_name, column_name, data_type FROM information_schema.columns
-		WHERE table_schema = 'public' AND data_type IN ('text', 'bytea', 'character varying')`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	type place struct{ table, column, kind string }
-	places, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p place, err error) {
-		err = row.Scan(&p.table, &p.column, &p.kind)
-		return p, err
-	})
-	if err != nil || len(places) < 50 {
-		t.Fatalf("%d columns, %v", len(places), err)
-	}
-	for _, p := range places {
-		value := pgx.Identifier{p.column}.Sanitize()
-		if p.kind == "bytea" {
-			value = "encode(" + value + ", 'escape')"
-		}
-		var hits int
-		query := fmt.Sprintf("SELECT count(*) FROM %s WHERE %s LIKE $1", pgx.Identifier{p.table}.Sanitize(), value)
-		if err := conn.QueryRow(t.Context(), query, "%"+word+"%").Scan(&hits); err != nil {
-			t.Fatalf("%s: %v", query, err)
-		}
-		if hits > 0 {
-			t.Errorf("%d rows of %s.%s tell about the patient", hits, p.table, p.column)
-		}
+	for _, place := range txntest.PlacesThatHold(t, word) {
+		t.Errorf("%s tells about the patient", place)
 	}
 }
 
@@ -287,7 +240,8 @@ func TestAnotherPatientKey(t *testing.T) {
 func TestKeyrings(t *testing.T) {
 	t.Parallel()
 	a, b := newTestKeyring(t), newTestKeyring(t)
-	if a.token("c", "k") == b.token("c", "k") || a.token("c", "k") == a.token("d", "k") || a.token("c", "k") != a.token("c", "k") || !a.token("c", "k").Valid() {
+	made, again := a.token("c", "k"), a.token("c", "k")
+	if made == b.token("c", "k") || made == a.token("d", "k") || made != again || !made.Valid() {
 		t.Error("tokens depend on key, clinic and idempotency key, and on nothing else")
 	}
 	key := patientKey{"c", "p", randomKey()}

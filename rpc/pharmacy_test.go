@@ -212,7 +212,7 @@ func TestWhatAPharmacyRefuses(t *testing.T) {
 		{connect.CodeFailedPrecondition, ledger.ReasonPrescriptionExpired, "valid_until", late},
 		{connect.CodeFailedPrecondition, ledger.ReasonControlQuantityExceeded, "lines[0].quantity", morphine(21, 0)},
 		{connect.CodeFailedPrecondition, ledger.ReasonControlRefillsExceeded, "lines[0].refills", morphine(10, 1)},
-		{connect.CodeFailedPrecondition, ledger.ReasonControlValidityExceeded, "lines[0].valid_until", long},
+		{connect.CodeFailedPrecondition, ledger.ReasonControlValidityExceeded, "valid_until", long},
 		{connect.CodeFailedPrecondition, ledger.ReasonPrescriptionRequired, "prescription_id", &stockledgerv1.DispenseMedicine{LocationId: "store", MedicineId: "morphine", Quantity: 1}},
 		{connect.CodeNotFound, ledger.ReasonPrescriptionNotFound, "prescription_id", &stockledgerv1.DispenseMedicine{LocationId: "store", PrescriptionId: "RX-99999", Quantity: 1}},
 		{connect.CodeNotFound, ledger.ReasonPrescriptionNotFound, "prescription_id", &stockledgerv1.CancelPrescription{PrescriptionId: "urn:his|0", ReasonCode: "mistake"}},

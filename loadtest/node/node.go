@@ -51,7 +51,7 @@ func Start(ctx context.Context, binary, databaseURL, keyFile string) (*Node, err
 	n := &Node{Address: address, Token: strings.TrimSpace(string(token)), log: &bytes.Buffer{}, exited: make(chan struct{})}
 	// Not tied to ctx: an interrupt must not kill it before it is stopped.
 	n.cmd = exec.Command(binary, "serve", "--database-url", databaseURL, "--listen", address, "--admin-listen", admin,
-		"--issuer-key", keyFile, "--log-level", "warn")
+		"--issuer-key", keyFile, "--patient-key", keyFile+".patients", "--log-level", "warn")
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
 	if err := n.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the node: %w", err)
