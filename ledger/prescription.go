@@ -32,7 +32,7 @@ const (
 // Limits of one prescription.
 const (
 	maxPrescriptionLines = 50
-	maxRefills           = 99
+	maxRefills           = 999
 )
 
 // Prescription is what a prescriber ordered for a patient.
@@ -208,7 +208,7 @@ type PrescribedLine struct {
 	MedicineID     MedicineID
 	Quantity       int64 // of one fill
 	Pack           string
-	Refills        int64 // 0 to 99
+	Refills        int64 // 0 to 999
 	NoSubstitution bool
 	Dosage         string // only in templates
 }

@@ -135,7 +135,7 @@ type SetControlLimit struct {
 	MaxQuantity int64 `protobuf:"varint,2,opt,name=max_quantity,json=maxQuantity,proto3" json:"max_quantity,omitempty"`
 	// Whether a prescription may not be refilled at all.
 	NoRefills bool `protobuf:"varint,3,opt,name=no_refills,json=noRefills,proto3" json:"no_refills,omitempty"`
-	// How often a prescription may be refilled, up to 99.
+	// How often a prescription may be refilled, up to 999.
 	MaxRefills int64 `protobuf:"varint,4,opt,name=max_refills,json=maxRefills,proto3" json:"max_refills,omitempty"`
 	// For how many days from its own a prescription may be valid, up to 3,650.
 	MaxValidDays int64 `protobuf:"varint,5,opt,name=max_valid_days,json=maxValidDays,proto3" json:"max_valid_days,omitempty"`
@@ -1102,13 +1102,14 @@ const file_stockledger_v1_billing_proto_rawDesc = "" +
 	"\bcurrency\x18\x05 \x01(\tB\x11\xbaH\x0er\f2\n" +
 	"^[A-Z]{3}$R\bcurrency\x12\x1b\n" +
 	"\x04pack\x18\x06 \x01(\tB\a\xbaH\x04r\x02(@R\x04pack\x12\x1b\n" +
-	"\x04etag\x18\a \x01(\tB\a\xbaH\x04r\x02(@R\x04etag:\x0f\xca\xc6'\vprice.write\"\xd6\x02\n" +
+	"\x04etag\x18\a \x01(\tB\a\xbaH\x04r\x02(@R\x04etag:\x0f\xca\xc6'\vprice.write\"\xd7\x02\n" +
 	"\x0fSetControlLimit\x12.\n" +
 	"\rcontrol_class\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\fcontrolClass\x123\n" +
 	"\fmax_quantity\x18\x02 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80\x80\x80\x10(\x00R\vmaxQuantity\x12\x1d\n" +
 	"\n" +
-	"no_refills\x18\x03 \x01(\bR\tnoRefills\x12*\n" +
-	"\vmax_refills\x18\x04 \x01(\x03B\t\xbaH\x06\"\x04\x18c(\x00R\n" +
+	"no_refills\x18\x03 \x01(\bR\tnoRefills\x12+\n" +
+	"\vmax_refills\x18\x04 \x01(\x03B\n" +
+	"\xbaH\a\"\x05\x18\xe7\a(\x00R\n" +
 	"maxRefills\x120\n" +
 	"\x0emax_valid_days\x18\x05 \x01(\x03B\n" +
 	"\xbaH\a\"\x05\x18\xc2\x1c(\x00R\fmaxValidDays\x123\n" +

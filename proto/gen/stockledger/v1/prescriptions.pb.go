@@ -227,7 +227,7 @@ type PrescribedLine struct {
 	// What the quantity counts: the name of one of the medicine's packs; empty:
 	// base units, or whole scans where the medicine was scanned.
 	Pack string `protobuf:"bytes,3,opt,name=pack,proto3" json:"pack,omitempty"`
-	// How often it may be filled beyond the first time, 0 to 99.
+	// How often it may be filled beyond the first time, 0 to 999.
 	Refills int64 `protobuf:"varint,4,opt,name=refills,proto3" json:"refills,omitempty"`
 	// Whether no other medicine may be given for it.
 	NoSubstitution bool `protobuf:"varint,5,opt,name=no_substitution,json=noSubstitution,proto3" json:"no_substitution,omitempty"`
@@ -461,7 +461,7 @@ type TemplateLine struct {
 	Quantity int64 `protobuf:"varint,2,opt,name=quantity,proto3" json:"quantity,omitempty"`
 	// In commands what the quantity counts, as in PrescribedLine.
 	Pack string `protobuf:"bytes,3,opt,name=pack,proto3" json:"pack,omitempty"`
-	// How often it may be filled beyond the first time, 0 to 99.
+	// How often it may be filled beyond the first time, 0 to 999.
 	Refills int64 `protobuf:"varint,4,opt,name=refills,proto3" json:"refills,omitempty"`
 	// Whether no other medicine may be given for it.
 	NoSubstitution bool `protobuf:"varint,5,opt,name=no_substitution,json=noSubstitution,proto3" json:"no_substitution,omitempty"`
@@ -1449,14 +1449,15 @@ const file_stockledger_v1_prescriptions_proto_rawDesc = "" +
 	"hold_until\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tholdUntil\x12\x1f\n" +
 	"\x04note\x18\t \x01(\tB\v\xbaH\x05r\x03(\xa0\x1f\x80\x01\x01R\x04note\x12(\n" +
 	"\boriginal\x18\n" +
-	" \x01(\tB\f\xbaH\x06r\x04(\x80\x80\x04\x80\x01\x01R\boriginal:\x17\xca\xc6'\x13prescription.create\"\x84\x02\n" +
+	" \x01(\tB\f\xbaH\x06r\x04(\x80\x80\x04\x80\x01\x01R\boriginal:\x17\xca\xc6'\x13prescription.create\"\x85\x02\n" +
 	"\x0ePrescribedLine\x12+\n" +
 	"\vmedicine_id\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\xac\x02R\n" +
 	"medicineId\x12,\n" +
 	"\bquantity\x18\x02 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80\x80\x80\x10(\x01R\bquantity\x12\x1b\n" +
-	"\x04pack\x18\x03 \x01(\tB\a\xbaH\x04r\x02(@R\x04pack\x12#\n" +
-	"\arefills\x18\x04 \x01(\x03B\t\xbaH\x06\"\x04\x18c(\x00R\arefills\x12'\n" +
+	"\x04pack\x18\x03 \x01(\tB\a\xbaH\x04r\x02(@R\x04pack\x12$\n" +
+	"\arefills\x18\x04 \x01(\x03B\n" +
+	"\xbaH\a\"\x05\x18\xe7\a(\x00R\arefills\x12'\n" +
 	"\x0fno_substitution\x18\x05 \x01(\bR\x0enoSubstitution\x12,\n" +
 	"\vdosage_text\x18\x06 \x01(\tB\v\xbaH\x05r\x03(\xe8\a\x80\x01\x01R\n" +
 	"dosageText\"\xab\x01\n" +
@@ -1473,14 +1474,15 @@ const file_stockledger_v1_prescriptions_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01(\xc8\x01R\x04name\x12>\n" +
 	"\x05lines\x18\x03 \x03(\v2\x1c.stockledger.v1.TemplateLineB\n" +
 	"\xbaH\a\x92\x01\x04\b\x01\x102R\x05lines\x12\x1b\n" +
-	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02(@R\x04etag:\x12\xca\xc6'\x0etemplate.write\"\xff\x01\n" +
+	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02(@R\x04etag:\x12\xca\xc6'\x0etemplate.write\"\x80\x02\n" +
 	"\fTemplateLine\x12+\n" +
 	"\vmedicine_id\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\xac\x02R\n" +
 	"medicineId\x12,\n" +
 	"\bquantity\x18\x02 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80\x80\x80\x10(\x01R\bquantity\x12\x1b\n" +
-	"\x04pack\x18\x03 \x01(\tB\a\xbaH\x04r\x02(@R\x04pack\x12#\n" +
-	"\arefills\x18\x04 \x01(\x03B\t\xbaH\x06\"\x04\x18c(\x00R\arefills\x12'\n" +
+	"\x04pack\x18\x03 \x01(\tB\a\xbaH\x04r\x02(@R\x04pack\x12$\n" +
+	"\arefills\x18\x04 \x01(\x03B\n" +
+	"\xbaH\a\"\x05\x18\xe7\a(\x00R\arefills\x12'\n" +
 	"\x0fno_substitution\x18\x05 \x01(\bR\x0enoSubstitution\x12)\n" +
 	"\vdosage_text\x18\x06 \x01(\tB\b\xbaH\x05r\x03(\xf4\x03R\n" +
 	"dosageText\"y\n" +
