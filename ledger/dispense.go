@@ -142,35 +142,55 @@ func (w *dispenseWork) substitution(b *Dispense) *Rejection {
 }
 
 // limits are what was prescribed, and what the control class allows.
-func (w *dispenseWork) limits() *Rejection {
+func (w *dispenseWork) limits() *Rejection { return first(w.broken()...) }
+
+// broken returns all limits that are broken, and nil for each that is not.
+func (w *dispenseWork) broken() []*Rejection {
 	limit := w.s.controlLimit(w.medicine.ID)
-	if w.prescription == nil {
-		if limit != nil && limit.PrescriptionRequired {
-			return reject(ReasonPrescriptionRequired, "prescription_id", "Medicine %q is of class %q, which needs a prescription.", w.medicine.ID, limit.ControlClass).
-				with("control_class", limit.ControlClass)
+	if w.prescription != nil {
+		return append(w.beyondPrescription(), limit.allows(w.quantity), w.beyondSubstitute())
+	}
+	if limit != nil && limit.PrescriptionRequired {
+		return []*Rejection{
+			reject(ReasonPrescriptionRequired, "prescription_id", "Medicine %q is of class %q, which needs a prescription.", w.medicine.ID, limit.ControlClass).
+				with("control_class", limit.ControlClass),
+			limit.allows(w.quantity),
 		}
-		return limit.allows(w.quantity)
 	}
-	if r := w.withinPrescription(); r != nil {
-		return r
-	}
-	return limit.allows(w.quantity)
+	return []*Rejection{limit.allows(w.quantity)}
 }
 
-func (w *dispenseWork) withinPrescription() *Rejection {
-	p, today := w.prescription, w.s.today(w.at)
+func (w *dispenseWork) beyondPrescription() (broken []*Rejection) {
+	p := w.prescription
 	if p.Status == PrescriptionCancelled {
-		return p.notActive()
+		broken = append(broken, p.notActive())
 	}
-	if p.ValidUntil < today {
-		return reject(ReasonPrescriptionExpired, "prescription_id", "Prescription %q was valid until %s; it is %s at the clinic.", p.PrescriptionID, p.ValidUntil, today).
-			with("prescription_id", p.PrescriptionID, "valid_until", p.ValidUntil, "today", today)
-	}
+	broken = append(broken, p.notExpired(w.s.today(w.at)))
 	if left := w.line.Left(); w.quantity > left {
-		return reject(ReasonPrescriptionExceeded, "quantity", "%d units are left to be dispensed for prescription %q; %d were asked for.", max(left, 0), p.PrescriptionID, w.quantity).
-			with("prescription_id", p.PrescriptionID, "left", max(left, 0), "requested", w.quantity)
+		broken = append(broken, reject(ReasonPrescriptionExceeded, "quantity", "%d units are left to be dispensed for prescription %q; %d were asked for.", max(left, 0), p.PrescriptionID, w.quantity).
+			with("prescription_id", p.PrescriptionID, "left", max(left, 0), "requested", w.quantity))
 	}
-	return nil
+	return broken
+}
+
+// notExpired refuses what is given after the last day of a prescription.
+func (p *Prescription) notExpired(today Date) *Rejection {
+	if p.ValidUntil >= today {
+		return nil
+	}
+	return reject(ReasonPrescriptionExpired, "prescription_id", "Prescription %q was valid until %s; it is %s at the clinic.", p.PrescriptionID, p.ValidUntil, today).
+		with("prescription_id", p.PrescriptionID, "valid_until", p.ValidUntil, "today", today)
+}
+
+// beyondSubstitute judges a substitute by its own control class: the
+// prescription was judged by that of the prescribed medicine.
+func (w *dispenseWork) beyondSubstitute() *Rejection {
+	if w.medicine.ID == w.line.Medicine {
+		return nil
+	}
+	given := PrescriptionLine{Medicine: w.medicine.ID, Quantity: w.quantity, Refills: w.line.Refills}
+	p := w.prescription
+	return w.s.withinControlLimits(&given, p.ValidUntil, w.s.today(p.Written)).of("medicine_id")
 }
 
 // open makes the record of the dispensing.
@@ -451,7 +471,7 @@ func (b *CheckDispensing) decide(s *State, by Actor, _ Instant) (EventBody, *Rej
 	if r != nil {
 		return nil, r
 	}
-	if r := d.expects(DispensingPrepared); r != nil {
+	if r := d.expects(d.checkable()...); r != nil {
 		return nil, r
 	}
 	if by == d.Preparer && s.checkRequired(d.Medicine, d.Quantity) {
@@ -459,6 +479,15 @@ func (b *CheckDispensing) decide(s *State, by Actor, _ Instant) (EventBody, *Rej
 	}
 	d.Status, d.Checker = DispensingChecked, by
 	return (&draft{s: s}).documented(b.Kind(), d, nil), nil
+}
+
+// checkable are the states in which somebody may check a dispensing. What only
+// its preparer looked at can be checked again: a policy may want it by now.
+func (d *Dispensing) checkable() []DispensingStatus {
+	if d.Checker == d.Preparer {
+		return []DispensingStatus{DispensingPrepared, DispensingChecked}
+	}
+	return []DispensingStatus{DispensingPrepared}
 }
 
 // checkRequired tells whether the clinic's policy wants another person to check
@@ -471,6 +500,10 @@ func (s *State) checkRequired(medicine MedicineID, quantity int64) bool {
 }
 
 func (b *HandOver) decide(s *State, by Actor, at Instant) (EventBody, *Rejection) {
+	return b.decideGiven(s, &Command{Actor: by}, at)
+}
+
+func (b *HandOver) decideGiven(s *State, c *Command, at Instant) (EventBody, *Rejection) {
 	d, p, r := s.knownDispensing(b.DispensingID)
 	if r != nil {
 		return nil, r
@@ -478,8 +511,13 @@ func (b *HandOver) decide(s *State, by Actor, at Instant) (EventBody, *Rejection
 	if r := d.expects(DispensingPrepared, DispensingChecked); r != nil {
 		return nil, r
 	}
-	if d.Status == DispensingPrepared && s.checkRequired(d.Medicine, d.Quantity) {
-		return nil, reject(ReasonDispensingUnchecked, "dispensing_id", "Dispensing %q of medicine %q was not checked.", d.DispensingID, d.Medicine).with("dispensing_id", d.DispensingID)
+	if (d.Checker == "" || d.Checker == d.Preparer) && s.checkRequired(d.Medicine, d.Quantity) {
+		return nil, reject(ReasonDispensingUnchecked, "dispensing_id", "Dispensing %q of medicine %q was not checked by another person.", d.DispensingID, d.Medicine).with("dispensing_id", d.DispensingID)
+	}
+	if p != nil {
+		if r := p.notExpired(s.today(at)); r != nil {
+			return nil, r.of("dispensing_id")
+		}
 	}
 	if d.CollectBy < at {
 		return nil, reject(ReasonDispensingOverdue, "dispensing_id", "Dispensing %q was to be collected until %s; it is %s now.", d.DispensingID, d.CollectBy, at).
@@ -490,7 +528,7 @@ func (b *HandOver) decide(s *State, by Actor, at Instant) (EventBody, *Rejection
 	if r != nil {
 		return nil, r
 	}
-	d.Status, d.Dispenser, d.Day = DispensingHandedOver, by, s.today(at)
+	d.Status, d.Dispenser, d.Day = DispensingHandedOver, c.Actor, s.today(c.happened(at))
 	if line := d.lined(p); line != nil {
 		line.Prepared -= d.Quantity
 		line.Dispensed += d.Quantity
@@ -522,7 +560,11 @@ func (d *draft) handOver(dispensing *Dispensing, at Instant) (HoldDraw, *Rejecti
 	return draw, d.refused
 }
 
-func (b *CancelDispensing) decide(s *State, _ Actor, at Instant) (EventBody, *Rejection) {
+func (b *CancelDispensing) decide(s *State, by Actor, at Instant) (EventBody, *Rejection) {
+	return b.decideGiven(s, &Command{Actor: by}, at)
+}
+
+func (b *CancelDispensing) decideGiven(s *State, c *Command, at Instant) (EventBody, *Rejection) {
 	d, p, r := s.knownDispensing(b.DispensingID)
 	if r != nil {
 		return nil, r
@@ -553,7 +595,7 @@ func (b *CancelDispensing) decide(s *State, _ Actor, at Instant) (EventBody, *Re
 	event.ReasonCode, event.Draws = b.ReasonCode, draws
 	if charged != "" {
 		reversal := d.billed(ChargeID(s.numbered("BL")))
-		reversal.Reverses, reversal.Amount, reversal.Day = charged, -d.Amount, s.today(at)
+		reversal.Reverses, reversal.Amount, reversal.Day = charged, -d.Amount, s.today(c.happened(at))
 		event.Documents = append(event.Documents, reversal)
 	}
 	return event, work.refused.of("dispensing_id")

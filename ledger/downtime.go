@@ -203,10 +203,12 @@ type downtimeWork struct {
 	made   []*Lot
 }
 
-// except notes a rule that was broken, if one was.
-func (w *downtimeWork) except(r *Rejection) {
-	if r != nil && !slices.Contains(w.record.Exceptions, r.Reason) {
-		w.record.Exceptions = append(w.record.Exceptions, r.Reason)
+// except notes the rules that were broken; nil stands for one that was not.
+func (w *downtimeWork) except(rejections ...*Rejection) {
+	for _, r := range rejections {
+		if r != nil && !slices.Contains(w.record.Exceptions, r.Reason) {
+			w.record.Exceptions = append(w.record.Exceptions, r.Reason)
+		}
 	}
 }
 
@@ -270,7 +272,7 @@ func (w *downtimeWork) dispense(b *Dispense, c *Command) (*Change, *Rejection) {
 		w.except(w.s.usable(found.lot, w.at))
 	}
 	w.except(w.substitution(b))
-	w.except(w.limits())
+	w.except(w.broken()...)
 	w.open(b, c)
 	d := w.dispensing
 	d.PatientID = patient
@@ -301,11 +303,14 @@ func (w *downtimeWork) concerning(b *Dispense) PatientID {
 	if b.PrescriptionID != "" {
 		r := w.prescribed(b)
 		w.except(r)
-		if r != nil {
-			w.prescription, w.line = nil, nil
+		if w.prescription == nil {
 			return ""
 		}
-		return w.prescription.PatientID
+		patient := w.prescription.PatientID
+		if r != nil {
+			w.prescription, w.line = nil, nil // it has no such line, but the patient is known
+		}
+		return patient
 	}
 	if b.PatientID == "" {
 		return ""
@@ -347,6 +352,7 @@ func (w *downtimeWork) takeAny(quantity int64, to Bucket) []Line {
 	}
 	if quantity > 0 {
 		lot := w.shortLot(shelf)
+		w.except(w.s.usable(lot, w.at))
 		w.move(shelf, lot, Adjustment, Available, quantity)
 		w.move(shelf, lot, Available, to, quantity)
 		w.record.Shortage += quantity

@@ -41,16 +41,28 @@ func (s *State) mayExist(key DocumentKey) bool {
 	return key.ID != ""
 }
 
-// ofDispensing is a command on a dispensing, and ofPatient one on a patient.
+// ofDispensing is a command on a dispensing, ofPrescription one that may name a
+// prescription, and ofPatient one on a patient.
 type (
-	ofDispensing interface{ dispensing() DispensingID }
-	ofPatient    interface{ patient() PatientID }
+	ofDispensing   interface{ dispensing() DispensingID }
+	ofPrescription interface{ prescription() PrescriptionID }
+	ofPatient      interface{ patient() PatientID }
 )
 
 func (b *CheckDispensing) dispensing() DispensingID   { return b.DispensingID }
 func (b *HandOver) dispensing() DispensingID          { return b.DispensingID }
 func (b *CancelDispensing) dispensing() DispensingID  { return b.DispensingID }
 func (b *ReturnFromPatient) dispensing() DispensingID { return b.DispensingID }
+
+func (b *CancelPrescription) prescription() PrescriptionID { return b.PrescriptionID }
+func (b *Dispense) prescription() PrescriptionID           { return b.PrescriptionID }
+
+func (b *RecordDowntime) prescription() PrescriptionID {
+	if b.Dispensed == nil {
+		return ""
+	}
+	return b.Dispensed.PrescriptionID
+}
 
 func (b *RegisterPatient) patient() PatientID { return b.PatientID }
 func (b *UpdatePatient) patient() PatientID   { return b.PatientID }

@@ -73,6 +73,24 @@ func checkTextDigest(field, digest string) *Rejection {
 	return reject(ReasonInvalidField, field, "The digest of the text must be %d hexadecimal digits.", textDigestDigits)
 }
 
+// PrivateText returns the patient whom the text is about that was given with the
+// command which waits, and the text's digest; an empty one where there is none.
+func (a *Approval) PrivateText() (PatientID, string) {
+	body, err := decodeBody(a.Command, a.Body)
+	if a.Review || err != nil {
+		return "", ""
+	}
+	switch b := body.(type) {
+	case *RegisterPatient:
+		return b.PatientID, b.TextDigest
+	case *UpdatePatient:
+		return b.PatientID, b.TextDigest
+	case *CreatePrescription:
+		return b.PatientID, b.TextDigest
+	}
+	return "", ""
+}
+
 // RegisterPatient makes a patient known by a token.
 type RegisterPatient struct {
 	PatientID  PatientID // random, made by who receives the command

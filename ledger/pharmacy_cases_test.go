@@ -1,5 +1,7 @@
 package ledger
 
+import "fmt"
+
 // counterStage is what the stage has of the pharmacy.
 type counterStage struct {
 	known, held, erased PatientID
@@ -8,7 +10,7 @@ type counterStage struct {
 	holding, controlled                                        PrescriptionID
 
 	given, sold, prepared, checked, overdue, incomplete, returned, undone DispensingID
-	ofControlled                                                          DispensingID
+	ofControlled, ofExpired                                               DispensingID
 	holdOfPrescription, holdOfDispensing                                  HoldID
 }
 
@@ -71,6 +73,7 @@ func (s *stage) prescribe(t fataler) {
 	c.checked = s.prepare(t, c.inPreparation, later)
 	s.must(t, &CheckDispensing{c.checked})
 	c.overdue = s.prepare(t, c.inPreparation, s.now+testDay/2)
+	c.ofExpired = s.prepare(t, c.expired, later)
 	c.ofControlled = s.dispensed(t, &PrepareDispensing{Dispense{LocationID: "store", PrescriptionID: c.controlled, Quantity: 5}, later})
 	c.incomplete = s.dispensed(t, &PrepareDispensing{Dispense{LocationID: "store", PrescriptionID: c.inPreparation, LotID: "zinc-later", Quantity: 1}, later})
 	c.given = s.dispensed(t, &DispenseMedicine{Dispense{LocationID: "store", PrescriptionID: c.inPreparation, LotID: "zinc-1", Quantity: 2}})
@@ -204,6 +207,10 @@ func dispenseCases[T any, P bodyOf[T]](s *stage, sample func() P, of func(P) *Di
 		outcome(ReasonControlQuantityExceeded, edit(func(d *Dispense) { d.PrescriptionID, d.Quantity = c.controlled, 3 }),
 			&SetControlLimit{ControlLimit: ControlLimit{ControlClass: "schedule-2", MaxQuantity: 2}}, &CancelDispensing{c.ofControlled, "MISTAKE", false}),
 		outcome(ReasonPrescriptionRequired, edit(func(d *Dispense) { d.PrescriptionID, d.MedicineID = "", "morphine" })),
+		outcome(ReasonControlRefillsExceeded, edit(func(d *Dispense) { d.MedicineID, d.SubstitutionReason = "morphine", "OUT" }),
+			&SetControlLimit{ControlLimit: ControlLimit{ControlClass: "schedule-2", NoRefills: true}}),
+		outcome(ReasonControlValidityExceeded, edit(func(d *Dispense) { d.MedicineID, d.SubstitutionReason = "morphine", "OUT" }),
+			&SetControlLimit{ControlLimit: ControlLimit{ControlClass: "schedule-2", MaxRefills: 1, MaxValidDays: 10}}),
 		outcome(accepted, edit(func(d *Dispense) { d.PrescriptionID, d.MedicineID, d.PatientID = "", "zinc", c.known })),
 		outcome(accepted, edit(func(d *Dispense) { d.PrescriptionID, d.LotID = "", "zinc-1" })),
 		outcome(ReasonPatientNotFound, edit(func(d *Dispense) { d.PrescriptionID, d.MedicineID, d.PatientID = "", "zinc", patientNo(7) })),
@@ -280,6 +287,9 @@ func (s *stage) preparedCases() []testCase {
 		outcome(ReasonDispensingState, &HandOver{c.given}),
 		outcome(ReasonDispensingUnchecked, &HandOver{c.prepared}, checking),
 		outcome(ReasonDispensingOverdue, &HandOver{c.overdue}),
+		outcome(ReasonPrescriptionExpired, &HandOver{c.ofExpired}),
+		outcome(accepted, &CancelDispensing{c.ofExpired, "EXPIRED", false}),
+		outcome(ReasonDispensingState, &CheckDispensing{c.checked}, checking, &CancelDispensing{c.checked, "MISTAKE", false}),
 		outcome(ReasonDispensingIncomplete, &HandOver{c.incomplete}),
 		outcome(accepted, &HandOver{c.prepared}),
 		outcome(ReasonDispensingNotFound, &CancelDispensing{"DN-9999", "MISTAKE", false}),
@@ -297,7 +307,51 @@ func (s *stage) preparedCases() []testCase {
 		outcome(ReasonQuantityOutOfRange, edited(bring, func(b *ReturnFromPatient) { b.Lines[0].Quantity = -1 })),
 		outcome(ReasonPackNotFound, edited(bring, func(b *ReturnFromPatient) { b.Lines[0].Pack = "barrel" })),
 	}
-	return append(cases, lotCases(bring, lot)...)
+	return append(append(cases, lotCases(bring, lot)...), s.takenBackCases()...)
+}
+
+// takenBackCases bring units back to where they would be out of sight, or too
+// many.
+func (s *stage) takenBackCases() []testCase {
+	lot := func(id LotID, medicine MedicineID) CommandBody {
+		return &RegisterLot{LotID: id, MedicineID: medicine, Manufacturer: "Acme", LotNumber: string(id), Expiry: today + 200}
+	}
+	receive := func(location LocationID, lot LotID) CommandBody {
+		return &ReceiveStock{LocationID: location, LotID: lot, Quantity: 1}
+	}
+	sell := func(location LocationID, lot LotID) CommandBody {
+		return &DispenseMedicine{Dispense{LocationID: location, LotID: lot, Quantity: 1}}
+	}
+	var cases []testCase
+	for _, c := range []struct {
+		want  Reason
+		given []CommandBody
+	}{
+		{ReasonLocationInactive, []CommandBody{
+			receive("empty", "zinc-2"), sell("empty", "zinc-2"), &DeactivateLocation{LocationID: "empty", ReasonCode: "MOVED"},
+		}},
+		{ReasonLotInactive, []CommandBody{
+			lot("once", "zinc"), receive("store", "once"), sell("store", "once"), &DeactivateLot{LotID: "once", ReasonCode: "UNUSED"},
+		}},
+		{ReasonMedicineInactive, []CommandBody{
+			&AddMedicine{MedicineID: "once", Name: "once", BaseUnit: "tablet"}, lot("once", "once"), receive("store", "once"), sell("store", "once"),
+			&DeactivateMedicine{MedicineID: "once", ReasonCode: "UNUSED"},
+		}},
+		{ReasonBalanceOverflow, []CommandBody{sell("annex", "zinc-full"), receive("annex", "zinc-full")}},
+	} {
+		var id DispensingID
+		for i, body := range c.given {
+			if body.Kind() == KindDispenseMedicine {
+				id = DispensingID(fmt.Sprintf("DN-%d", int(s.state.head.Sequence)+i+1))
+			}
+		}
+		cases = append(cases,
+			outcome(c.want, &CancelDispensing{id, "MISTAKE", true}, c.given...),
+			outcome(c.want, &ReturnFromPatient{DispensingID: id, ReasonCode: "UNUSED"}, c.given...),
+			outcome(accepted, &ReturnFromPatient{DispensingID: id, ReasonCode: "UNUSED", Destroy: true}, c.given...),
+		)
+	}
+	return cases
 }
 
 func (s *stage) downtimeCases() []testCase {
@@ -410,7 +464,10 @@ func (s *stage) priceCases() []testCase {
 var byDispense = reasons(byLocation, byWish, byUnits, byUse, ReasonLotInactive, ReasonInsufficientStock, ReasonEtagMismatch,
 	ReasonPrescriptionNotFound, ReasonPrescriptionCancelled, ReasonPrescriptionExpired, ReasonPrescriptionExceeded, ReasonPrescriptionLine,
 	ReasonSubstitutionReason, ReasonSubstitutionForbidden, ReasonControlQuantityExceeded, ReasonPrescriptionRequired, ReasonPatientNotFound,
-	ReasonPatientErased, ReasonWitnessRequired)
+	ReasonPatientErased, ReasonWitnessRequired, ReasonControlRefillsExceeded, ReasonControlValidityExceeded)
+
+// byTakingBack are the reasons for which units cannot come back.
+var byTakingBack = reasons(ReasonLocationInactive, ReasonLotInactive, ReasonMedicineInactive, ReasonBalanceOverflow)
 
 func init() {
 	byPatient := reasons(ReasonPatientNotFound, ReasonPatientErased)
@@ -424,9 +481,9 @@ func init() {
 		KindDispenseMedicine:   reasons(byDispense, ReasonAmountTooLarge),
 		KindPrepareDispensing:  reasons(byDispense, ReasonDeadlinePassed),
 		KindCheckDispensing:    reasons(byDispensing),
-		KindHandOver:           reasons(byDispensing, ReasonDispensingUnchecked, ReasonDispensingOverdue, ReasonDispensingIncomplete, ReasonAmountTooLarge),
-		KindCancelDispensing:   reasons(byDispensing, ReasonDispensingReturned),
-		KindReturnFromPatient:  reasons(byDispensing, byLot, byUnits, ReasonReturnExceeded),
+		KindHandOver:           reasons(byDispensing, ReasonDispensingUnchecked, ReasonDispensingOverdue, ReasonDispensingIncomplete, ReasonAmountTooLarge, ReasonPrescriptionExpired),
+		KindCancelDispensing:   reasons(byDispensing, byTakingBack, ReasonDispensingReturned),
+		KindReturnFromPatient:  reasons(byDispensing, byLot, byUnits, byTakingBack, ReasonReturnExceeded),
 		KindRecordDowntime: reasons(ReasonLocationNotFound, ReasonMedicineNotFound, byMedicineScan, ReasonLotNotFound, ReasonScanContradictsLot, ReasonLotOfOtherMedicine,
 			byUnits, ReasonAmountTooLarge, ReasonIdentifierNotFound, ReasonBalanceOverflow),
 		KindSetPrescriptionTemplate:    reasons(byMedicine, byUnits, ReasonEtagMismatch),

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"math/big"
 	"slices"
 	"testing"
 
@@ -33,12 +34,25 @@ var walkKinds = []Kind{
 	KindPrepareDispensing, KindPrepareDispensing, KindCheckDispensing, KindHandOver, KindHandOver, KindCancelDispensing, KindReturnFromPatient,
 	KindRecordDowntime, KindCancelPrescription, KindErasePatient, KindPlaceLegalHold, KindLiftLegalHold, KindSetPrice,
 	KindReceiveStock, KindQuarantineLot, KindReleaseLot, KindRecallLot, KindContinueRecall, KindLiftRecall, KindApproveCommand, KindRejectCommand, KindIssueStock, KindReserveStock,
+	KindSetControlLimit, KindRegisterPatient, KindUpdatePatient, KindReleaseStock, KindSetPolicy,
+}
+
+// walkPolicies are what clinics demand of their pharmacists, strict and lax.
+var walkPolicies = []*SetPolicy{
+	policy(24, Rule{"schedule-2", KindCheckDispensing, 0, RequireWitness}),
+	policy(24, Rule{"schedule-2", KindCheckDispensing, 0, RequireReview}, Rule{"*", KindDispenseMedicine, 10, RequireApprovalBefore}),
+	policy(24, Rule{"schedule-2", KindCheckDispensing, 3, RequireReview}, Rule{"*", KindCancelDispensing, 0, RequireApprovalBefore}),
+	policy(24, Rule{"*", KindPrepareDispensing, 5, RequireApprovalBefore}, Rule{"schedule-2", KindHandOver, 0, RequireApprovalBefore}),
+	policy(24),
 }
 
 // drawPharmacy makes a random command of the pharmacy, or one that gets in its
 // way.
 func drawPharmacy(c chooser, w *world) Command {
 	kind := pick(c, "kind", walkKinds)
+	if kind == KindSetPolicy {
+		return w.command(pick(c, "policy", walkPolicies))
+	}
 	draw, ok := pharmacyDrawings[kind]
 	if !ok {
 		command := w.command(drawings[kind](c, w))
@@ -221,6 +235,7 @@ func pharmacyStep(t fataler, c chooser, w *world) {
 	checkDispensed(t, w, command, event)
 	w.accept(t, event)
 	checkInvariants(t, w)
+	checkOwnedHolds(t, w)
 }
 
 // checkDispensed judges an event, before it is applied, by what must never
@@ -244,19 +259,73 @@ func checkDispensed(t fataler, w *world, c Command, e Event) {
 			checkDowntime(t, w, e, d)
 			continue
 		}
-		p := document[Prescription](w.state, DocumentPrescription, string(d.PrescriptionID))
 		checkLots(t, w, e, change, d)
-		if m := w.state.medicines[d.Medicine]; m.ControlClass == "schedule-2" {
-			second := e.Witness != "" && e.Witness != e.Actor || d.Checker != "" && d.Checker != d.Preparer || len(by) > 1 && by[0] != by[1]
-			if !second {
-				t.Fatalf("%s by %v on one person's word: %+v", c.Body.Kind(), by, d)
-			}
-			if p == nil {
-				t.Fatalf("a controlled medicine over the counter: %+v", d)
-			}
+		checkAmount(t, w, d, documentOf[*Charge](Event{Body: change}))
+		if len(by) == 1 {
+			same(t, "the day of what was dispensed", d.Day, w.state.today(e.OccurredAt))
 		}
-		if p != nil && p.ValidUntil < w.state.today(max(e.At, w.state.head.At)) && change.of == KindDispenseMedicine {
-			t.Fatalf("dispensed for a prescription that had expired on %s: %+v", p.ValidUntil, d)
+		checkSecondPerson(t, w, e, d, len(by) > 1 && by[0] != by[1])
+		p := document[Prescription](w.state, DocumentPrescription, string(d.PrescriptionID))
+		if limit := w.state.controlLimit(d.Medicine); limit != nil && limit.PrescriptionRequired && p == nil && d.HoldID == "" {
+			t.Fatalf("a controlled medicine over the counter: %+v", d)
+		}
+		if p != nil && p.ValidUntil < w.state.today(max(e.At, w.state.head.At)) {
+			t.Fatalf("%s by %v for a prescription that had expired on %s: %+v", c.Body.Kind(), by, p.ValidUntil, d)
+		}
+	}
+}
+
+// checkSecondPerson: what the policy wants checked is never one person's word,
+// and nothing is wasted on one.
+func checkSecondPerson(t fataler, w *world, e Event, d *Dispensing, approved bool) {
+	t.Helper()
+	witnessed := e.Witness != "" && e.Witness != e.Actor
+	second := approved || witnessed
+	if d.HoldID != "" {
+		second = d.Checker != "" && d.Checker != d.Preparer
+	} else if d.Wasted > 0 && !second {
+		t.Fatalf("wasted by %s alone: %+v", e.Actor, d)
+	}
+	if w.state.checkRequired(d.Medicine, d.Quantity) && !second {
+		t.Fatalf("dispensed on one person's word: %+v", d)
+	}
+}
+
+// checkAmount: what is charged is price times quantity, halves rounded up.
+func checkAmount(t fataler, w *world, d *Dispensing, charged *Charge) {
+	t.Helper()
+	want := big.NewInt(0)
+	if price, ok := w.state.price(d.Medicine, d.Day); ok {
+		twice := new(big.Int).Mul(big.NewInt(2*d.Quantity), big.NewInt(price.Amount))
+		want.Div(twice.Add(twice, big.NewInt(price.Per)), big.NewInt(2*price.Per))
+	}
+	if charged == nil || charged.ChargeID != d.ChargeID || charged.Amount != d.Amount || !want.IsInt64() || d.Amount != want.Int64() {
+		t.Fatalf("%+v is charged as %+v; the price comes to %s", d, charged, want)
+	}
+}
+
+// checkOwnedHolds holds what is reserved for prescriptions and dispensings
+// against what those say.
+func checkOwnedHolds(t fataler, w *world) {
+	t.Helper()
+	for key, hold := range w.state.holds {
+		id, held := key.id(w.state.tag), int64(0)
+		for _, line := range hold.lines {
+			held += line.quantity
+		}
+		switch p, d := document[Prescription](w.state, DocumentPrescription, hold.owner), document[Dispensing](w.state, DocumentDispensing, hold.owner); {
+		case hold.owner == "":
+		case p != nil:
+			at := slices.IndexFunc(p.Lines, func(l PrescriptionLine) bool { return l.HoldID == id })
+			if at < 0 || p.Status == PrescriptionCancelled || held > p.Lines[at].Quantity || hold.shelf.Shelf != (Shelf{p.Location, p.Lines[at].Medicine}) {
+				t.Fatalf("hold %s of %d units is none of %+v", id, held, p)
+			}
+		case d != nil:
+			if d.HoldID != id || d.Status >= DispensingHandedOver || held > d.Quantity || hold.deadline != d.CollectBy || hold.shelf.Shelf != (Shelf{d.Location, d.Medicine}) {
+				t.Fatalf("hold %s of %d units is none of %+v", id, held, d)
+			}
+		default:
+			t.Fatalf("hold %s belongs to %q, which is not there", id, hold.owner)
 		}
 	}
 }
@@ -283,18 +352,23 @@ func checkDowntime(t fataler, w *world, e Event, d *Dispensing) {
 	if len(d.Exceptions) > 0 != (e.ReviewBy > 0) {
 		t.Fatalf("exceptions %v, review by %d", d.Exceptions, e.ReviewBy)
 	}
-	if m := w.state.medicines[d.Medicine]; m.ControlClass == "schedule-2" && e.Witness == "" && !flagged(ReasonWitnessRequired) {
+	if w.state.checkRequired(d.Medicine, d.Quantity) && e.Witness == "" && !flagged(ReasonWitnessRequired) {
 		t.Fatalf("a controlled medicine on one person's word is not flagged: %+v", d)
 	}
 	for _, part := range d.Lots {
-		if lot := w.state.lots[part.Lot]; lot != nil && lot.Bar != BarNone && !flagged(ReasonLotQuarantined, ReasonLotRecalled) && d.Shortage == 0 {
-			t.Fatalf("a barred lot is not flagged: %+v of %+v", lot, d)
+		lot := w.state.lots[part.Lot]
+		if lot != nil && w.state.usable(lot, e.OccurredAt) != nil && !flagged(ReasonLotQuarantined, ReasonLotRecalled, ReasonLotExpired) {
+			t.Fatalf("a lot that may not be used is not flagged: %+v of %+v", lot, d)
 		}
 	}
 	p := document[Prescription](w.state, DocumentPrescription, string(d.PrescriptionID))
-	if p != nil && p.Lines[d.Line-1].Left() < d.Quantity && !flagged(ReasonPrescriptionExceeded, ReasonPrescriptionCancelled, ReasonPrescriptionExpired) {
+	if p != nil && p.Lines[d.Line-1].Left() < d.Quantity && !flagged(ReasonPrescriptionExceeded) {
 		t.Fatalf("more than was prescribed is not flagged: %+v of %+v", d, p)
 	}
+	if p != nil && p.ValidUntil < d.Day && !flagged(ReasonPrescriptionExpired) {
+		t.Fatalf("what was given after the last day is not flagged: %+v of %+v", d, p)
+	}
+	checkAmount(t, w, d, documentOf[*Charge](e))
 }
 
 // checkPharmacy holds all documents of the pharmacy against each other.
@@ -395,6 +469,40 @@ func TestForgettingChangesNothing(t *testing.T) {
 			mustBeSame(t, "verdicts", rejection, rejection2)
 			mustBeSame(t, "events", event, event2)
 		}
+	})
+}
+
+// TestForgettingAllAlong walks with two states, of which one forgets now and
+// then all that is read on demand.
+func TestForgettingAllAlong(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w, c := pharmacyWorld(t), rapidChooser{t}
+		forgetful, err := Restore(w.state.id, utcOnly, w.state.Snapshot())
+		if err != nil {
+			t.Fatalf("restore: %v", err)
+		}
+		for range rapid.IntRange(1, 80).Draw(t, "steps") {
+			w.now += Instant(pick(c, "tick", []int64{0, 1_000_000, int64(testDay) / 6}))
+			command := w.attach(drawPharmacy(c, w))
+			learnFrom(t, forgetful, w.state, command)
+			event, rejection := Decide(w.state, command, w.now)
+			event2, rejection2 := Decide(forgetful, command, w.now)
+			mustBeSame(t, "verdicts", rejection, rejection2)
+			mustBeSame(t, "events", event, event2)
+			if rejection != nil {
+				continue
+			}
+			w.accept(t, event)
+			if _, err := Evolve(forgetful, w.records[len(w.records)-1]); err != nil {
+				t.Fatalf("the forgetful state does not evolve: %v", err)
+			}
+			if c.int("forget", 0, 4) == 0 {
+				forgetful.Commit()
+				clear(forgetful.onDemand)
+				forgetful.forgotten = forgetful.head.Sequence
+			}
+		}
+		mustBeSame(t, "states", memoryOf(w.state), memoryOf(forgetful))
 	})
 }
 

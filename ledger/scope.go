@@ -185,11 +185,20 @@ func (s *State) actsOn(body CommandBody) (key DocumentKey, hold HoldID) {
 		return DocumentKey{DocumentLoan, loanID(LoanLent, b.Reference)}, ""
 	case ofDispensing:
 		return DocumentKey{DocumentDispensing, string(b.dispensing())}, ""
-	case *CancelPrescription:
-		names := s.namesPrescription(b.PrescriptionID)
-		return names[len(names)-1], ""
+	case ofPrescription:
+		return s.prescriptionKey(b.prescription()), ""
 	case ofApproval:
 		return DocumentKey{DocumentApproval, string(b.approval())}, ""
 	}
 	return key, ""
+}
+
+// prescriptionKey names the prescription that a reference means, as far as that
+// is known.
+func (s *State) prescriptionKey(reference PrescriptionID) DocumentKey {
+	names := s.namesPrescription(reference)
+	if len(names) == 0 {
+		return DocumentKey{}
+	}
+	return names[len(names)-1]
 }

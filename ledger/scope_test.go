@@ -67,7 +67,7 @@ func TestConcerns(t *testing.T) {
 		KindApproveTransfer: store, KindRejectTransfer: store, KindDispatchTransfer: store, KindReceiveTransfer: ward,
 		KindCancelTransfer: both, KindCompleteTransfer: both, KindRepayLoan: store, KindReceiveRepayment: store,
 		KindApproveCommand: store, KindRejectCommand: store, KindLapseCommand: store,
-		KindCancelPrescription: store, KindCheckDispensing: store, KindHandOver: store, KindCancelDispensing: store, KindReturnFromPatient: store,
+		KindCancelPrescription: store, KindDispenseMedicine: store, KindPrepareDispensing: store, KindCheckDispensing: store, KindHandOver: store, KindCancelDispensing: store, KindReturnFromPatient: store,
 	}
 	for kind, sample := range s.samples() {
 		c := s.attach(sample)
@@ -87,8 +87,21 @@ func TestConcerns(t *testing.T) {
 			t.Errorf("%+v concerns somebody", body)
 		}
 	}
-	if Concerns(s.state, s.command(&RecordCount{CountID: s.count}), []LocationID{"ward"}) {
+	ward = []LocationID{"ward"}
+	if Concerns(s.state, s.command(&RecordCount{CountID: s.count}), ward) {
 		t.Errorf("a count in the store concerns the ward")
+	}
+	// A prescription is filled, and what remains of it told, where it is to be.
+	for _, id := range []PrescriptionID{s.counter.byPaper, "paper|1"} {
+		given := Dispense{LocationID: "ward", PrescriptionID: id, Line: 1, Quantity: 1}
+		for _, body := range []CommandBody{&DispenseMedicine{given}, &PrepareDispensing{given, s.now + testDay}, &RecordDowntime{Device: "pad", PaperReference: "1", Dispensed: &given}} {
+			if Concerns(s.state, s.command(body), ward) || !Concerns(s.state, s.command(body), both) {
+				t.Errorf("%s of %s, which is for the store", body.Kind(), id)
+			}
+		}
+	}
+	if !Concerns(s.state, s.command(&CancelPrescription{}), ward) || !Concerns(s.state, s.command(&DispenseMedicine{}), ward) {
+		t.Errorf("what names nothing concerns somebody")
 	}
 }
 
