@@ -42,11 +42,13 @@ func (h *commandHandler) execute(ctx context.Context, req *stockledgerv1.Command
 	if r != nil {
 		return nil, inRequest(req.GetCommand(), r)
 	}
-	verdicts, err := h.executor.Submit(ctx, txn.Submission{
+	submission := txn.Submission{
 		Clinic: clinic, Commands: []ledger.Command{command}, Locations: principal.Locations,
 		Permits: h.needs.deciding(principal), Witnesses: seconds.locations, MayBackdate: principal.may(permissionBackdate),
-		Private: map[string][]txn.PrivateText{command.IdempotencyKey: texts[0].private},
-	})
+		Private: make(map[string][]txn.PrivateText), Refused: make(map[string]*ledger.Rejection),
+	}
+	texts[0].accompany(&submission, command.IdempotencyKey)
+	verdicts, err := h.executor.Submit(ctx, submission)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +157,7 @@ func (h *commandHandler) chunk(
 	submission := txn.Submission{
 		Clinic: clinic, Linked: req.GetLinked(), Bulk: true, Locations: principal.Locations,
 		Permits: h.needs.deciding(principal), MayBackdate: principal.may(permissionBackdate),
-		Commands: make([]ledger.Command, 0, len(commands)), Private: make(map[string][]txn.PrivateText),
+		Commands: make([]ledger.Command, 0, len(commands)), Private: make(map[string][]txn.PrivateText), Refused: make(map[string]*ledger.Rejection),
 	}
 	texts, err := h.sealed(ctx, clinic, commands, h.rules.command)
 	if err != nil {
@@ -173,9 +175,7 @@ func (h *commandHandler) chunk(
 			continue
 		}
 		submission.Commands = append(submission.Commands, command)
-		if private := texts[i].private; private != nil {
-			submission.Private[command.IdempotencyKey] = private
-		}
+		texts[i].accompany(&submission, command.IdempotencyKey)
 		places = append(places, i)
 	}
 	submission.Witnesses = seconds.locations

@@ -115,10 +115,12 @@ func (k *Keyring) unwrap(clinic ledger.ClinicID, patient ledger.PatientID, wrapp
 	return patientKey{clinic, patient, key}, nil
 }
 
-// digest names a text in the journal. Without the patient's key nobody can tell
+// digest names the text of a command in the journal. A repetition has the same
+// one, and the same text in another command does not: it is a text of its own,
+// and nobody sees that they are alike. Without the patient's key nobody can tell
 // whether it is of a certain text.
-func (p patientKey) digest(about string, text []byte) string {
-	return hex.EncodeToString(mac(p.key, "text", about, string(text))[:16])
+func (p patientKey) digest(idempotencyKey, about string, text []byte) string {
+	return hex.EncodeToString(mac(p.key, "text", idempotencyKey, about, string(text))[:16])
 }
 
 func (p patientKey) seal(digest string, text []byte) ([]byte, error) {

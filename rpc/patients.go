@@ -94,37 +94,47 @@ func (t *patientTexts) seal(ctx context.Context, clinic ledger.ClinicID, command
 }
 
 func (t *patientTexts) sealOne(ctx context.Context, clinic ledger.ClinicID, c *stockledgerv1.Command) (sealedText, error) {
+	w := sealing{clinic: clinic, idempotencyKey: c.GetIdempotencyKey()}
 	switch body := c.GetBody().(type) {
 	case *stockledgerv1.Command_RegisterPatient:
-		patient := t.keys.token(clinic, c.GetIdempotencyKey())
-		return t.sealIdentity(ctx, clinic, patient, body.RegisterPatient.GetIdentity(), true)
+		w.patient, w.register = t.keys.token(clinic, w.idempotencyKey), true
+		return t.sealIdentity(ctx, w, body.RegisterPatient.GetIdentity())
 	case *stockledgerv1.Command_UpdatePatient:
-		return t.sealIdentity(ctx, clinic, ledger.PatientID(body.UpdatePatient.GetPatientId()), body.UpdatePatient.GetIdentity(), false)
+		w.patient = ledger.PatientID(body.UpdatePatient.GetPatientId())
+		return t.sealIdentity(ctx, w, body.UpdatePatient.GetIdentity())
 	case *stockledgerv1.Command_CreatePrescription:
-		patient := ledger.PatientID(body.CreatePrescription.GetPatientId())
-		return t.sealText(ctx, clinic, patient, aboutPrescription, toPrescriptionText(body.CreatePrescription), false)
+		w.patient = ledger.PatientID(body.CreatePrescription.GetPatientId())
+		return t.sealText(ctx, w, aboutPrescription, toPrescriptionText(body.CreatePrescription))
 	}
 	return sealedText{}, fmt.Errorf("rpc: %T holds no private text", c.GetBody())
 }
 
-func (t *patientTexts) sealIdentity(ctx context.Context, clinic ledger.ClinicID, patient ledger.PatientID, identity *stockledgerv1.PatientIdentity, register bool) (sealedText, error) {
-	sealed, err := t.sealText(ctx, clinic, patient, aboutIdentity, toIdentityText(identity), register)
-	if err != nil || sealed.refused != nil || len(sealed.private) == 0 {
+// sealing is the command whose private text is put away.
+type sealing struct {
+	clinic         ledger.ClinicID
+	idempotencyKey string
+	patient        ledger.PatientID
+	register       bool // it makes the patient known
+}
+
+func (t *patientTexts) sealIdentity(ctx context.Context, w sealing, identity *stockledgerv1.PatientIdentity) (sealedText, error) {
+	sealed, err := t.sealText(ctx, w, aboutIdentity, toIdentityText(identity))
+	if err != nil || len(sealed.private) == 0 {
 		return sealed, err
 	}
 	sealed.private[0].Identity = true
 	for i, id := range identity.GetIdentifiers() {
-		digest := t.keys.identifier(clinic, id.GetSystem(), id.GetValue())
-		taken, err := t.table.Identified(ctx, clinic, digest)
+		digest := t.keys.identifier(w.clinic, id.GetSystem(), id.GetValue())
+		other, err := t.table.Identified(ctx, w.clinic, digest)
 		if err != nil {
 			return sealedText{}, err
 		}
-		if taken != "" && taken != patient {
-			return sealedText{refused: &ledger.Rejection{
+		if other != "" && other != w.patient && sealed.taken == nil {
+			sealed.taken = &ledger.Rejection{
 				Reason: ledger.ReasonIdentifierExists, Field: fmt.Sprintf("identity.identifiers[%d]", i),
-				Message:  fmt.Sprintf("Patient %q has this identifier.", taken),
-				Metadata: map[string]string{"patient_id": string(taken)},
-			}}, nil
+				Message:  fmt.Sprintf("Patient %q has this identifier.", other),
+				Metadata: map[string]string{"patient_id": string(other)},
+			}
 		}
 		sealed.private[0].Identifiers = append(sealed.private[0].Identifiers, digest)
 	}
@@ -133,68 +143,75 @@ func (t *patientTexts) sealIdentity(ctx context.Context, clinic ledger.ClinicID,
 
 // sealText encrypts a text under the patient's key. Of a patient who is not
 // known it seals nothing: the core refuses the command.
-func (t *patientTexts) sealText(ctx context.Context, clinic ledger.ClinicID, patient ledger.PatientID, about string, text any, register bool) (sealedText, error) {
+func (t *patientTexts) sealText(ctx context.Context, w sealing, about string, text any) (sealedText, error) {
 	plain, err := json.Marshal(text)
 	if err != nil {
 		return sealedText{}, fmt.Errorf("rpc: encode a private text: %w", err)
 	}
-	key, refused, err := t.keyOf(ctx, clinic, patient, register)
-	if err != nil || refused != nil || key == nil {
-		return sealedText{patient: patient, refused: refused}, err
+	wrapped, refused, err := t.keyFor(ctx, w)
+	if err != nil || refused != nil || wrapped == nil {
+		return sealedText{patient: w.patient, refused: refused}, err
 	}
-	digest := key.digest(about, plain)
+	key, err := t.keys.unwrap(w.clinic, w.patient, wrapped)
+	if err != nil {
+		return sealedText{}, err
+	}
+	digest := key.digest(w.idempotencyKey, about, plain)
 	ciphertext, err := key.seal(digest, plain)
 	if err != nil {
 		return sealedText{}, fmt.Errorf("rpc: encrypt a private text: %w", err)
 	}
-	return sealedText{patient: patient, digest: digest, private: []txn.PrivateText{{Patient: patient, Digest: digest, Ciphertext: ciphertext}}}, nil
+	return sealedText{patient: w.patient, digest: digest, private: []txn.PrivateText{{Patient: w.patient, Digest: digest, Ciphertext: ciphertext}}}, nil
 }
 
-// keyOf returns a patient's key. For one who is about to be registered it makes
-// one first, unless a repetition of the same command made it before; it is nil
-// for one who is unknown or erased.
-func (t *patientTexts) keyOf(ctx context.Context, clinic ledger.ClinicID, patient ledger.PatientID, register bool) (*patientKey, *ledger.Rejection, error) {
-	if !patient.Valid() {
+// keyFor returns the wrapped key of the patient of a command, nil for one who is
+// unknown.
+//
+// A repetition must find the same key, since the digest of its text depends on
+// it; and a key must be random, so that erasing it destroys it. So the key of
+// who is to be registered is stored before the command is given, and of several
+// repetitions at once all use the one that was stored first.
+func (t *patientTexts) keyFor(ctx context.Context, w sealing) ([]byte, *ledger.Rejection, error) {
+	if !w.patient.Valid() {
 		return nil, nil, nil
 	}
-	wrapped, err := t.table.Key(ctx, clinic, patient)
-	if err != nil {
+	wrapped, err := t.table.Key(ctx, w.clinic, w.patient)
+	if err != nil || wrapped != nil {
+		return wrapped, nil, err
+	}
+	known, err := t.patient(ctx, w.clinic, w.patient)
+	if err != nil || known == nil && !w.register {
 		return nil, nil, err
 	}
-	if wrapped == nil {
-		known, err := t.patient(ctx, clinic, patient)
-		switch {
-		case err != nil:
-			return nil, nil, err
-		case known != nil && !known.Erased:
-			// A repetition of the command may have registered the patient
-			// between the two reads; the key was there before.
-			if wrapped, err = t.table.Key(ctx, clinic, patient); err != nil {
-				return nil, nil, err
-			}
-			if wrapped != nil {
-				key, err := t.keys.unwrap(clinic, patient, wrapped)
-				return &key, nil, err
-			}
-			return nil, invalidField("patient_id", "The key of patient %q is missing: restore the table patient_keys.", patient), nil
-		case known != nil && register:
-			return nil, &ledger.Rejection{
-				Reason: ledger.ReasonPatientErased, Field: "patient_id", Message: fmt.Sprintf("The patient whom this command registered, %q, was erased.", patient),
-				Metadata: map[string]string{"patient_id": string(patient)},
-			}, nil
-		case !register:
-			return nil, nil, nil
+	if known == nil {
+		if wrapped, err = t.makeKey(ctx, w); err != nil || wrapped != nil {
+			return wrapped, nil, err
 		}
-		fresh := patientKey{clinic, patient, randomKey()}
-		if wrapped, err = t.keys.wrap(fresh); err != nil {
-			return nil, nil, fmt.Errorf("rpc: wrap a patient's key: %w", err)
-		}
-		if wrapped, err = t.table.PutKey(ctx, clinic, patient, wrapped); err != nil {
-			return nil, nil, err
-		}
+		// A repetition registered the patient meanwhile, who was erased since.
 	}
-	key, err := t.keys.unwrap(clinic, patient, wrapped)
-	return &key, nil, err
+	if known != nil && !known.Erased {
+		// A repetition may have registered the patient between the two reads;
+		// the key was there before.
+		if wrapped, err = t.table.Key(ctx, w.clinic, w.patient); err != nil || wrapped != nil {
+			return wrapped, nil, err
+		}
+		return nil, invalidField("patient_id", "The key of patient %q is missing: restore the table patient_keys.", w.patient), nil
+	}
+	// Whether this is a repetition can't be told: nothing is left to compare
+	// its text with.
+	return nil, &ledger.Rejection{
+		Reason: ledger.ReasonPatientErased, Message: fmt.Sprintf("Patient %q was erased.", w.patient),
+		Metadata: map[string]string{"patient_id": string(w.patient)},
+	}, nil
+}
+
+// makeKey makes a key for who is to be registered, unless a repetition did.
+func (t *patientTexts) makeKey(ctx context.Context, w sealing) ([]byte, error) {
+	wrapped, err := t.keys.wrap(patientKey{w.clinic, w.patient, randomKey()})
+	if err != nil {
+		return nil, fmt.Errorf("rpc: wrap a patient's key: %w", err)
+	}
+	return t.table.PutKey(ctx, w.clinic, w.patient, wrapped)
 }
 
 // patient reads what the journal knows of a patient, nil where there is none.

@@ -93,7 +93,9 @@ func TestAPatientFromRegistrationToErasure(t *testing.T) {
 
 	order := zincFor(id)
 	order.Note, order.Lines[0].DosageText = "annorder", "anndose"
-	rx := namedBy(t, p.give(t, order), kindPrescription)
+	prescribed := command(order)
+	prescribed.IdempotencyKey = "prescribe"
+	rx := namedBy(t, c.must(t, prescribed)[0], kindPrescription)
 	if got := p.prescription(t, rx); got.GetNote() != "annorder" || got.GetLines()[0].GetDosageText() != "anndose" {
 		t.Errorf("prescribed is %v", got)
 	}
@@ -114,8 +116,89 @@ func TestAPatientFromRegistrationToErasure(t *testing.T) {
 	if rows := c.rowsOf(t, id); rows != [3]int{} {
 		t.Errorf("after the erasure keys, texts and identifiers are %v", rows)
 	}
-	_, err = p.pharmacy.RegisterPatient(t.Context(), c.request(register(identity, "register")))
-	wantError(t, err, connect.CodeFailedPrecondition, ledger.ReasonPatientErased)
+	for _, repeated := range []*stockledgerv1.Command{register(identity, "register"), prescribed} {
+		results, err := c.admin.ExecuteBatch(t.Context(), &stockledgerv1.ExecuteBatchRequest{ClinicId: c.id, Commands: []*stockledgerv1.Command{repeated}})
+		if err != nil || results.GetResults()[0].GetRejected().GetReason() != string(ledger.ReasonPatientErased) {
+			t.Errorf("repeated after the erasure: %v, %v", results, err)
+		}
+	}
+	c.verify(t)
+}
+
+// An identifier names one patient at a time. Who repeats a command gets its
+// answer, also where the identifier has become somebody else's since.
+func TestIdentifiersOfPatients(t *testing.T) {
+	t.Parallel()
+	c := newClinic(t, shared(t))
+	p := c.person(t, "amina", RoleAdmin)
+	first := register(somebody("dan"), "first")
+	id := namedBy(t, c.must(t, first)[0], kindPatient)
+	update := command(&stockledgerv1.UpdatePatient{PatientId: id, Identity: somebody("don")})
+	update.IdempotencyKey = "update"
+	c.must(t, update)
+	heir := namedBy(t, c.must(t, register(somebody("dan"), "second"))[0], kindPatient)
+	c.must(t, command(&stockledgerv1.UpdatePatient{PatientId: id, Identity: somebody("dun")}))
+	c.must(t, register(somebody("don"), "third"))
+	for _, repeated := range []*stockledgerv1.Command{first, update} {
+		if again := c.must(t, repeated)[0]; !again.GetReplayed() || namedBy(t, again, kindPatient) != id {
+			t.Errorf("the repetition answered %v", again)
+		}
+	}
+	if found, err := p.found(t, "danmrn"); err != nil || found.GetPatientId() != heir {
+		t.Errorf("found is %v, %v; the identifier is %s's", found, err, heir)
+	}
+	p.refused(t, connect.CodeAlreadyExists, ledger.ReasonIdentifierExists, &stockledgerv1.UpdatePatient{PatientId: id, Identity: somebody("dan")})
+	c.verify(t)
+}
+
+// What waits for a second person is not shown, nor found, until it is approved.
+func TestTextsWaitForASecondPerson(t *testing.T) {
+	t.Parallel()
+	c := newClinic(t, shared(t))
+	rules := make([]*stockledgerv1.PolicyRule, 0, 3)
+	for _, kind := range []string{"RegisterPatient", "UpdatePatient", "CreatePrescription"} {
+		rules = append(rules, &stockledgerv1.PolicyRule{ControlClass: "*", Command: kind, Requires: stockledgerv1.Requirement_REQUIREMENT_APPROVAL})
+	}
+	c.must(t, command(&stockledgerv1.SetPolicy{ApprovalHours: 1, Rules: rules}))
+	asks, decides := c.person(t, "amina", RoleAdmin), c.person(t, "brian", RoleAdmin)
+	approve := func(asked *stockledgerv1.Accepted, kind stockledgerv1.DocumentKind) string {
+		t.Helper()
+		done := decides.give(t, &stockledgerv1.ApproveCommand{ApprovalId: asked.GetApproval().GetApprovalId()})
+		for _, d := range done.GetChange().GetApproved().GetChange().GetDocuments() {
+			if d.GetKind() == kind {
+				return d.GetId()
+			}
+		}
+		t.Fatalf("nothing was made: %v", done)
+		return ""
+	}
+	registering := asks.give(t, &stockledgerv1.RegisterPatient{Identity: somebody("eli")})
+	if _, err := asks.found(t, "elimrn"); connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("before the approval: %v", err)
+	}
+	id := approve(registering, kindPatient)
+	if found, err := asks.found(t, "elimrn"); err != nil || !cmp.Equal(found.GetIdentity(), somebody("eli"), protocmp.Transform()) {
+		t.Errorf("registered is %v, %v", found, err)
+	}
+	updating := asks.give(t, &stockledgerv1.UpdatePatient{PatientId: id, Identity: somebody("ely")})
+	if got := asks.patientNamed(t, id); !cmp.Equal(got.GetIdentity(), somebody("eli"), protocmp.Transform()) {
+		t.Errorf("before the approval the patient is %v", got)
+	}
+	approve(updating, kindPatient)
+	if found, err := asks.found(t, "elymrn"); err != nil || !cmp.Equal(found.GetIdentity(), somebody("ely"), protocmp.Transform()) {
+		t.Errorf("updated is %v, %v", found, err)
+	}
+	order := zincFor(id)
+	order.Lines[0].DosageText = "elidose"
+	rx := approve(asks.give(t, order), kindPrescription)
+	if got := asks.prescription(t, rx).GetLines()[0].GetDosageText(); got != "elidose" {
+		t.Errorf("the dosage is %q", got)
+	}
+	refused := asks.give(t, &stockledgerv1.UpdatePatient{PatientId: id, Identity: somebody("els")})
+	decides.give(t, &stockledgerv1.RejectCommand{ApprovalId: refused.GetApproval().GetApprovalId(), ReasonCode: "no"})
+	if rows := c.rowsOf(t, id); rows != [3]int{1, 2, 1} {
+		t.Errorf("keys, texts and identifiers are %v", rows)
+	}
 	c.verify(t)
 }
 
@@ -258,6 +341,11 @@ func TestKeyrings(t *testing.T) {
 	same, err := a.unwrap("c", "p", wrapped)
 	if err != nil || !bytes.Equal(same.key, key.key) {
 		t.Errorf("unwrapped is %v, %v", same, err)
+	}
+	digest := key.digest("k", "note", []byte("text"))
+	if digest != key.digest("k", "note", []byte("text")) || digest == key.digest("l", "note", []byte("text")) ||
+		digest == key.digest("k", "note", []byte("next")) || digest == (patientKey{"c", "p", randomKey()}).digest("k", "note", []byte("text")) {
+		t.Error("digests depend on the patient's key, the command and the text")
 	}
 	sealed, err := key.seal("d", []byte("text"))
 	if err != nil {

@@ -35,8 +35,21 @@ type sealedText struct {
 	patient ledger.PatientID // of RegisterPatient: the token that was made
 	digest  string           // see ledger.Patient
 	private []txn.PrivateText
-	// refused, where not nil, is why the command can't be carried out.
+	// refused, where not nil, is why the command can't be read.
 	refused *ledger.Rejection
+	// taken, where not nil, is why the command can't be carried out, unless it
+	// was before, under the same key.
+	taken *ledger.Rejection
+}
+
+// accompany adds to a submission what comes with a command.
+func (s sealedText) accompany(submission *txn.Submission, idempotencyKey string) {
+	if s.private != nil {
+		submission.Private[idempotencyKey] = s.private
+	}
+	if s.taken != nil {
+		submission.Refused[idempotencyKey] = s.taken
+	}
 }
 
 // into puts what stands for a command's private text into its body.

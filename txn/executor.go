@@ -102,6 +102,10 @@ type Submission struct {
 	MayBackdate bool
 	// Private are the private texts of commands, by their idempotency keys.
 	Private map[string][]PrivateText
+	// Refused are commands, by their idempotency keys, that cannot be carried
+	// out for a reason that the core does not know. One whose key is bound is
+	// answered from the journal all the same.
+	Refused map[string]*ledger.Rejection
 	// Witnesses are the second persons of the commands, each with the only
 	// locations that they are entitled to; none means all.
 	Witnesses map[ledger.Actor][]ledger.LocationID

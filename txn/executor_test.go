@@ -37,6 +37,8 @@ type testClinic struct {
 	id   ledger.ClinicID
 	mu   sync.Mutex
 	keys int
+	// before, where not nil, runs before each submission.
+	before func()
 }
 
 // newTestClinic creates a clinic with locations store and ward, medicine zinc
@@ -72,6 +74,9 @@ func (c *testClinic) commands(bodies ...ledger.CommandBody) []ledger.Command {
 func (c *testClinic) submit(s Submission) []Verdict {
 	c.tb.Helper()
 	s.Clinic = c.id
+	if c.before != nil {
+		c.before()
+	}
 	verdicts, err := c.e.Submit(context.Background(), s)
 	if err != nil {
 		c.tb.Fatalf("submit: %v", err)

@@ -152,6 +152,10 @@ type plan struct {
 	waiting []bool // the verdicts of this unit wait for its lookup
 	// private are the private texts of accepted commands, by their keys.
 	private map[string][]PrivateText
+	// replays tells that the records come from a journal that is restored. What
+	// is kept of patients is restored by other means, and stays as it is but for
+	// those who were erased.
+	replays bool
 	// behind are the submissions one of whose units is executed later, under
 	// the head's lock: those after it are too, to keep their order.
 	behind map[*submission]bool
@@ -259,6 +263,9 @@ func (p *plan) decide(s *submission, c ledger.Command, at ledger.Instant) (ledge
 	if !ledger.Concerns(state, c, s.Locations) {
 		return ledger.Record{}, locationForbidden(), nil
 	}
+	if refused := s.Refused[c.IdempotencyKey]; refused != nil {
+		return ledger.Record{}, refused, nil
+	}
 	event, rejection := ledger.Decide(state, c, at)
 	if rejection != nil && rejection.Reason == ledger.ReasonInsufficientStock {
 		for _, expiry := range ledger.ExpiriesFor(state, c, at) {
@@ -304,6 +311,7 @@ func (p *plan) takeBack(mark, records int) {
 	p.home.state.Rollback(mark)
 	for _, r := range p.records[records:] {
 		delete(p.byKey, r.Event.IdempotencyKey)
+		delete(p.private, r.Event.IdempotencyKey)
 		p.bytes -= len(r.Stored)
 	}
 	for _, effects := range p.effects[records:] {

@@ -229,6 +229,7 @@ func (im *importer) next(reader *JournalReader) (p *plan, more bool, err error) 
 		return nil, false, err
 	}
 	p = newPlan(&home{clinic: im.header.Clinic, state: im.state}, nil, nil)
+	p.replays = true
 	for read := 0; read < most && p.rows < maxGroupRows && p.bytes < maxGroupBytes; read++ {
 		stored, hash, err := reader.Next()
 		if errors.Is(err, io.EOF) {

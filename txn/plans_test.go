@@ -3,6 +3,7 @@ package txn
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -440,7 +441,15 @@ func TestPlansOfReads(t *testing.T) {
 			view, clinics, "locations_pkey(clinic_id)", "medicines_pkey(clinic_id)", "lots(clinic_id)", "stock_pkey(clinic_id)", "holds_open(clinic_id)", "documents_open(clinic_id)",
 			aJournal, "entries_pkey(clinic_id, location_id, medicine_id, sequence, line)", "holds_pkey(clinic_id, location_id, medicine_id, hold_id, lot_id)",
 			"documents_pkey(clinic_id, kind, document_id)",
+			"patient_keys_pkey(clinic_id, patient_id)", "patient_texts_pkey(clinic_id, patient_id)", "patient_identifiers_by_patient(clinic_id, patient_id)",
 		}},
+		{"Patients", func() error {
+			patients := NewPatients(db)
+			_, noKey := patients.Key(ctx, c.id, ada)
+			_, noText := patients.Text(ctx, c.id, ada, textDigest(1))
+			_, noPatient := patients.Identified(ctx, c.id, textDigest(1))
+			return errors.Join(noKey, noText, noPatient)
+		}, []string{"patient_keys_pkey(clinic_id, patient_id)", "patient_texts_pkey(clinic_id, patient_id)", "patient_identifiers_pkey(clinic_id)"}},
 	}
 	for _, test := range tests {
 		p.check(test, readSession)
@@ -530,6 +539,19 @@ func executorCalls(tb testing.TB, db *DB) []wantPlan {
 			&ledger.RegisterPatient{PatientID: ada},
 			&ledger.CreatePrescription{PatientID: ada, Prescriber: "Dr. Hill", ValidUntil: ledger.MaxDate, Identifier: "his|1", Lines: []ledger.PrescribedLine{{MedicineID: "zinc", Quantity: 5}}},
 		)), []string{heads}},
+		{"a patient's key", func() error {
+			_, err := NewPatients(db).PutKey(context.Background(), c.id, bob, []byte("wrapped"))
+			return err
+		}, []string{"patient_keys_pkey(clinic_id, patient_id)", "documents_pkey(clinic_id, kind, document_id)"}},
+		{"a patient's texts", func() error {
+			c.mustPrivate(&ledger.RegisterPatient{PatientID: bob, TextDigest: textDigest(1)}, identity(bob, 1, "b1"))
+			c.mustPrivate(&ledger.UpdatePatient{PatientID: bob, TextDigest: textDigest(2)}, identity(bob, 2, "b2"))
+			c.must(&ledger.ErasePatient{PatientID: bob, ReasonCode: "asked"})
+			return nil
+		}, []string{
+			heads, "documents_pkey(conflict)", "patient_keys_pkey(clinic_id, patient_id)", "patient_texts_pkey(clinic_id, patient_id)", "patient_texts_pkey(conflict)",
+			"patient_identifiers_by_patient(clinic_id, patient_id)", "patient_identifiers_pkey(conflict)",
+		}},
 		{"a dispensing on another node", known(other, c.commands(dispense("his|1", 1))), []string{heads, lock, journal, keys, stock, "documents_pkey(conflict)"}},
 		{"documents that are named", func() error {
 			return db.InTx(context.Background(), func(tx pgx.Tx) error {

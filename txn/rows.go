@@ -89,7 +89,7 @@ type statements struct {
 	server                                                ServerKind
 	heads, nextHeads, journal, entries, stock, openHolds  string
 	clinics, locations, medicines, newLots, headsOf, keys string
-	newDocuments, named                                   string
+	newDocuments, named, privateTexts                     string
 }
 
 func newStatements(server ServerKind) statements {
@@ -107,6 +107,7 @@ func newStatements(server ServerKind) statements {
 		newLots:   lotsTable.insert(),
 
 		newDocuments: documentsTable.insert(),
+		privateTexts: patientTextsTable.upsert(server),
 		named:        selectNamedSQL(server),
 		headsOf:      selectByKeysSQL(server, "heads", []string{"clinic_id", "epoch", "sequence", "hash"}, []string{"clinic_id"}, []string{"text"}, ""),
 		keys: selectByKeysSQL(server, tableAtIndex(server, "journal", "journal_idempotency_key"),
@@ -174,12 +175,12 @@ func (s *rowSet) add(p *plan) {
 			}
 		}
 		last.note(effects)
-		s.private.note(clinic, effects, p.private[p.records[i].Event.IdempotencyKey])
 	}
 	for _, row := range stock {
 		s.stock.add(clinic, row)
 	}
 	s.addDocuments(clinic, p.base.Sequence, &last)
+	s.private.add(p)
 }
 
 // lastDocuments are the last states of the documents that a plan changed, in
@@ -281,8 +282,8 @@ func (s *rowSet) queue(b *pgx.Batch, sql statements) {
 	queueRows(b, sql.openHolds, len(s.openHolds.clinic), s.openHolds.columns)
 	queueChanged(b, sql.server, holdsTable, len(s.holds.clinic), s.holds.key, s.holds.columns)
 	queueChanged(b, sql.server, documentsTable, len(s.documents.clinic), s.documents.key, s.documents.columns)
-	s.private.queue(b)
 	queueRows(b, sql.newDocuments, len(s.newDocuments.clinic), s.newDocuments.columns)
+	s.private.queue(b, sql)
 	s.queued = b.Len() - before
 }
 

@@ -46,6 +46,7 @@ const (
 	ruleClosedHolds = "closed-holds-follow-journal"
 	ruleProjection  = "projection-follows-journal"
 	ruleClosedDocs  = "closed-documents-follow-journal"
+	ruleErased      = "erased-patient-is-gone"
 )
 
 // String writes the violation on one line.
@@ -303,6 +304,9 @@ func (v *verifier) run(ctx context.Context) error {
 		return err
 	}
 	if err := v.checkClosedDocuments(ctx); err != nil {
+		return err
+	}
+	if err := v.checkErasedPatients(ctx); err != nil {
 		return err
 	}
 	if err := v.checkHead(ctx); err != nil {

@@ -63,6 +63,7 @@ func wipe(tb testing.TB, db *DB, clinic ledger.ClinicID) {
 	tb.Helper()
 	for _, table := range []string{
 		"clinic_directory", "heads", "journal", "entries", "stock", "holds", "clinics", "locations", "medicines", "lots", "documents",
+		"patient_keys", "patient_texts", "patient_identifiers",
 	} {
 		if _, err := db.write.Exec(context.Background(), "DELETE FROM "+table+" WHERE clinic_id = $1", clinic); err != nil {
 			tb.Errorf("wipe %s: %v", table, err)
