@@ -88,8 +88,8 @@ func (c *cluster) crash() {
 	c.start()
 }
 
-// inventory returns a client of the node that runs now.
-func (c *cluster) inventory() stockledgerv1connect.InventoryServiceClient {
+// connect returns a connection to the node that runs now.
+func (c *cluster) connect() *connect.Client {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	token := c.node.Token
@@ -101,8 +101,15 @@ func (c *cluster) inventory() stockledgerv1connect.InventoryServiceClient {
 			return next(ctx, spec)
 		}
 	}
-	transport := connecthttp.NewTransport(http.DefaultClient, "http://"+c.node.Address)
-	return stockledgerv1connect.NewInventoryServiceClient(connect.NewClient(transport, authorize))
+	return connect.NewClient(connecthttp.NewTransport(http.DefaultClient, "http://"+c.node.Address), authorize)
+}
+
+func (c *cluster) inventory() stockledgerv1connect.InventoryServiceClient {
+	return stockledgerv1connect.NewInventoryServiceClient(c.connect())
+}
+
+func (c *cluster) pharmacy() stockledgerv1connect.PharmacyServiceClient {
+	return stockledgerv1connect.NewPharmacyServiceClient(c.connect())
 }
 
 // clinic makes a clinic with one lot of so many units.

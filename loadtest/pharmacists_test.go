@@ -110,7 +110,7 @@ func openHospital(t *testing.T) *hospital {
 	c := startCluster(t) // builds the server, and is the first node
 	h := &hospital{t: t, binary: c.binary, key: c.key, databaseURL: c.databaseURL, clinics: make(map[string]string), tokenOf: make(map[string]string)}
 	for i := range h.nodes {
-		h.start(i)
+		h.nodes[i] = h.start()
 	}
 	t.Cleanup(func() {
 		for _, n := range h.nodes {
@@ -129,23 +129,25 @@ func openHospital(t *testing.T) *hospital {
 	return h
 }
 
-func (h *hospital) start(i int) {
+func (h *hospital) start() *node.Node {
 	n, err := node.Start(context.Background(), h.binary, h.databaseURL, h.key)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.nodes[i] = n
+	return n
 }
 
-// kill ends a node at once and starts another in its place.
+// kill ends a node at once and starts another in its place. The pharmacists go
+// over to the other node meanwhile.
 func (h *hospital) kill(i int) {
+	// Nobody else writes nodes.
+	if err := h.nodes[i].Kill(); err != nil {
+		h.t.Fatal(err)
+	}
+	n := h.start()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err := h.nodes[i].Kill(); err != nil {
-		h.t.Error(err)
-		return
-	}
-	h.start(i)
+	h.nodes[i] = n
 	h.kills.Add(1)
 }
 
@@ -173,7 +175,12 @@ func (h *hospital) person(who, at int) person {
 
 // give sends a command until it is answered, wherever a node is up.
 func (h *hospital) give(who int, clinic string, command *pb.Command) (*pb.Accepted, *pb.Rejected) {
-	for at := who; ; at++ {
+	return h.giveFrom(who, who, clinic, command)
+}
+
+// giveFrom sends a command to a node, and to the other where that is away.
+func (h *hospital) giveFrom(at, who int, clinic string, command *pb.Command) (*pb.Accepted, *pb.Rejected) {
+	for ; ; at++ {
 		response, err := h.person(who, at).inventory.ExecuteBatch(context.Background(), &pb.ExecuteBatchRequest{ClinicId: clinic, Commands: []*pb.Command{command}})
 		if err == nil {
 			result := response.GetResults()[0]
@@ -190,14 +197,16 @@ func (h *hospital) give(who int, clinic string, command *pb.Command) (*pb.Accept
 	}
 }
 
-// must gives a command that is accepted, now and then with a second click.
+// must gives a command that is accepted, now and then with a second click at
+// either node.
 func (h *hospital) must(random *rand.Rand, who int, clinic string, command *pb.Command) *pb.Accepted {
 	h.clicks.Add(1)
 	var second *pb.Accepted
 	var click sync.WaitGroup
 	if random.Intn(3) == 0 {
 		h.doubles.Add(1)
-		click.Go(func() { second, _ = h.give(who, clinic, command) })
+		at := random.Intn(len(h.nodes))
+		click.Go(func() { second, _ = h.giveFrom(at, who, clinic, command) })
 	}
 	accepted, rejected := h.give(who, clinic, command)
 	click.Wait()
@@ -383,7 +392,7 @@ func TestEightPharmacists(t *testing.T) {
 	const deaths = 6
 	for number := range list {
 		jobs <- number
-		if number > 0 && number%(len(list)/deaths) == 0 {
+		if number > 0 && number%max(len(list)/deaths, 1) == 0 {
 			h.kill(number % len(h.nodes))
 		}
 	}
@@ -404,10 +413,16 @@ func TestEightPharmacists(t *testing.T) {
 // checkTotals holds reports, dispensings and billing events against the orders,
 // and has the journals verified.
 func (h *hospital) checkTotals(list []order) {
-	want := make(map[string]int64)
+	want, due, prices := make(map[string]int64), make(map[string]int64), make(map[string]int64)
 	for i := range list {
 		o := &list[i]
-		want[h.clinics[o.clinic]+"|med-"+o.code] += int64(o.fills) * o.units()
+		clinic, units := h.clinics[o.clinic], int64(o.fills)*o.units()
+		account := clinic + "|med-" + o.code
+		want[account] += units
+		if _, known := prices[account]; !known {
+			prices[account] = o.priceMinor // as furnish sets it
+		}
+		due[clinic] += units * prices[account]
 	}
 	got := make(map[string]int64)
 	args := []string{"verify", "--database-url", h.databaseURL}
@@ -420,7 +435,7 @@ func (h *hospital) checkTotals(list []order) {
 		for _, row := range report.GetRows() {
 			got[clinic+"|"+row.GetMedicineId()] += row.GetQuantity()
 		}
-		h.checkCharges(clinic)
+		h.checkCharges(clinic, due[clinic])
 	}
 	for account, units := range want {
 		if got[account] != units {
@@ -441,10 +456,12 @@ func (h *hospital) checkTotals(list []order) {
 var strong = &pb.ReadOptions{Consistency: pb.Consistency_CONSISTENCY_STRONG}
 
 // checkCharges: each dispensing that was handed over has one billing event, each
-// that was cancelled after that has one and its reversal.
-func (h *hospital) checkCharges(clinic string) {
+// that was cancelled after that has one and its reversal, and together they come
+// to what is due.
+func (h *hospital) checkCharges(clinic string, due int64) {
 	ctx, p := context.Background(), h.person(0, 0).pharmacy
 	charges := make(map[string][]*pb.Charge)
+	var sum int64
 	for page := (&pb.Page{PageSize: 1000}); ; {
 		response, err := p.ListCharges(ctx, &pb.ListChargesRequest{ClinicId: clinic, Page: page, Read: strong})
 		if err != nil {
@@ -452,6 +469,7 @@ func (h *hospital) checkCharges(clinic string) {
 		}
 		for _, charge := range response.GetCharges() {
 			charges[charge.GetDispensingId()] = append(charges[charge.GetDispensingId()], charge)
+			sum += charge.GetAmountMinor()
 		}
 		if page = (&pb.Page{PageSize: 1000, PageToken: response.GetNextPageToken()}); page.PageToken == "" {
 			break
@@ -473,6 +491,9 @@ func (h *hospital) checkCharges(clinic string) {
 	if len(charges) > 0 {
 		h.t.Errorf("clinic %s: %d billing events are of no dispensing", clinic, len(charges))
 	}
+	if sum != due {
+		h.t.Errorf("clinic %s: the billing events come to %d, want %d", clinic, sum, due)
+	}
 }
 
 func checkCharged(t *testing.T, d *pb.Dispensing, charges []*pb.Charge) {
@@ -491,4 +512,3 @@ func checkCharged(t *testing.T, d *pb.Dispensing, charges []*pb.Charge) {
 		t.Errorf("dispensing %v has the billing events %v", d, charges)
 	}
 }
-

@@ -227,7 +227,7 @@ func (b *bench) parts() []*part {
 			&part{key: "unary_" + over.key, name: "unary, 256 connections, " + over.name, prepare: s.prepare, load: s.load(256, 1), agree: s.agree, tables: ledgerTables},
 		)
 	}
-	return append(parts, b.transferParts()...)
+	return append(append(parts, b.transferParts()...), b.pharmacyParts()...)
 }
 
 // transferParts are compared with hand-written SQL of the same five steps. They

@@ -64,6 +64,7 @@ type bench struct {
 	sql  *baseline
 	// sqlTransfers has tables of its own.
 	sqlTransfers *sqlTransfers
+	sqlPharmacy  *sqlPharmacy
 	node         *node.Node
 	version      string // what the database says of itself
 	run          string // makes the ids of this run its own
@@ -143,6 +144,9 @@ func (b *bench) measure() error {
 	if b.sqlTransfers, err = newSQLTransfers(b.ctx, b.pool, b.run); err != nil {
 		return err
 	}
+	if b.sqlPharmacy, err = newSQLPharmacy(b.ctx, b.pool, b.run); err != nil {
+		return err
+	}
 	parts := b.chosen(b.parts())
 	for round := range b.Rounds {
 		for _, p := range parts {
@@ -174,6 +178,9 @@ func (b *bench) chosen(parts []*part) []*part {
 			wanted[p] = true
 			if p.against != nil {
 				wanted[p.against] = true
+			}
+			if p.after != nil {
+				wanted[p.after] = true
 			}
 		}
 	}

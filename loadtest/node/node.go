@@ -121,13 +121,20 @@ func (n *Node) Stop() error {
 
 // PeakMiB is the largest resident memory that the process ever had, or 0 where
 // the system does not tell.
-func (n *Node) PeakMiB() float64 {
+func (n *Node) PeakMiB() float64 { return n.status("VmHWM:") }
+
+// MemoryMiB is the resident memory that the process has now, or 0 where the
+// system does not tell.
+func (n *Node) MemoryMiB() float64 { return n.status("VmRSS:") }
+
+// status reads a size that the system keeps of the process, in MiB.
+func (n *Node) status(name string) float64 {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.cmd.Process.Pid))
 	if err != nil {
 		return 0
 	}
 	for line := range strings.Lines(string(status)) {
-		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+		if rest, ok := strings.CutPrefix(line, name); ok {
 			kib, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 64)
 			if err == nil {
 				return kib / 1024
