@@ -199,7 +199,7 @@ var reasonInfos = indexReasons(
 	ReasonInfo{ReasonLoanNotFound, NotFound, "No open loan with this clinic has this reference.", "List loans with ListLoans."},
 	ReasonInfo{ReasonLoanTooSmall, Precondition, "Less of the loan is left to be repaid than the command names.", "Repay at most what is left."},
 	ReasonInfo{ReasonPackNotFound, NotFound, "The medicine has no such pack, so the quantity cannot be converted exactly.", "Define the pack with SetPacks, or send base units."},
-	ReasonInfo{ReasonIdentifierExists, AlreadyExists, "This identifier names something else already.", "Remove it there first with RemoveIdentifier."},
+	ReasonInfo{ReasonIdentifierExists, AlreadyExists, "This identifier names something else already.", "Remove it there first: with RemoveIdentifier, or a patient's with UpdatePatient."},
 	ReasonInfo{ReasonIdentifierNotFound, NotFound, "Nothing of the clinic has this identifier.", "Add it with AddIdentifier, or use the id."},
 	ReasonInfo{ReasonScanUnreadable, Invalid, "What was scanned is not a GS1 element string that the ledger reads.", "Scan the pack again; the message says what is wrong and where."},
 	ReasonInfo{ReasonScanIncomplete, Invalid, "The scan lacks what is needed to find the lot.", "Scan the pack's DataMatrix, or name the lot by its id."},

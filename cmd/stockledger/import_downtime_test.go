@@ -3,11 +3,20 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/csv"
 	"errors"
 	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"path/filepath"
+	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -108,10 +117,71 @@ func (n *testNode) reached(t *testing.T, clinic string) {
 	if err != nil || len(table) != 4 || table[1][2]+table[2][2]+table[3][2] != "2079121" || table[1][6] != "handed_over" {
 		t.Errorf("reached are %v, %v", table, err)
 	}
+	command.Server, command.Page, command.RetryFor = n.cutOnce(t), 1, time.Minute
+	out.Reset()
+	if rows, err = command.write(context.Background(), newClient(command.Server, n.token), &out); err != nil || rows != 3 {
+		t.Fatalf("through a cut: %d rows, %v", rows, err)
+	}
+	if again, err := csv.NewReader(&out).ReadAll(); err != nil || !reflect.DeepEqual(again, table) {
+		t.Errorf("through a cut: %v, %v, want %v", again, err, table)
+	}
 	command = recalledPatientsCmd{Clinic: clinic}
 	if err := command.Run(context.Background(), quiet()); err == nil {
 		t.Error("a list of nothing in particular is written")
 	}
+}
+
+// cutOnce forwards to the node, and cuts the first answer that is longer than
+// one message in its second one. It returns its URL.
+func (n *testNode) cutOnce(t *testing.T) string {
+	t.Helper()
+	target, err := url.Parse(n.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cut atomic.Bool
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy.FlushInterval = -1
+	proxy.ErrorLog = log.New(io.Discard, "", 0)
+	proxy.ModifyResponse = func(r *http.Response) error {
+		if !cut.Swap(true) {
+			r.Body = &cutBody{ReadCloser: r.Body}
+		}
+		return nil
+	}
+	server := httptest.NewServer(proxy)
+	t.Cleanup(func() {
+		server.Close()
+		if !cut.Load() {
+			t.Error("nothing was cut")
+		}
+	})
+	return server.URL
+}
+
+// cutBody is a stream of Connect's envelopes that breaks off after the header of
+// its second one.
+type cutBody struct {
+	io.ReadCloser
+	sent, end int
+}
+
+func (b *cutBody) Read(p []byte) (int, error) {
+	const header = 5
+	if b.end == 0 {
+		n, err := io.ReadFull(b.ReadCloser, p[:header])
+		if err != nil {
+			return n, err
+		}
+		b.sent, b.end = header, header+int(binary.BigEndian.Uint32(p[1:]))+header
+		return n, nil
+	}
+	if b.sent == b.end {
+		return 0, io.ErrUnexpectedEOF
+	}
+	n, err := b.ReadCloser.Read(p[:min(len(p), b.end-b.sent)])
+	b.sent += n
+	return n, err
 }
 
 func TestClinicTimesOnPaper(t *testing.T) {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"connectrpc.com/connect/v2"
+
 	pb "github.com/stockledger/stockledger/proto/gen/stockledger/v1"
 )
 
@@ -23,6 +25,7 @@ type recalledPatientsCmd struct {
 	Server   string        `default:"http://127.0.0.1:8080" env:"STOCKLEDGER_SERVER" placeholder:"URL" help:"A node's API. Default: http://127.0.0.1:8080."`
 	Token    string        `required:"" env:"STOCKLEDGER_TOKEN" help:"Token of somebody who may trace recalls."`
 	RetryFor time.Duration `default:"1m" env:"STOCKLEDGER_RECALLED_RETRY_FOR" help:"How long to try again when the server is away. The list goes on where it was."`
+	Page     int           `default:"1000" env:"STOCKLEDGER_RECALLED_PAGE" help:"How many dispensings are read at a time, at most 1,000."`
 }
 
 // Help says what stands in it.
@@ -64,7 +67,7 @@ func (c *recalledPatientsCmd) write(ctx context.Context, from *client, out io.Wr
 			return w.Write(recalledRow(d))
 		})
 		w.Flush()
-		if err == nil || !isAway(err) || time.Since(began) > c.RetryFor || ctx.Err() != nil {
+		if err == nil || !isAway(err) && !brokeOff(err) || time.Since(began) > c.RetryFor || ctx.Err() != nil {
 			return rows, errors.Join(err, w.Error())
 		}
 		timer := time.NewTimer(firstPause)
@@ -80,7 +83,7 @@ func (c *recalledPatientsCmd) write(ctx context.Context, from *client, out io.Wr
 // stream reads the list from after a place, which it moves on with each message.
 func (c *recalledPatientsCmd) stream(ctx context.Context, from *client, place *string, give func(*pb.RecalledDispensing) error) error {
 	stream, err := from.pharmacy.ListRecalledPatients(ctx, &pb.ListRecalledPatientsRequest{
-		ClinicId: c.Clinic, LotId: c.Lot, RecallId: c.Recall, Page: &pb.Page{PageSize: listPage, PageToken: *place},
+		ClinicId: c.Clinic, LotId: c.Lot, RecallId: c.Recall, Page: &pb.Page{PageSize: int32(c.Page), PageToken: *place},
 	})
 	if err != nil {
 		return err
@@ -88,8 +91,11 @@ func (c *recalledPatientsCmd) stream(ctx context.Context, from *client, place *s
 	defer func() { _ = stream.Close() }()
 	for {
 		message, err := stream.Receive()
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) && *place == "" {
 			return nil
+		}
+		if errors.Is(err, io.EOF) {
+			return fmt.Errorf("the stream ended before the list did: %w", io.ErrUnexpectedEOF)
 		}
 		if err != nil {
 			return err
@@ -104,6 +110,12 @@ func (c *recalledPatientsCmd) stream(ctx context.Context, from *client, place *s
 			return nil
 		}
 	}
+}
+
+// brokeOff reports whether a stream was cut in the middle. The node that sent it
+// may have died; Connect's clients say so in several ways.
+func brokeOff(err error) bool {
+	return errors.Is(err, io.ErrUnexpectedEOF) || connect.CodeOf(err) == connect.CodeUnknown
 }
 
 func recalledRow(d *pb.RecalledDispensing) []string {

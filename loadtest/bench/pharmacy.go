@@ -286,8 +286,8 @@ func (b *bench) pharmacyParts() []*part {
 	}
 	prescribe := api("unary_prescriptions", "prescriptions, unary, 256 connections", p.most(p.prescribe), prescribed)
 	dispense := api("unary_dispensings", "dispensings, unary, 256 connections", p.most(p.dispense), dispensed)
-	halfPrescribed := api("half_prescriptions", "prescriptions, at half of that", p.half(prescribe, p.prescribe), prescribed)
-	halfDispensed := api("half_dispensings", "dispensings, at half of that", p.half(dispense, p.dispense), dispensed)
+	halfPrescribed := api("half_prescriptions", "prescriptions, at half of that", p.half(prescribe, p.prescribe), prescribe)
+	halfDispensed := api("half_dispensings", "dispensings, at half of that", p.half(dispense, p.dispense), dispense)
 	halfPrescribed.after, halfDispensed.after = prescribe, dispense
 	return []*part{prescribed, prescribe, halfPrescribed, dispensed, dispense, halfDispensed}
 }
