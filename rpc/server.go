@@ -19,6 +19,7 @@ import (
 
 	"github.com/stockledger/stockledger/ledger"
 	"github.com/stockledger/stockledger/proto/gen/stockledger/v1/stockledgerv1connect"
+	"github.com/stockledger/stockledger/rpc/fhir"
 	"github.com/stockledger/stockledger/txn"
 )
 
@@ -223,6 +224,7 @@ func (s *Server) routes() (http.Handler, error) {
 		connecthttp.WithCompressMinBytes(1024),
 		connecthttp.WithCodecs(connectproto.NewBinaryCodec(), newJSONCodec()),
 	)
+	mux.Handle(fhir.Prefix, s.fhirRoutes(server, verifier))
 	mux.Handle("/", s.observed(unknownProcedure, http.HandlerFunc(notFound)))
 	return allowOrigins(s.cfg.AllowedOrigins, mux), nil
 }
