@@ -30,12 +30,13 @@ test: tools check-generated check-format lint race-ready ## Run everything that 
 	@$(MAKE) --no-print-directory fuzz
 	@$(CAN_RACE) || echo "$(NO_RACE)"
 
-fuzz: ## Fuzz the stored formats, scans and journal files with FUZZ_INPUTS each
+fuzz: ## Fuzz the stored formats, scans, journal files and FHIR orders with FUZZ_INPUTS each
 	go test -run '^$$' -fuzz FuzzDecodeEvent -fuzztime $(FUZZ_INPUTS)x ./ledger
 	go test -run '^$$' -fuzz FuzzDecodeDocument -fuzztime $(FUZZ_INPUTS)x ./ledger
 	go test -run '^$$' -fuzz FuzzDecodeCommand -fuzztime $(FUZZ_INPUTS)x ./ledger
 	go test -run '^$$' -fuzz FuzzParse -fuzztime $(FUZZ_INPUTS)x ./ledger/gs1
 	go test -run '^$$' -fuzz FuzzJournalFile -fuzztime $(FUZZ_INPUTS)x -fuzzminimizetime 20x ./txn
+	go test -run '^$$' -fuzz FuzzReadOrder -fuzztime $(FUZZ_INPUTS)x -fuzzminimizetime 20x ./rpc/fhir
 
 bench: build ## Measure against hand-written SQL (BENCH_SECONDS, BENCH_ROUNDS, BENCH_JSON=FILE)
 	@go run ./loadtest/bench
