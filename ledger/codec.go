@@ -104,7 +104,9 @@ func (c *codec) flag(p *bool) {
 	if n > 1 {
 		c.fail(errors.New("a flag is neither 0 nor 1"))
 	}
-	*p = n == 1
+	if c.reading {
+		*p = n == 1
+	}
 }
 
 func (c *codec) bytes(p []byte) {

@@ -52,6 +52,8 @@ type ExecutorConfig struct {
 	ResolveTimeout time.Duration
 	// Feed, where there is one, is told of what this executor commits.
 	Feed *Feed
+	// Cache, where there is one, is told as well, before anybody is answered.
+	Cache *Cache
 	// Clock tells the time of recording. Default time.Now.
 	Clock func() time.Time
 	// Log gets one line for each defect that costs a command. Default

@@ -332,6 +332,9 @@ func lockHead(ctx context.Context, tx pgx.Tx, clinic ledger.ClinicID) (ledger.He
 // answer gives the verdicts of a committed plan.
 func (e *Executor) answer(p *plan) {
 	e.noteRecalls(p.records)
+	if len(p.records) > 0 && e.cfg.Cache != nil {
+		e.cfg.Cache.committed(p.home.clinic, p.base, p.records)
+	}
 	if len(p.records) > 0 && e.cfg.Feed != nil {
 		head := p.home.state.Head()
 		e.cfg.Feed.note(p.home.clinic, Place{head.Epoch, head.Sequence})

@@ -24,8 +24,8 @@ const (
 	// Bounded may read a follower that is at most ReadOptions.MaxStaleness
 	// behind. PostgreSQL's primary serves it too.
 	Bounded
-	// Cached may read a cache. There is none yet, so it is served like Strong,
-	// which satisfies it.
+	// Cached may read a cache, whose answers say up to which command they hold.
+	// Where nothing is kept it is served like Strong.
 	Cached
 )
 
@@ -62,7 +62,8 @@ func (e *SequenceNotReachedError) Error() string {
 // Queries read the projections. They never write, and use connections that
 // cannot.
 type Queries struct {
-	db *DB
+	db    *DB
+	cache *Cache // nil: there is none
 	// Clock tells what day it is, for expiry. Default time.Now. Where it is
 	// behind the clinic's head, the head's time counts, as it does for commands.
 	Clock func() time.Time

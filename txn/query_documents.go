@@ -40,6 +40,9 @@ func scanDocument(kind ledger.DocumentKind) func(pgx.Rows, *ledger.Document) err
 
 // Document reads a document, open or closed. It is nil where there is none.
 func (q *Queries) Document(ctx context.Context, clinic ledger.ClinicID, key ledger.DocumentKey, o ReadOptions) (*ledger.Document, AsOf, error) {
+	if q.cached(o) && key.Kind == ledger.DocumentPrescription {
+		return q.cachedPrescription(ctx, clinic, key.ID, o)
+	}
 	var found *ledger.Document
 	asOf, err := q.read(ctx, clinic, o, func(v *view) error {
 		found = nil // of an attempt that failed

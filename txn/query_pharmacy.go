@@ -22,10 +22,18 @@ type PrescriptionFilter struct {
 	NewestFirst bool
 }
 
+// medicationsOf reports whether the filter means all prescriptions of a patient.
+func (f *PrescriptionFilter) medicationsOf() bool {
+	return f.Patient != "" && f.NewestFirst && !f.OpenOnly && f.Location == "" && f.Locations == nil
+}
+
 // Prescriptions reads prescriptions by when they were created, from after a
 // place (nil: from the beginning). next is the place to go on from, nil at the
 // end.
 func (q *Queries) Prescriptions(ctx context.Context, clinic ledger.ClinicID, f PrescriptionFilter, after *DocumentPlace, limit int, o ReadOptions) ([]ledger.Document, *DocumentPlace, AsOf, error) {
+	if q.cached(o) && after == nil && limit <= maxCachedMedications && f.medicationsOf() {
+		return q.cachedMedications(ctx, clinic, f.Patient, limit, o)
+	}
 	list := pharmacyList{
 		kind: ledger.DocumentPrescription, patient: f.Patient, location: f.Location, locations: f.Locations,
 		anywhere: true, openOnly: f.OpenOnly, newestFirst: f.NewestFirst,
@@ -90,12 +98,19 @@ func (q *Queries) pharmacy(ctx context.Context, clinic ledger.ClinicID, f pharma
 		documents, err = collect(ctx, v.tx, f.selection(clinic, after, limit+1), scanDocument(f.kind))
 		return err
 	})
-	documents, more := page(documents, limit)
-	if more {
-		last := documents[len(documents)-1]
-		next = &DocumentPlace{last.OpenedSequence, last.Body.About().ID}
-	}
+	documents, next = pageOfDocuments(documents, limit)
 	return documents, next, asOf, err
+}
+
+// pageOfDocuments cuts off what was read only to know whether there is more, and
+// returns the place to go on from.
+func pageOfDocuments(documents []ledger.Document, limit int) ([]ledger.Document, *DocumentPlace) {
+	documents, more := page(documents, limit)
+	if !more {
+		return documents, nil
+	}
+	last := documents[len(documents)-1]
+	return documents, &DocumentPlace{last.OpenedSequence, last.Body.About().ID}
 }
 
 // selection reads through the index of what narrows the list most: a patient

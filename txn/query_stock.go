@@ -73,31 +73,36 @@ func (v *view) scanStock(rows pgx.Rows, r *StockRow) error {
 // Stock reads what one location holds of one medicine. A location or medicine
 // that the clinic does not have is a rejection.
 func (q *Queries) Stock(ctx context.Context, clinic ledger.ClinicID, shelf ledger.Shelf, o ReadOptions) (stock StockOnShelf, asOf AsOf, err error) {
+	if q.cached(o) {
+		rows, asOf, err := q.cachedShelves(ctx, clinic, []ledger.Shelf{shelf}, o)
+		return sumStock(rows), asOf, err
+	}
 	asked := existing{locations: []ledger.LocationID{shelf.Location}, medicines: []ledger.MedicineID{shelf.Medicine}}
 	var rows []StockRow
 	first := func(v *view) []question {
 		s := v.selectStock().add(` AND s.location_id = ? AND s.medicine_id = ?`, shelf.Location, shelf.Medicine)
 		return append(asked.questions(clinic), ask(s, &rows, v.scanStock))
 	}
-	asOf, err = q.readFirst(ctx, clinic, o, first, func(v *view) error {
-		if err := asked.check(clinic); err != nil {
-			return err
-		}
-		slices.SortFunc(rows, func(a, b StockRow) int {
-			return cmp.Or(cmp.Compare(a.Expiry, b.Expiry), cmp.Compare(a.FirstSequence, b.FirstSequence), cmp.Compare(a.Lot, b.Lot))
-		})
-		stock = StockOnShelf{Rows: rows}
-		for i := range rows {
-			stock.Usable += rows[i].usable(0)
-			stock.Totals.Available += rows[i].Available
-			stock.Totals.Reserved += rows[i].Reserved
-			stock.Totals.Pending += rows[i].Pending
-			stock.Totals.Quarantined += rows[i].Quarantined
-			stock.Totals.InTransit += rows[i].InTransit
-		}
-		return nil
-	})
-	return stock, asOf, err
+	asOf, err = q.readFirst(ctx, clinic, o, first, func(*view) error { return asked.check(clinic) })
+	slices.SortFunc(rows, firstExpiredFirst)
+	return sumStock(rows), asOf, err
+}
+
+func firstExpiredFirst(a, b StockRow) int {
+	return cmp.Or(cmp.Compare(a.Expiry, b.Expiry), cmp.Compare(a.FirstSequence, b.FirstSequence), cmp.Compare(a.Lot, b.Lot))
+}
+
+func sumStock(rows []StockRow) StockOnShelf {
+	stock := StockOnShelf{Rows: rows}
+	for i := range rows {
+		stock.Usable += rows[i].usable(0)
+		stock.Totals.Available += rows[i].Available
+		stock.Totals.Reserved += rows[i].Reserved
+		stock.Totals.Pending += rows[i].Pending
+		stock.Totals.Quarantined += rows[i].Quarantined
+		stock.Totals.InTransit += rows[i].InTransit
+	}
+	return stock
 }
 
 // known answers with a rejection for the first id that the clinic does not
@@ -160,6 +165,9 @@ type Availability struct {
 // usable. The answer is sorted by location and medicine and leaves out what is
 // not on hand at all. Unknown ids are rejections.
 func (q *Queries) Availability(ctx context.Context, clinic ledger.ClinicID, medicines []ledger.MedicineID, locations []ledger.LocationID, lastsUntil ledger.Date, o ReadOptions) (found []Availability, asOf AsOf, err error) {
+	if q.cached(o) {
+		return q.cachedAvailability(ctx, clinic, medicines, locations, lastsUntil, o)
+	}
 	asOf, err = q.read(ctx, clinic, o, func(v *view) error {
 		if err := v.known(ctx, locations, medicines); err != nil {
 			return err
