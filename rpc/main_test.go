@@ -78,14 +78,19 @@ func openNode(tb testing.TB, cfg Config, deps Deps) *node {
 	if deps.Feed == nil {
 		deps.Feed = txn.NewFeed(db, 20*time.Millisecond)
 	}
+	cache, err := txn.NewCache(db, txn.CacheConfig{LookEvery: 20 * time.Millisecond, Log: cfg.Log})
+	if err != nil {
+		tb.Fatal(err)
+	}
 	if deps.Executor == nil {
-		deps.Executor = txn.NewExecutor(db, txn.ExecutorConfig{Log: cfg.Log, Feed: deps.Feed})
+		deps.Executor = txn.NewExecutor(db, txn.ExecutorConfig{Log: cfg.Log, Feed: deps.Feed, Cache: cache})
 	}
 	if deps.Database == nil {
 		deps.Database = db
 	}
 	if deps.Queries == nil {
 		deps.Queries = txn.NewQueries(db)
+		deps.Queries.UseCache(cache)
 	}
 	if deps.Patients == nil {
 		deps.Patients = txn.NewPatients(db)
@@ -106,6 +111,7 @@ func openNode(tb testing.TB, cfg Config, deps Deps) *node {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- server.Run(ctx) }()
+	go cache.Run(ctx, func(err error) { cfg.Log.Warn("journals cannot be followed", "error", err) })
 	go deps.Feed.Run(ctx, func(err error) { cfg.Log.Warn("the heads cannot be read", "error", err) })
 	n := &node{Server: server, url: "http://" + server.Addr(), admin: "http://" + server.AdminAddr(), issuer: deps.Issuer}
 	n.stop = sync.OnceFunc(func() {

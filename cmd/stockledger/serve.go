@@ -37,6 +37,8 @@ type nodeFlags struct {
 	GroupsInFlight  int           `default:"0" env:"STOCKLEDGER_GROUPS_IN_FLIGHT" help:"Most groups of commands executed at a time. 0: 2, or 1 on a PostgreSQL server with few predicate locks."`
 	QueueCommands   int           `default:"0" env:"STOCKLEDGER_QUEUE_COMMANDS" help:"Most commands that may wait for one clinic. 0: 4000."`
 	CachedDocuments int           `default:"400000" env:"STOCKLEDGER_CACHED_DOCUMENTS" help:"Most documents of clinics' states kept in memory. The node's memory limit is 256 MiB and 400 bytes for each, unless GOMEMLIMIT says otherwise."`
+	CachedAnswers   int           `default:"100000" env:"STOCKLEDGER_CACHED_ANSWERS" help:"Most answers to queries kept in memory."`
+	RedisURL        string        `env:"STOCKLEDGER_REDIS_URL" placeholder:"URL" help:"Redis server through which nodes share answers to queries, for example redis://:password@redis:6379/0. Nothing fails without it."`
 	CheckpointDir   string        `type:"path" env:"STOCKLEDGER_CHECKPOINT_DIR" placeholder:"FOLDER" help:"Write a signed checkpoint of each journal here once a day. See stockledger checkpoint --help."`
 	DrainDelay      time.Duration `default:"0s" env:"STOCKLEDGER_DRAIN_DELAY" help:"Time between readiness going off and the port closing, for load balancers to notice."`
 	GracePeriod     time.Duration `default:"25s" env:"STOCKLEDGER_GRACE_PERIOD" help:"How long requests under way may take to end at shutdown."`
@@ -98,6 +100,7 @@ type node struct {
 	db       *txn.DB
 	executor *txn.Executor
 	feed     *txn.Feed
+	cache    *txn.Cache
 	issuer   *rpc.Issuer
 	server   *rpc.Server
 	grace    time.Duration
@@ -157,17 +160,22 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 		}
 	}
 	n.feed = txn.NewFeed(n.db, lookAtHeadsEvery)
+	if n.cache, err = txn.NewCache(n.db, txn.CacheConfig{Entries: flags.CachedAnswers, RedisURL: flags.RedisURL, Log: n.log}); err != nil {
+		return err
+	}
+	queries := txn.NewQueries(n.db)
+	queries.UseCache(n.cache)
 	n.executor = txn.NewExecutor(n.db, txn.ExecutorConfig{
 		GroupCommands: flags.GroupCommands, GroupsInFlight: flags.GroupsInFlight, QueueCommands: flags.QueueCommands,
-		CachedDocuments: flags.CachedDocuments, Feed: n.feed, Log: n.log,
+		CachedDocuments: flags.CachedDocuments, Feed: n.feed, Cache: n.cache, Log: n.log,
 	})
 	n.server, err = rpc.NewServer(rpc.Config{
 		Listen: flags.Listen, AdminListen: flags.AdminListen, AllowedOrigins: flags.AllowedOrigins,
 		DrainDelay: flags.DrainDelay, ShutdownTimeout: flags.GracePeriod, Profiling: flags.Profiling, Log: n.log,
 	}, rpc.Deps{
-		Executor: n.executor, Queries: txn.NewQueries(n.db), Feed: n.feed, Database: n.db, Issuer: n.issuer,
+		Executor: n.executor, Queries: queries, Feed: n.feed, Database: n.db, Issuer: n.issuer,
 		Patients: txn.NewPatients(n.db), Keyring: keyring,
-		Metrics: []func(prometheus.Registerer){n.executor.RegisterMetrics},
+		Metrics: []func(prometheus.Registerer){n.executor.RegisterMetrics, n.cache.RegisterMetrics},
 	})
 	return err
 }
@@ -201,6 +209,11 @@ func (n *node) run(ctx context.Context, listening func()) error {
 	}
 	background.Go(func() {
 		n.feed.Run(following, func(err error) { n.log.Warn("the heads cannot be read; trying again", "error", err) })
+	})
+	background.Go(func() {
+		n.cache.Run(following, func(err error) {
+			n.log.Warn("journals cannot be followed; cached answers grow older, as they say", "error", err)
+		})
 	})
 	background.Go(func() { n.executor.ReturnUncollected(following, returnUncollectedEvery) })
 	err := n.server.Run(ctx)
