@@ -147,6 +147,25 @@ func (c *Cache) RegisterMetrics(r prometheus.Registerer) {
 // for all who wait for it.
 func (c *Cache) getAll(ctx context.Context, keys []cacheKey, o ReadOptions, load cacheLoader) ([]*kept, AsOf, error) {
 	found := make([]*kept, len(keys))
+	var all AsOf
+	for i, k := range keys {
+		v, asOf := c.find(k, load)
+		if v == nil || i > 0 && asOf.Epoch != all.Epoch {
+			return c.getMissing(ctx, keys, o, load)
+		}
+		if found[i] = v; i == 0 || asOf.Sequence < all.Sequence {
+			all = asOf
+		}
+	}
+	if !all.satisfies(o) {
+		return c.bypass(ctx, keys, o, load)
+	}
+	return found, all, nil
+}
+
+// getMissing is getAll where something is missing.
+func (c *Cache) getMissing(ctx context.Context, keys []cacheKey, o ReadOptions, load cacheLoader) ([]*kept, AsOf, error) {
+	found := make([]*kept, len(keys))
 	asOfs := make([]AsOf, len(keys))
 	needed := make([]Place, len(keys))
 	for i, k := range keys {
@@ -180,7 +199,12 @@ func (c *Cache) getAll(ctx context.Context, keys []cacheKey, o ReadOptions, load
 	if asOf, ok := oldest(asOfs); ok && asOf.satisfies(o) {
 		return found, asOf, nil
 	}
-	c.metrics.reads.WithLabelValues(families[keys[0].topic.Kind].name, "bypassed").Add(float64(len(keys)))
+	return c.bypass(ctx, keys, o, load)
+}
+
+// bypass reads the database for one caller, who wants more than is kept.
+func (c *Cache) bypass(ctx context.Context, keys []cacheKey, o ReadOptions, load cacheLoader) ([]*kept, AsOf, error) {
+	c.metrics.count(keys[0], "bypassed", len(keys))
 	o.Consistency = Strong
 	found, err := load(ctx, o, keys)
 	if err != nil {
@@ -204,7 +228,7 @@ func (c *Cache) find(k cacheKey, load cacheLoader) (*kept, AsOf) {
 	if asOf == (AsOf{}) {
 		return nil, AsOf{}
 	}
-	c.metrics.reads.WithLabelValues(f.name, "memory").Inc()
+	c.metrics.memory[k.topic.Kind].Inc()
 	if now.Sub(v.filled) > f.memory/5*4 {
 		c.refresh(k, load)
 	}
@@ -246,7 +270,7 @@ func (c *Cache) fly(ctx context.Context, keys []cacheKey, load cacheLoader) (map
 
 // load reads keys from the database and keeps what it finds.
 func (c *Cache) load(ctx context.Context, keys []cacheKey, load cacheLoader, into map[cacheKey]*kept) error {
-	c.metrics.reads.WithLabelValues(families[keys[0].topic.Kind].name, "database").Add(float64(len(keys)))
+	c.metrics.count(keys[0], "database", len(keys))
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
 	found, err := load(ctx, ReadOptions{Consistency: Strong}, keys)
@@ -273,7 +297,7 @@ func (c *Cache) fromShared(ctx context.Context, keys []cacheKey, into map[cacheK
 			missing = append(missing, k)
 			continue
 		}
-		c.metrics.reads.WithLabelValues(families[k.topic.Kind].name, "shared").Inc()
+		c.metrics.count(k, "shared", 1)
 		into[k] = v
 		c.keep(k, v)
 	}

@@ -12,7 +12,7 @@ import (
 
 // families say how answers are kept. A topic without a name in Redis is only
 // ever changed, and no answer is kept about it.
-var families = map[ledger.TopicKind]*family{
+var families = [...]*family{
 	ledger.TopicClinic: {}, ledger.TopicLocation: {}, ledger.TopicMedicine: {}, ledger.TopicTemplates: {},
 	ledger.TopicShelf: {
 		name: "stock", memory: 5 * time.Minute, shared: time.Minute,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -227,7 +228,7 @@ func (b *bench) parts() []*part {
 			&part{key: "unary_" + over.key, name: "unary, 256 connections, " + over.name, prepare: s.prepare, load: s.load(256, 1), agree: s.agree, tables: ledgerTables},
 		)
 	}
-	return append(append(parts, b.transferParts()...), b.pharmacyParts()...)
+	return slices.Concat(parts, b.transferParts(), b.pharmacyParts(), b.readParts())
 }
 
 // transferParts are compared with hand-written SQL of the same five steps. They

@@ -41,6 +41,7 @@ type options struct {
 	JSON    string   `env:"BENCH_JSON" help:"Also write the figures to this file, as one JSON object." type:"path"`
 	Node    string   `env:"BENCH_NODE" default:"bin/stockledger" help:"The server's binary." type:"path"`
 	Parts   []string `env:"BENCH_PARTS" help:"Run only these parts, by the beginnings of their names in the JSON; the baseline always runs."`
+	History int      `env:"BENCH_HISTORY" default:"1000000" help:"Number of entries of the account whose stock card is read."`
 	Many    int      `env:"BENCH_MANY_CLINICS" default:"5000" help:"Number of clinics of the widest spread."`
 }
 
@@ -49,7 +50,11 @@ func main() {
 	kong.Parse(&o, kong.Name("bench"), kong.Description("Measures stockledger against hand-written SQL on the same database."))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, o, os.Stdout); err != nil {
+	work := func() error { return run(ctx, o, os.Stdout) }
+	if address := os.Getenv(bareVariable); address != "" {
+		work = func() error { return serveBare(ctx, address) }
+	}
+	if err := work(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1) //nolint:gocritic // an interrupt need not be waited for any more
 	}
@@ -68,6 +73,7 @@ type bench struct {
 	node         *node.Node
 	version      string // what the database says of itself
 	run          string // makes the ids of this run its own
+	closing      []func()
 }
 
 func run(ctx context.Context, o options, out io.Writer) (err error) {
@@ -148,6 +154,11 @@ func (b *bench) measure() error {
 		return err
 	}
 	parts := b.chosen(b.parts())
+	defer func() {
+		for _, end := range b.closing {
+			end()
+		}
+	}()
 	for round := range b.Rounds {
 		for _, p := range parts {
 			if err := b.runPart(p, round); err != nil {
