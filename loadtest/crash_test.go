@@ -32,6 +32,7 @@ type cluster struct {
 	tb          testing.TB
 	binary, key string
 	databaseURL string
+	flags       []string // of its nodes
 
 	mu   sync.Mutex
 	node *node.Node
@@ -43,7 +44,7 @@ var built struct {
 	err    error
 }
 
-func startCluster(tb testing.TB) *cluster {
+func startCluster(tb testing.TB, flags ...string) *cluster {
 	tb.Helper()
 	built.once.Do(func() {
 		dir, err := filepath.Abs(filepath.Join("..", "bin"))
@@ -58,7 +59,7 @@ func startCluster(tb testing.TB) *cluster {
 	if built.err != nil {
 		tb.Fatalf("build the server: %v", built.err)
 	}
-	c := &cluster{tb: tb, binary: built.binary, key: filepath.Join(tb.TempDir(), "issuer.key"), databaseURL: txntest.URL(tb)}
+	c := &cluster{tb: tb, binary: built.binary, key: filepath.Join(tb.TempDir(), "issuer.key"), databaseURL: txntest.URL(tb), flags: flags}
 	c.start()
 	tb.Cleanup(func() {
 		if err := c.node.Stop(); err != nil {
@@ -70,7 +71,7 @@ func startCluster(tb testing.TB) *cluster {
 
 func (c *cluster) start() {
 	c.tb.Helper()
-	n, err := node.Start(context.Background(), c.binary, c.databaseURL, c.key)
+	n, err := node.Start(context.Background(), c.binary, c.databaseURL, c.key, c.flags...)
 	if err != nil {
 		c.tb.Fatal(err)
 	}
@@ -92,7 +93,11 @@ func (c *cluster) crash() {
 func (c *cluster) connect() *connect.Client {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	token := c.node.Token
+	return connectTo(c.node)
+}
+
+func connectTo(n *node.Node) *connect.Client {
+	token := n.Token
 	authorize := func(next connect.ClientFunc) connect.ClientFunc {
 		return func(ctx context.Context, spec connect.Spec) (connect.ClientStream, error) {
 			if info, ok := connect.CallInfoForClientContext(ctx); ok {
@@ -101,7 +106,7 @@ func (c *cluster) connect() *connect.Client {
 			return next(ctx, spec)
 		}
 	}
-	return connect.NewClient(connecthttp.NewTransport(http.DefaultClient, "http://"+c.node.Address), authorize)
+	return connect.NewClient(connecthttp.NewTransport(http.DefaultClient, "http://"+n.Address), authorize)
 }
 
 func (c *cluster) inventory() stockledgerv1connect.InventoryServiceClient {

@@ -22,6 +22,8 @@ import (
 type Node struct {
 	// Address is host and port of the API.
 	Address string
+	// Admin is host and port of probes and metrics.
+	Admin string
 	// Token permits everything.
 	Token string
 
@@ -33,9 +35,9 @@ type Node struct {
 
 const startTimeout = 30 * time.Second
 
-// Start runs a binary's serve command and waits until it is ready. The key file
-// is made where it is missing.
-func Start(ctx context.Context, binary, databaseURL, keyFile string) (*Node, error) {
+// Start runs a binary's serve command, with more flags where there are any, and
+// waits until it is ready. The key file is made where it is missing.
+func Start(ctx context.Context, binary, databaseURL, keyFile string, flags ...string) (*Node, error) {
 	address, err := freeAddress()
 	if err != nil {
 		return nil, err
@@ -48,10 +50,12 @@ func Start(ctx context.Context, binary, databaseURL, keyFile string) (*Node, err
 	if err != nil {
 		return nil, fmt.Errorf("make a token with %s: %w", binary, err)
 	}
-	n := &Node{Address: address, Token: strings.TrimSpace(string(token)), log: &bytes.Buffer{}, exited: make(chan struct{})}
+	n := &Node{Address: address, Admin: admin, Token: strings.TrimSpace(string(token)), log: &bytes.Buffer{}, exited: make(chan struct{})}
 	// Not tied to ctx: an interrupt must not kill it before it is stopped.
-	n.cmd = exec.Command(binary, "serve", "--database-url", databaseURL, "--listen", address, "--admin-listen", admin,
-		"--issuer-key", keyFile, "--patient-key", keyFile+".patients", "--log-level", "warn")
+	n.cmd = exec.Command(binary, append([]string{
+		"serve", "--database-url", databaseURL, "--listen", address, "--admin-listen", admin,
+		"--issuer-key", keyFile, "--patient-key", keyFile + ".patients", "--log-level", "warn",
+	}, flags...)...)
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
 	if err := n.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the node: %w", err)
