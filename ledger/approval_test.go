@@ -301,8 +301,8 @@ func TestReasonCodes(t *testing.T) {
 	r := w.refused(t, "amina", issue("OTHER"), ReasonReasonCodeUnknown)
 	same(t, "what is allowed", r.Metadata["allowed"], "DRESSING")
 	id := w.ask(t, 5, "")
-	w.refused(t, "amina", &CancelTransfer{TransferID: id, ReasonCode: overdueReason}, ReasonReasonCodeUnknown)
-	w.mustBy(t, SystemActor, &CancelTransfer{TransferID: id, ReasonCode: overdueReason})
+	w.refused(t, "amina", &CancelTransfer{TransferID: id, ReasonCode: ReasonCodeOverdue}, ReasonReasonCodeUnknown)
+	w.mustBy(t, SystemActor, &CancelTransfer{TransferID: id, ReasonCode: ReasonCodeOverdue})
 	// Nobody can shut the door to the policy behind themselves.
 	for _, kind := range []Kind{KindSetPolicy, KindApproveCommand, KindLapseCommand, KindRequestApproval, 0} {
 		lists := policy(time1)

@@ -203,14 +203,63 @@ func (c Command) RequestHash() RequestHash {
 	w := codec{buf: scratch[:0]}
 	kind := c.Body.Kind()
 	number(&w, &kind)
-	text(&w, &c.Clinic)
-	text(&w, &c.Actor)
-	number(&w, &c.OccurredAt)
-	c.Body.fields(&w)
-	extraText(&w, extraWitness, &c.Witness)
-	extraText(&w, extraLateReasonCode, &c.LateReasonCode)
+	c.fields(&w)
 	sum := sha256.Sum256(w.buf)
 	return RequestHash(sum[:16])
+}
+
+func (c *Command) fields(w *codec) {
+	text(w, &c.Clinic)
+	text(w, &c.Actor)
+	number(w, &c.OccurredAt)
+	c.Body.fields(w)
+	extraText(w, extraWitness, &c.Witness)
+	extraText(w, extraLateReasonCode, &c.LateReasonCode)
+}
+
+// commandVersion is the format of [AppendCommand].
+const commandVersion = 1
+
+// AppendCommand appends to dst what [DecodeCommand] reads, for a command that
+// waits or travels. Only a command that passes [Check] can be read again.
+func AppendCommand(dst []byte, c Command) []byte {
+	w := codec{buf: dst}
+	version, kind := commandVersion, c.Body.Kind()
+	number(&w, &version)
+	number(&w, &kind)
+	text(&w, &c.IdempotencyKey)
+	c.fields(&w)
+	return w.buf
+}
+
+// DecodeCommand reads what [AppendCommand] wrote, in this release or an earlier
+// one. A kind or a field that a later release added is an error.
+func DecodeCommand(stored []byte) (Command, error) {
+	r := codec{buf: stored, reading: true}
+	var version int
+	var kind Kind
+	number(&r, &version)
+	number(&r, &kind)
+	if r.err != nil {
+		return Command{}, fmt.Errorf("command header: %w", r.err)
+	}
+	if version != commandVersion {
+		return Command{}, fmt.Errorf("command format version %d is unknown to this release, which reads version %d", version, commandVersion)
+	}
+	spec, ok := kinds[kind]
+	if !ok || spec.command == nil {
+		return Command{}, fmt.Errorf("command kind %d is unknown to this release", int16(kind))
+	}
+	c := Command{Body: spec.command()}
+	text(&r, &c.IdempotencyKey)
+	c.fields(&r)
+	if r.err != nil {
+		return Command{}, fmt.Errorf("%s command: %w", spec.name, r.err)
+	}
+	if len(r.buf) != 0 {
+		return Command{}, fmt.Errorf("%s command: %d bytes follow its end", spec.name, len(r.buf))
+	}
+	return c, nil
 }
 
 // CommandBody is one of the command types of this package.

@@ -81,7 +81,7 @@ func (s *State) expiries(keys []holdKey) []Command {
 				continue
 			}
 			cancelled[transfer] = true
-			expiry.Body = &CancelTransfer{TransferID: transfer, ReasonCode: overdueReason}
+			expiry.Body = &CancelTransfer{TransferID: transfer, ReasonCode: ReasonCodeOverdue}
 			expiry.IdempotencyKey = SystemKeyPrefix + "cancel:" + string(transfer)
 		}
 		commands = append(commands, expiry)
@@ -89,5 +89,5 @@ func (s *State) expiries(keys []holdKey) []Command {
 	return commands
 }
 
-// overdueReason is why the ledger cancels a transfer by itself.
-const overdueReason = "OVERDUE"
+// ReasonCodeOverdue is why the ledger cancels a transfer by itself.
+const ReasonCodeOverdue = "OVERDUE"

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"bytes"
+	"reflect"
 	"testing"
 )
 
@@ -82,6 +83,30 @@ func FuzzDecodeDocument(f *testing.F) {
 			t.Fatalf("a document of kind %d says that it is of kind %d", kind, about.Kind)
 		}
 	})
+}
+
+// Every command travels and arrives as it was.
+func TestCommandsTravel(t *testing.T) {
+	s := newStage(t)
+	for kind, c := range s.samples() {
+		c = s.fill(c)
+		c.Witness, c.LateReasonCode = "brian", "OUTAGE"
+		stored := AppendCommand(nil, c)
+		again, err := DecodeCommand(stored)
+		if err != nil {
+			t.Errorf("%s: %v", kind, err)
+			continue
+		}
+		if !reflect.DeepEqual(c, again) {
+			t.Errorf("%s: sent %+v, arrived %+v", kind, c, again)
+		}
+		if again.RequestHash() != c.RequestHash() {
+			t.Errorf("%s: it arrived with another request hash", kind)
+		}
+		if _, err := DecodeCommand(append(stored, 1)); err == nil {
+			t.Errorf("%s: bytes after its end are taken", kind)
+		}
+	}
 }
 
 // FuzzDecodeCommand reads what requests for second persons keep.

@@ -79,6 +79,28 @@ type Parcel struct {
 // InTransit is what left the source and has not been accounted for.
 func (p Parcel) InTransit() int64 { return p.Dispatched - p.Received - p.Returned - p.Missing }
 
+// Outstanding is what the transfer has yet to bring to its destination, in base
+// units by medicine: what was asked for, once approved what was approved, and on
+// its way what is in transit.
+func (t *Transfer) Outstanding() map[MedicineID]int64 {
+	units := make(map[MedicineID]int64)
+	switch t.Status {
+	case TransferRequested:
+		for _, line := range t.Lines {
+			units[line.Medicine] += line.Quantity
+		}
+	case TransferApproved:
+		for _, p := range t.Parcels {
+			units[p.Medicine] += p.Approved
+		}
+	case TransferInTransit:
+		for _, p := range t.Parcels {
+			units[p.Medicine] += p.InTransit()
+		}
+	}
+	return units
+}
+
 // About is for the index of documents.
 func (t *Transfer) About() About {
 	return About{

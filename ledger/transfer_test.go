@@ -201,7 +201,7 @@ func TestOverdueTransfersAreCancelledToMakeRoom(t *testing.T) {
 	w.refused(t, "amina", issue.Body, ReasonInsufficientStock)
 	expiries := ExpiriesFor(w.state, issue, w.now)
 	same(t, "expiries", len(expiries), 1)
-	same(t, "its body", *expiries[0].Body.(*CancelTransfer), CancelTransfer{TransferID: id, ReasonCode: overdueReason})
+	same(t, "its body", *expiries[0].Body.(*CancelTransfer), CancelTransfer{TransferID: id, ReasonCode: ReasonCodeOverdue})
 	if _, r := w.give(t, expiries[0]); r != nil {
 		t.Fatalf("the ledger's own command: %v", r)
 	}

@@ -117,10 +117,31 @@ func (c *Cache) committed(clinic ledger.ClinicID, base ledger.Head, records []le
 		c.forgetShared(clinic, base.Epoch, events)
 	}
 	if f != nil && !f.note(base.Epoch, base.Sequence, events) {
-		select {
-		case c.behind <- struct{}{}:
-		default:
-		}
+		c.lookSoon()
+	}
+}
+
+// heard takes in a command that another node executed, which has told Redis.
+func (c *Cache) heard(event ledger.Event) {
+	c.mu.RLock()
+	f := c.followed[event.Clinic]
+	c.mu.RUnlock()
+	if f == nil {
+		return
+	}
+	f.mu.RLock()
+	epoch := f.epoch // or the heads will tell
+	f.mu.RUnlock()
+	if !f.note(epoch, event.Sequence-1, []ledger.Event{event}) {
+		c.lookSoon()
+	}
+}
+
+// lookSoon has the journals read up to their heads.
+func (c *Cache) lookSoon() {
+	select {
+	case c.behind <- struct{}{}:
+	default:
 	}
 }
 
@@ -251,15 +272,7 @@ func (f *followed) catchUp(ctx context.Context, tx pgx.Tx, clinic ledger.ClinicI
 	for !current {
 		s := selectFrom(selectJournalAfter)
 		s.args = []any{clinic, known.Sequence, eventsChunk}
-		events, err := collect(ctx, tx, s, func(rows pgx.Rows, e *ledger.Event) error {
-			var stored, hash []byte
-			if err := rows.Scan(&stored, &hash); err != nil {
-				return err
-			}
-			event, err := ledger.DecodeEvent(stored)
-			*e = event
-			return err
-		})
+		events, err := collect(ctx, tx, s, scanEvent)
 		if err != nil || len(events) == 0 {
 			return err
 		}

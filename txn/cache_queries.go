@@ -13,7 +13,19 @@ import (
 // families say how answers are kept. A topic without a name in Redis is only
 // ever changed, and no answer is kept about it.
 var families = [...]*family{
-	ledger.TopicClinic: {}, ledger.TopicLocation: {}, ledger.TopicMedicine: {}, ledger.TopicTemplates: {},
+	ledger.TopicClinic: {}, ledger.TopicLocation: {},
+	ledger.TopicMedicine: {
+		name: "medicine", memory: time.Hour, shared: time.Hour,
+		key: func(clinic ledger.ClinicID, t ledger.Topic) string {
+			return "catalog:medicine:" + string(clinic) + ":" + t.ID
+		},
+		encode: json.Marshal, decode: decodeAs[ledger.Medicine],
+	},
+	ledger.TopicTemplates: {
+		name: "templates", memory: time.Hour, shared: time.Hour,
+		key:    func(clinic ledger.ClinicID, _ ledger.Topic) string { return "pharmacy:templates:" + string(clinic) },
+		encode: encodeDocuments, decode: decodeDocuments(ledger.DocumentPrescriptionTemplate),
+	},
 	ledger.TopicShelf: {
 		name: "stock", memory: 5 * time.Minute, shared: time.Minute,
 		key: func(clinic ledger.ClinicID, t ledger.Topic) string {
@@ -31,12 +43,12 @@ var families = [...]*family{
 	ledger.TopicPrescription: {
 		name: "prescription", memory: 5 * time.Minute, shared: 30 * time.Minute,
 		key:    func(_ ledger.ClinicID, t ledger.Topic) string { return "pharmacy:prescription:" + t.ID },
-		encode: encodeDocuments, decode: decodePrescriptions,
+		encode: encodeDocuments, decode: decodeDocuments(ledger.DocumentPrescription),
 	},
 	ledger.TopicPatient: {
 		name: "patient_medications", memory: 5 * time.Minute, shared: 30 * time.Minute,
 		key:    func(_ ledger.ClinicID, t ledger.Topic) string { return "pharmacy:patient:" + t.ID + ":medications" },
-		encode: encodeDocuments, decode: decodePrescriptions,
+		encode: encodeDocuments, decode: decodeDocuments(ledger.DocumentPrescription),
 	},
 }
 
@@ -62,20 +74,22 @@ func encodeDocuments(value any) ([]byte, error) {
 	return json.Marshal(wire)
 }
 
-func decodePrescriptions(text []byte) (any, error) {
-	var wire []wireDocument
-	if err := json.Unmarshal(text, &wire); err != nil {
-		return nil, err
-	}
-	documents := make([]ledger.Document, len(wire))
-	for i, w := range wire {
-		body, err := ledger.DecodeDocument(ledger.DocumentPrescription, w.Body)
-		if err != nil {
-			return nil, fmt.Errorf("txn: a cached prescription: %w", err)
+func decodeDocuments(kind ledger.DocumentKind) func([]byte) (any, error) {
+	return func(text []byte) (any, error) {
+		var wire []wireDocument
+		if err := json.Unmarshal(text, &wire); err != nil {
+			return nil, err
 		}
-		documents[i] = ledger.Document{Body: body, OpenedSequence: w.Opened, LastSequence: w.Last}
+		documents := make([]ledger.Document, len(wire))
+		for i, w := range wire {
+			body, err := ledger.DecodeDocument(kind, w.Body)
+			if err != nil {
+				return nil, fmt.Errorf("txn: a cached %s: %w", kind, err)
+			}
+			documents[i] = ledger.Document{Body: body, OpenedSequence: w.Opened, LastSequence: w.Last}
+		}
+		return documents, nil
 	}
-	return documents, nil
 }
 
 // UseCache lets reads with [Cached] be answered from a cache. It must be called
@@ -176,7 +190,7 @@ func (q *Queries) cachedAvailability(ctx context.Context, clinic ledger.ClinicID
 		}
 		locations, active = found[0].value.([]ledger.LocationID), asOf
 	}
-	locations, medicines = slices.Compact(slices.Sorted(slices.Values(locations))), slices.Compact(slices.Sorted(slices.Values(medicines)))
+	locations, medicines = sortedIDs(locations), sortedIDs(medicines)
 	shelves := make([]ledger.Shelf, 0, len(locations)*len(medicines))
 	for _, location := range locations {
 		for _, medicine := range medicines {
@@ -191,6 +205,14 @@ func (q *Queries) cachedAvailability(ctx context.Context, clinic ledger.ClinicID
 		asOf = active
 	}
 	return sumAvailability(rows, lastsUntil), asOf, err
+}
+
+// sortedIDs sorts ids and leaves out repetitions.
+func sortedIDs[T ~string](ids []T) []T {
+	if len(ids) < 2 {
+		return ids
+	}
+	return slices.Compact(slices.Sorted(slices.Values(ids)))
 }
 
 // loadLocations reads which of a clinic's locations are in use.
@@ -252,5 +274,49 @@ func (q *Queries) loadMedications(ctx context.Context, o ReadOptions, keys []cac
 	filled := q.cache.cfg.Clock()
 	filter := PrescriptionFilter{Patient: ledger.PatientID(keys[0].topic.ID), NewestFirst: true}
 	documents, _, asOf, err := q.Prescriptions(ctx, keys[0].clinic, filter, nil, maxCachedMedications+1, o)
+	return []*kept{{asOf: asOf, filled: filled, value: documents}}, err
+}
+
+// cachedMedicine is [Queries.Medicine] from the cache.
+func (q *Queries) cachedMedicine(ctx context.Context, clinic ledger.ClinicID, id ledger.MedicineID, o ReadOptions) (ledger.Medicine, AsOf, error) {
+	key := cacheKey{clinic, ledger.Topic{Kind: ledger.TopicMedicine, ID: string(id)}}
+	found, asOf, err := q.cache.getAll(ctx, []cacheKey{key}, o, q.loadMedicine)
+	if err != nil {
+		return ledger.Medicine{}, AsOf{}, err
+	}
+	return found[0].value.(ledger.Medicine), asOf, nil
+}
+
+func (q *Queries) loadMedicine(ctx context.Context, o ReadOptions, keys []cacheKey) ([]*kept, error) {
+	filled := q.cache.cfg.Clock()
+	medicine, asOf, err := q.Medicine(ctx, keys[0].clinic, ledger.MedicineID(keys[0].topic.ID), o)
+	return []*kept{{asOf: asOf, filled: filled, value: medicine}}, err
+}
+
+// maxCachedTemplates is how many of a clinic's templates are kept, the oldest
+// first.
+const maxCachedTemplates = 500
+
+// templates reports whether the filter means all of a clinic's templates for
+// prescriptions, which are of no location in particular.
+func (f *DocumentFilter) templates() bool {
+	return f.Kind == ledger.DocumentPrescriptionTemplate && f.OpenOnly && f.Location == "" && !f.NewestFirst
+}
+
+// cachedTemplates are a clinic's templates from the cache, and where they go on.
+func (q *Queries) cachedTemplates(ctx context.Context, clinic ledger.ClinicID, limit int, o ReadOptions) ([]ledger.Document, *DocumentPlace, AsOf, error) {
+	key := cacheKey{clinic, ledger.Topic{Kind: ledger.TopicTemplates}}
+	found, asOf, err := q.cache.getAll(ctx, []cacheKey{key}, o, q.loadTemplates)
+	if err != nil {
+		return nil, nil, AsOf{}, err
+	}
+	documents, next := pageOfDocuments(found[0].value.([]ledger.Document), limit)
+	return documents, next, asOf, nil
+}
+
+func (q *Queries) loadTemplates(ctx context.Context, o ReadOptions, keys []cacheKey) ([]*kept, error) {
+	filled := q.cache.cfg.Clock()
+	filter := DocumentFilter{Kind: ledger.DocumentPrescriptionTemplate, OpenOnly: true}
+	documents, _, asOf, err := q.Documents(ctx, keys[0].clinic, filter, nil, maxCachedTemplates+1, o)
 	return []*kept{{asOf: asOf, filled: filled, value: documents}}, err
 }

@@ -412,6 +412,58 @@ func TestCacheOfPrescriptions(t *testing.T) {
 	}
 }
 
+// Medicines and templates for prescriptions are kept, until they are changed, by
+// whichever node.
+func TestCacheOfTheCatalogue(t *testing.T) {
+	t.Parallel()
+	redis := redistest.Start(t)
+	n, other := newCachingNode(t, CacheConfig{RedisURL: redis.URL()}, true), newCachingNode(t, CacheConfig{RedisURL: redis.URL()}, true)
+	for _, each := range []*cachingNode{n, other} {
+		eventually(t, "a connection to Redis", func() bool { return each.cache.shared.client.Load() != nil })
+	}
+	c := newTestClinic(t, n.executor)
+	template := func(id ledger.TemplateID, name string) ledger.CommandBody {
+		return &ledger.SetPrescriptionTemplate{TemplateID: id, Name: name, Lines: []ledger.PrescribedLine{{MedicineID: "zinc", Quantity: 10}}}
+	}
+	c.mustAll(template("cough", "Cough"), template("fever", "Fever"))
+	filter := DocumentFilter{Kind: ledger.DocumentPrescriptionTemplate, OpenOnly: true}
+	check := func(n *cachingNode) {
+		t.Helper()
+		o := ReadOptions{Consistency: Cached, MinSequence: c.head().Sequence}
+		medicine, asOf, err := n.queries.Medicine(t.Context(), c.id, "zinc", o)
+		want, _, wantErr := n.queries.Medicine(t.Context(), c.id, "zinc", ReadOptions{})
+		if err != nil || wantErr != nil || medicine != want || asOf.Sequence < o.MinSequence {
+			t.Errorf("the medicine is %+v as of %+v, want %+v: %v, %v", medicine, asOf, want, err, wantErr)
+		}
+		for _, limit := range []int{1, 2, 10} {
+			list, next, _, err := n.queries.Documents(t.Context(), c.id, filter, nil, limit, o)
+			wantList, wantNext, _, wantErr := n.queries.Documents(t.Context(), c.id, filter, nil, limit, ReadOptions{})
+			if err != nil || wantErr != nil || !reflect.DeepEqual(list, wantList) || !reflect.DeepEqual(next, wantNext) {
+				t.Errorf("the templates are %+v %+v, want %+v %+v: %v, %v", list, next, wantList, wantNext, err, wantErr)
+			}
+		}
+	}
+	check(n)
+	check(n)
+	if medicines, templates := n.from("medicine", "memory"), n.from("templates", "memory"); medicines < 1 || templates < 5 {
+		t.Errorf("%v medicines and %v lists of templates came from memory", medicines, templates)
+	}
+	eventually(t, "they are in Redis", func() bool {
+		kept := n.cache.shared.read(t.Context(), []cacheKey{{c.id, ledger.Topic{Kind: ledger.TopicMedicine, ID: "zinc"}}, {c.id, ledger.Topic{Kind: ledger.TopicTemplates}}})
+		return kept[0] != nil && kept[1] != nil
+	})
+	check(other)
+	if medicines, templates := other.from("medicine", "shared"), other.from("templates", "shared"); medicines != 1 || templates != 1 {
+		t.Errorf("%v medicines and %v lists of templates came from Redis", medicines, templates)
+	}
+	c.mustAll(&ledger.UpdateMedicine{MedicineID: "zinc", Name: ptr("Zinc sulfate")}, template("cough", "Dry cough"), &ledger.RemovePrescriptionTemplate{TemplateID: "fever"})
+	check(n)
+	check(other)
+	if _, _, err := n.queries.Medicine(t.Context(), c.id, "gold", fromCache); err == nil {
+		t.Error("a medicine that is not there is found")
+	}
+}
+
 // shelfHistory are the available units of each lot of a shelf after each command
 // that moved them.
 type shelfHistory map[ledger.Shelf][]shelfAt

@@ -2,6 +2,7 @@ package txn
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"slices"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // Everything that only one of the two servers has is in this file.
@@ -47,6 +49,7 @@ type session int
 const (
 	writeSession session = iota
 	readSession
+	replicaSession // of a PostgreSQL standby, which does not do SERIALIZABLE
 )
 
 // sessionSettings returns the statements that a new connection begins with.
@@ -60,12 +63,16 @@ func sessionSettings(server ServerKind, kind session, statementTimeout time.Dura
 	// A bare integer is milliseconds on both servers; CockroachDB 21.1 refuses
 	// some of the other spellings.
 	settings := []string{"SET statement_timeout = " + strconv.FormatInt(statementTimeout.Milliseconds(), 10)}
-	if kind == readSession {
+	if kind != writeSession {
 		settings = append(settings, "SET default_transaction_read_only = on")
 	}
 	if server == PostgreSQL {
+		isolation := "serializable"
+		if kind == replicaSession {
+			isolation = "repeatable read"
+		}
 		settings = append(settings,
-			"SET default_transaction_isolation = 'serializable'",
+			"SET default_transaction_isolation = '"+isolation+"'",
 			"SET enable_seqscan = off")
 		if kind == writeSession {
 			settings = append(settings,
@@ -326,4 +333,80 @@ func followerReadSQL(server ServerKind, maxStaleness time.Duration) string {
 		return ""
 	}
 	return "SET TRANSACTION AS OF SYSTEM TIME '-4.8s'"
+}
+
+// walPosition is a position in PostgreSQL's write-ahead log.
+type walPosition uint64
+
+func parseWALPosition(text string) (walPosition, error) {
+	var high, low uint32
+	if _, err := fmt.Sscanf(text, "%X/%X", &high, &low); err != nil {
+		return 0, fmt.Errorf("position %q in the log: %w", text, err)
+	}
+	return walPosition(high)<<32 | walPosition(low), nil
+}
+
+// primaryPosition is how far a primary has written its log: at least as far as
+// every commit that it has acknowledged.
+func primaryPosition(ctx context.Context, pool *pgxpool.Pool) (walPosition, error) {
+	var text string
+	if err := pool.QueryRow(ctx, "SELECT pg_current_wal_lsn()::text").Scan(&text); err != nil {
+		return 0, err
+	}
+	return parseWALPosition(text)
+}
+
+// replicaPosition is how far a standby has replayed the log: what comes before,
+// its queries see.
+func replicaPosition(ctx context.Context, pool *pgxpool.Pool) (standby bool, replayed walPosition, err error) {
+	var text string
+	err = pool.QueryRow(ctx, "SELECT pg_is_in_recovery(), COALESCE(pg_last_wal_replay_lsn(), '0/0')::text").Scan(&standby, &text)
+	if err != nil {
+		return false, 0, err
+	}
+	replayed, err = parseWALPosition(text)
+	return standby, replayed, err
+}
+
+// systemIdentifier names the database system that a server is part of. Who may
+// not ask gets none, which is the same everywhere.
+func systemIdentifier(ctx context.Context, pool *pgxpool.Pool) (string, error) {
+	var id string
+	err := pool.QueryRow(ctx, "SELECT system_identifier::text FROM pg_control_system()").Scan(&id)
+	if pg, ok := pgError(err); ok && pg.Code == codeInsufficientPrivilege {
+		return "", nil
+	}
+	return id, err
+}
+
+// roomyTables are those whose rows are written again and again, many at once.
+// With room left on their pages, PostgreSQL puts a row's next version beside it
+// and leaves their indexes alone; else every version costs an entry in each
+// index, and the tables grow.
+var roomyTables = []string{headsTable.name, stockTable.name, summaryTable.name, cursorsTable.name}
+
+const roomyFillFactor = "fillfactor=45"
+
+// leaveRoom sets how full pages are filled, for what is written from now on.
+// CockroachDB has no pages.
+func leaveRoom(ctx context.Context, db *sql.DB) error {
+	var version string
+	if err := db.QueryRowContext(ctx, "SELECT version()").Scan(&version); err != nil || strings.HasPrefix(version, "CockroachDB") {
+		return err
+	}
+	for _, table := range roomyTables {
+		var options sql.NullString
+		err := db.QueryRowContext(ctx, "SELECT array_to_string(reloptions, ',') FROM pg_class WHERE oid = $1::regclass", table).Scan(&options)
+		if err != nil {
+			return err
+		}
+		// Whatever an operator has chosen stays.
+		if strings.Contains(options.String, "fillfactor=") {
+			continue
+		}
+		if _, err := db.ExecContext(ctx, "ALTER TABLE "+table+" SET ("+roomyFillFactor+")"); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -2,6 +2,7 @@ package txn
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"testing"
 	"time"
@@ -204,16 +205,23 @@ func TestUncollectedIsPutBack(t *testing.T) {
 	p.must(&ledger.RegisterPatient{PatientID: ada})
 	id := p.prescribe("")
 	ready := p.must(&ledger.PrepareDispensing{Dispense: dispense(id, 5).Dispense, CollectBy: ledger.InstantOf(p.clock.read().Add(time.Hour))})
-	if err := p.e.returnAll(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	p.must(&ledger.CheckDispensing{DispensingID: ledger.DispensingID(documentOf(t, ready))}) // it is still there
-	p.clock.set(p.clock.read().Add(2 * time.Hour))
-	for range 2 {
-		if err := p.e.returnAll(t.Context()); err != nil {
-			t.Fatal(err)
+	chores := NewChores(p.e.db, p.e, slog.Default())
+	putBack := func(want int64) {
+		t.Helper()
+		errand := Errand{Clinic: p.id, Now: p.clock.read()}
+		if done, err := chores.ReturnUncollected(t.Context(), errand); err != nil || done.Commands != want {
+			t.Fatalf("%d commands, error %v; want %d", done.Commands, err, want)
+		}
+		due, err := chores.WithDispensingsDue(t.Context(), errand.Now, ledger.ClinicID(string(p.id)[:len(p.id)-1]), 1)
+		if err != nil || slices.Contains(due, p.id) {
+			t.Fatalf("due: %v, %v", due, err)
 		}
 	}
+	putBack(0)
+	p.must(&ledger.CheckDispensing{DispensingID: ledger.DispensingID(documentOf(t, ready))}) // it is still there
+	p.clock.set(p.clock.read().Add(2 * time.Hour))
+	putBack(1)
+	putBack(0)
 	p.rejected(p.give(p.command(&ledger.HandOver{DispensingID: ledger.DispensingID(documentOf(t, ready))})), ledger.ReasonDispensingState)
 	p.must(dispense(id, 15))
 	p.verify()

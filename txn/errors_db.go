@@ -38,19 +38,20 @@ func unavailable(err error) error {
 
 // The SQLSTATEs that we know by name.
 const (
-	codeSerializationFailure = "40001"
-	codeAmbiguousResult      = "40003"
-	codeDeadlock             = "40P01"
-	codeCockroachRetry       = "CR000" // the former spelling of 40001
-	codeUniqueViolation      = "23505"
-	codeUndefinedTable       = "42P01"
-	codeDuplicateTable       = "42P07"
-	codeReadOnlyTransaction  = "25006" // a standby, after a failover
-	codeDiskFull             = "53100"
-	codeTooManyConnections   = "53300"
-	codeQueryCanceled        = "57014" // statement_timeout
-	codeRangeUnavailable     = "58C00" // CockroachDB
-	codeNodeUnreachable      = "58C01" // CockroachDB
+	codeSerializationFailure  = "40001"
+	codeAmbiguousResult       = "40003"
+	codeDeadlock              = "40P01"
+	codeCockroachRetry        = "CR000" // the former spelling of 40001
+	codeUniqueViolation       = "23505"
+	codeInsufficientPrivilege = "42501"
+	codeUndefinedTable        = "42P01"
+	codeDuplicateTable        = "42P07"
+	codeReadOnlyTransaction   = "25006" // a standby, after a failover
+	codeDiskFull              = "53100"
+	codeTooManyConnections    = "53300"
+	codeQueryCanceled         = "57014" // statement_timeout
+	codeRangeUnavailable      = "58C00" // CockroachDB
+	codeNodeUnreachable       = "58C01" // CockroachDB
 )
 
 func pgError(err error) (*pgconn.PgError, bool) {

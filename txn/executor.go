@@ -54,6 +54,8 @@ type ExecutorConfig struct {
 	Feed *Feed
 	// Cache, where there is one, is told as well, before anybody is answered.
 	Cache *Cache
+	// ReadModels, where there are any, are told too.
+	ReadModels *ReadModels
 	// Clock tells the time of recording. Default time.Now.
 	Clock func() time.Time
 	// Log gets one line for each defect that costs a command. Default
@@ -93,6 +95,9 @@ type Submission struct {
 	Linked bool
 	// Bulk lets interactive commands of the same clinic go first.
 	Bulk bool
+	// Queued tells that the commands are operations, which are carried out only
+	// while they wait and end in the transaction that does it.
+	Queued bool
 	// Locations, where not empty, are the only ones whose stock the commands
 	// may move.
 	Locations []ledger.LocationID
@@ -339,6 +344,35 @@ func (e *Executor) Close(ctx context.Context) error {
 		return fmt.Errorf("txn: %d groups were still executing: %w", e.former.inFlight, ctx.Err())
 	}
 	return nil
+}
+
+// Forget drops the states in memory of clinics that another node executes now.
+func (e *Executor) Forget(gone func(ledger.ClinicID) bool) { e.homes.drop(gone) }
+
+// Load is how busy the executor is: commands that wait, and clinics whose states
+// are in memory.
+func (e *Executor) Load() (waiting, clinics int) {
+	e.mu.Lock()
+	waiting = e.former.waiting()
+	e.mu.Unlock()
+	return waiting, e.homes.clinics()
+}
+
+// Heard tells this node's readers of commands that another node executed for a
+// caller of this one, before the caller is answered.
+func (e *Executor) Heard(verdicts []Verdict) {
+	for _, v := range verdicts {
+		if v.Err != nil || v.Replayed {
+			continue
+		}
+		event := v.Record.Event
+		if e.cfg.Cache != nil {
+			e.cfg.Cache.heard(event)
+		}
+		if e.cfg.Feed != nil {
+			e.cfg.Feed.heard(event.Clinic, event.Sequence)
+		}
+	}
 }
 
 // Accepting reports whether the executor takes submissions.

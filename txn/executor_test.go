@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/stockledger/stockledger/ledger"
 )
 
@@ -451,5 +453,25 @@ func TestExecutorForgetsStatesThatDoNotFit(t *testing.T) {
 	}
 	for _, c := range clinics {
 		c.verify()
+	}
+}
+
+// A clinic that does not fit by itself is not loaded for each of its groups.
+func TestExecutorKeepsALargeClinic(t *testing.T) {
+	t.Parallel()
+	e := testExecutor(t, ExecutorConfig{CachedDocuments: 1})
+	c := newTestClinic(t, e)
+	c.receive(10)
+	before := testutil.ToFloat64(e.metrics.loads)
+	for range 5 {
+		c.must(reserve(1))
+	}
+	if loads := testutil.ToFloat64(e.metrics.loads) - before; loads > 0 {
+		t.Errorf("it was loaded %v times", loads)
+	}
+	other := newTestClinic(t, e)
+	other.receive(1)
+	if got := e.homes.documents(); got > 8 {
+		t.Errorf("%v documents are cached after another clinic's command", got)
 	}
 }

@@ -97,6 +97,19 @@ func (f *Feed) note(clinic ledger.ClinicID, head Place) {
 	t.grown = make(chan struct{})
 }
 
+// heard takes in a command that another node executed. It is of the epoch that
+// is known here, or the heads will tell.
+func (f *Feed) heard(clinic ledger.ClinicID, sequence ledger.Sequence) {
+	f.mu.Lock()
+	t := f.topics[clinic]
+	epoch := int64(0)
+	if t != nil {
+		epoch = t.head.Epoch
+	}
+	f.mu.Unlock()
+	f.note(clinic, Place{epoch, sequence})
+}
+
 // Wait returns when the clinic's journal may hold more than the place or was
 // rewound, or when ctx ends, with its error. It may return early; who reads then
 // finds nothing new and waits again.

@@ -39,12 +39,44 @@ func (e *Executor) run(g *group) {
 	e.metrics.groupCommands.Observe(float64(g.commands))
 	e.load(ctx, g.parts, homes)
 	e.learn(ctx, g.parts, homes)
-
+	queued := takeQueued(g.parts)
 	for pending := g.parts; len(pending) > 0; {
 		var plans []*plan
 		plans, pending = e.plan(pending, homes)
 		e.commitBlind(ctx, plans)
 	}
+	var each errgroup.Group
+	each.SetLimit(resolversPerGroup)
+	for i, units := range queued {
+		if len(units) > 0 {
+			each.Go(func() error {
+				e.resolve(ctx, homes[i], units, false)
+				return nil
+			})
+		}
+	}
+	_ = each.Wait()
+}
+
+// takeQueued takes the operations out of parts. Whether one still waits is read
+// under its clinic's head's lock, and so they are never decided blindly.
+func takeQueued(parts []part) [][]*unit {
+	queued := make([][]*unit, len(parts))
+	for i := range parts {
+		if !slices.ContainsFunc(parts[i].units, func(w *unit) bool { return w.submission.Queued }) {
+			continue
+		}
+		var others []*unit
+		for _, w := range parts[i].units {
+			if w.submission.Queued {
+				queued[i] = append(queued[i], w)
+			} else {
+				others = append(others, w)
+			}
+		}
+		parts[i].units = others
+	}
+	return queued
 }
 
 // load fills in the states that are not in memory. Where that fails, the units
@@ -255,6 +287,10 @@ func (e *Executor) executeLocked(ctx context.Context, h *home, units []*unit) (*
 		if err != nil {
 			return err
 		}
+		queued, err := stillQueued(ctx, tx, e.sql.server, h.clinic, queuedKeys(units))
+		if err != nil {
+			return err
+		}
 		p = newPlan(h, known, nil)
 		if err := e.named(ctx, tx, h.state, units); err != nil {
 			return err
@@ -267,6 +303,10 @@ func (e *Executor) executeLocked(ctx context.Context, h *home, units []*unit) (*
 			return withPast(ctx, tx, e.sql.server, h.state, c, at)
 		}
 		for _, w := range units {
+			if w.submission.Queued && !queued[w.commands[0].IdempotencyKey] {
+				p.refuse(w, ErrNotQueued)
+				continue
+			}
 			if err := p.add(w, at); err != nil {
 				e.corrupt(h, err)
 				return err
@@ -274,7 +314,10 @@ func (e *Executor) executeLocked(ctx context.Context, h *home, units []*unit) (*
 		}
 		set := newRowSet()
 		set.add(p)
-		return set.send(ctx, tx, e.sql)
+		if err := set.send(ctx, tx, e.sql); err != nil {
+			return err
+		}
+		return settleQueued(ctx, tx, p, at)
 	})
 	return p, err
 }
@@ -334,6 +377,9 @@ func (e *Executor) answer(p *plan) {
 	e.noteRecalls(p.records)
 	if len(p.records) > 0 && e.cfg.Cache != nil {
 		e.cfg.Cache.committed(p.home.clinic, p.base, p.records)
+	}
+	if len(p.records) > 0 && e.cfg.ReadModels != nil {
+		e.cfg.ReadModels.committed(p.home.clinic, p.base, p.records)
 	}
 	if len(p.records) > 0 && e.cfg.Feed != nil {
 		head := p.home.state.Head()

@@ -18,6 +18,7 @@ type home struct {
 	size   int
 	place  *list.Element
 	busy   bool
+	gone   bool // to be forgotten when it is given back
 }
 
 // homeCache holds as many clinics' states as fit, the last used ones.
@@ -51,14 +52,15 @@ func (c *homeCache) take(parts []part) []*home {
 		} else {
 			c.recent.MoveToFront(h.place)
 		}
-		h.busy = true
+		h.busy, h.gone = true, false
 		homes[i] = h
 	}
 	return homes
 }
 
 // give takes homes back and forgets the least recently used ones that no
-// longer fit.
+// longer fit. The last used one stays even where it does not fit by itself: else
+// a clinic with that much would be loaded for each of its groups.
 func (c *homeCache) give(homes []*home) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -70,11 +72,11 @@ func (c *homeCache) give(homes []*home) {
 		}
 		c.size += size - h.size
 		h.size = size
-		if h.state == nil {
+		if h.state == nil || h.gone {
 			c.forget(h)
 		}
 	}
-	for place := c.recent.Back(); place != nil && c.size > c.limit; {
+	for place := c.recent.Back(); place != nil && c.size > c.limit && c.recent.Len() > 1; {
 		h := place.Value.(*home)
 		place = place.Prev()
 		if !h.busy {
@@ -87,6 +89,28 @@ func (c *homeCache) forget(h *home) {
 	c.size -= h.size
 	c.recent.Remove(h.place)
 	delete(c.homes, h.clinic)
+}
+
+// drop forgets the clinics for which gone is true: at once, or when the group
+// that has them gives them back.
+func (c *homeCache) drop(gone func(ledger.ClinicID) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for clinic, h := range c.homes {
+		switch {
+		case !gone(clinic):
+		case h.busy:
+			h.gone = true
+		default:
+			c.forget(h)
+		}
+	}
+}
+
+func (c *homeCache) clinics() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.homes)
 }
 
 func (c *homeCache) documents() float64 {
@@ -186,6 +210,15 @@ func (p *plan) add(w *unit, at ledger.Instant) error {
 		}
 	}
 	return nil
+}
+
+// refuse answers a unit without deciding it.
+func (p *plan) refuse(w *unit, err error) {
+	verdicts := make([]Verdict, len(w.commands))
+	for i := range verdicts {
+		verdicts[i].Err = err
+	}
+	p.units, p.verdicts, p.waiting = append(p.units, w), append(p.verdicts, verdicts), append(p.waiting, false)
 }
 
 func (p *plan) decideUnit(w *unit, at ledger.Instant) (verdicts []Verdict, waits bool, err error) {

@@ -44,6 +44,14 @@ func Migrate(ctx context.Context, databaseURL string) error {
 	if _, err := provider.Up(ctx); err != nil {
 		return fmt.Errorf("txn: migrate: %w", statementError(err))
 	}
+	db, err := openSQL(databaseURL)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+	if err := leaveRoom(ctx, db); err != nil {
+		return fmt.Errorf("txn: settings of tables: %w", statementError(err))
+	}
 	return nil
 }
 

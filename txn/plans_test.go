@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"reflect"
 	"regexp"
@@ -188,7 +189,7 @@ func (n *planNode) accesses() []access {
 
 var (
 	quotedText = regexp.MustCompile(`'(?:[^']|'')*'`)
-	columnName = regexp.MustCompile(`(?:(\w+)\.)?\b(clinic_id|location_id|medicine_id|lot_id|hold_id|kind|document_id|opened_sequence|sequence|line|idempotency_key|patient_id|day|due_at)\b`)
+	columnName = regexp.MustCompile(`(?:(\w+)\.)?\b(clinic_id|location_id|medicine_id|lot_id|hold_id|kind|document_id|opened_sequence|sequence|line|idempotency_key|patient_id|day|month|due_at|deadline|priority|state|submitted_at)\b`)
 )
 
 // searched returns the columns that a condition compares, without those of
@@ -213,9 +214,10 @@ type wantPlan struct {
 
 // serves tells whether an index is the one that is wanted. Both indexes of lots
 // begin with the clinic, and either will do to read all of a clinic's; so do both
-// that list documents by when they were opened.
+// that list documents by when they were opened, and those of summaries.
 func serves(index, want string) bool {
 	return index == want || want == "lots" && (index == "lots_pkey" || index == "lots_by_medicine") ||
+		want == "summaries" && strings.HasPrefix(index, "location_stock_summary_") ||
 		want == "documents" && (index == "documents_open" || index == "documents_by_opening")
 }
 
@@ -254,11 +256,12 @@ func (p *planner) check(test wantPlan, kinds ...session) map[string][]access {
 }
 
 // crowd fills a clinic until scanning it would look cheap to nobody: medicines
-// m000… with two lots each at two locations, and holds of them.
+// m000… with two lots each at two locations, and holds of them, and
+// prescriptions, dispensings and charges.
 func crowd(tb testing.TB, e *Executor) *testClinic {
 	tb.Helper()
 	c := newTestClinic(tb, e)
-	bodies := []ledger.CommandBody{}
+	bodies := []ledger.CommandBody{&ledger.RegisterPatient{PatientID: ada}}
 	for i := range 400 {
 		medicine := ledger.MedicineID(fmt.Sprintf("m%03d", i))
 		bodies = append(bodies, &ledger.AddMedicine{MedicineID: medicine, Name: string(medicine), BaseUnit: "tablet"})
@@ -276,6 +279,11 @@ func crowd(tb testing.TB, e *Executor) *testClinic {
 			&ledger.TransferStock{
 				From: "store", To: "ward", Lines: []ledger.RequestedLine{{MedicineID: medicine, Quantity: 1}},
 				DispatchBy: ledger.MaxInstant, ReasonCode: "restock",
+			},
+			&ledger.SetPrice{MedicineID: medicine, Price: ledger.Price{From: 1, Amount: 5, Per: 1, Currency: "KES"}},
+			&ledger.DispenseMedicine{Dispense: ledger.Dispense{LocationID: "ward", MedicineID: medicine, Quantity: 1, Payer: "self"}},
+			&ledger.CreatePrescription{
+				PatientID: ada, LocationID: "store", Prescriber: "Dr. Hill", ValidUntil: ledger.MaxDate, Lines: []ledger.PrescribedLine{{MedicineID: medicine, Quantity: 5}},
 			})
 	}
 	c.mustAll(bodies...)
@@ -303,7 +311,7 @@ func TestPlansOfReads(t *testing.T) {
 	c := crowd(t, testExecutor(t, ExecutorConfig{}))
 	db, write, read := traced(t)
 	p := &planner{tb: t, db: db, write: write, read: read}
-	for _, name := range []string{"heads", "journal", "entries", "stock", "holds", "clinics", "locations", "medicines", "lots"} {
+	for _, name := range []string{"heads", "journal", "entries", "stock", "holds", "clinics", "locations", "medicines", "lots", "documents", "location_stock_summary", "consumption_months"} {
 		if _, err := testDB(t).write.Exec(t.Context(), "ANALYZE "+name); err != nil {
 			t.Fatal(err)
 		}
@@ -319,7 +327,16 @@ func TestPlansOfReads(t *testing.T) {
 		lots     = "lots_pkey(clinic_id, lot_id)"
 		onShelf  = "stock_pkey(clinic_id, location_id, medicine_id)"
 		aJournal = "journal_pkey(clinic_id, sequence)"
+		cursors  = "read_model_cursors_pkey(clinic_id)"
 	)
+	models := NewReadModels(db, ReadModelsConfig{})
+	chores := NewChores(db, nil, slog.Default())
+	c.mustAll(
+		&ledger.UpdateStockLevels{LocationID: "ward", MedicineID: "m200", Reorder: 50, Max: 100},
+		&ledger.RegisterLot{LotID: "soon", MedicineID: "m200", Manufacturer: "Acme", LotNumber: "soon", Expiry: ledger.DateOf(time.Now()) + 10},
+		&ledger.ReceiveStock{LocationID: "ward", LotID: "soon", Quantity: 5},
+	)
+	NewReadModels(testDB(t), ReadModelsConfig{}).moveUp(t, c.id)
 	store, card := []ledger.LocationID{"store"}, shelf("store", "m100")
 	listStock := func(f StockFilter) func() error {
 		return func() error {
@@ -409,9 +426,20 @@ func TestPlansOfReads(t *testing.T) {
 			return err
 		}, []string{view, clinics, aJournal, "entries_dispensed(clinic_id, lot_id, sequence)"}},
 		{"what was not collected", func() error {
-			_, err := (&Executor{db: db}).uncollected(ctx, time.Now(), uncollected{clinic: c.id})
+			_, err := chores.ReturnUncollected(ctx, Errand{Clinic: c.id, Now: time.Unix(0, 0)})
 			return err
-		}, []string{"documents_due(due_at)"}},
+		}, []string{"documents_due_by_clinic(clinic_id, due_at)"}},
+		{"overdue holds", func() error {
+			_, err := chores.ExpireHolds(ctx, Errand{Clinic: c.id, Now: time.Unix(0, 0)})
+			return err
+		}, []string{"holds_due(clinic_id, deadline, hold_id)"}},
+		{"chores that are due", func() error {
+			_, holds := chores.WithHoldsDue(ctx, time.Now(), c.id, 5)
+			_, dispensings := chores.WithDispensingsDue(ctx, time.Now(), c.id, 5)
+			_, approvals := chores.WithApprovals(ctx, time.Now(), c.id, 5)
+			_, transfers := chores.WithTransfers(ctx, time.Now(), c.id, 5)
+			return errors.Join(holds, dispensings, approvals, transfers)
+		}, []string{view, "holds_due(clinic_id, deadline)", "documents_due_by_clinic(clinic_id, due_at)", "documents_open(clinic_id, kind)"}},
 		{"BalanceAt", func() error {
 			stock, _, err := q.Stock(ctx, c.id, card, o)
 			if err == nil {
@@ -442,7 +470,40 @@ func TestPlansOfReads(t *testing.T) {
 			aJournal, "entries_pkey(clinic_id, location_id, medicine_id, sequence, line)", "holds_pkey(clinic_id, location_id, medicine_id, hold_id, lot_id)",
 			"documents_pkey(clinic_id, kind, document_id)",
 			"patient_keys_pkey(clinic_id, patient_id)", "patient_texts_pkey(clinic_id, patient_id)", "patient_identifiers_by_patient(clinic_id, patient_id)",
+			cursors, "summaries(clinic_id)", "consumption_months_pkey(clinic_id)", "stock_outs_pkey(clinic_id)", "dispensing_days_pkey(clinic_id)",
 		}},
+		{"StockSummaries", func() error {
+			_, _, _, err := q.StockSummaries(ctx, c.id, SummaryFilter{StockFilter: StockFilter{Location: "ward"}, LowOnly: true}, card, 10, o)
+			return err
+		}, []string{view, clinics, places, what, cursors, "low_stock_alerts(clinic_id, location_id, medicine_id)"}},
+		{"StockSummaries of a medicine", func() error {
+			_, _, _, err := q.StockSummaries(ctx, c.id, SummaryFilter{StockFilter: StockFilter{Medicine: "m100"}}, ledger.Shelf{}, 10, o)
+			return err
+		}, []string{view, clinics, what, places, cursors, "summaries(clinic_id, medicine_id)"}},
+		{"StockSummaries of a location", func() error {
+			_, _, _, err := q.StockSummaries(ctx, c.id, SummaryFilter{StockFilter: StockFilter{Locations: store}}, card, 10, o)
+			return err
+		}, []string{view, clinics, cursors, "location_stock_summary_by_location(clinic_id, location_id, medicine_id)"}},
+		{"MedicineSummaries", func() error {
+			_, _, _, err := q.MedicineSummaries(ctx, c.id, StockFilter{}, "m100", 10, o)
+			return err
+		}, []string{view, clinics, cursors, "location_stock_summary_pkey(clinic_id, medicine_id)"}},
+		{"Expiring", func() error {
+			_, _, _, err := q.Expiring(ctx, c.id, StockFilter{}, func(today ledger.Date) (ledger.Date, ledger.Date) { return today, today + 30 }, nil, 10, o)
+			return err
+		}, []string{view, clinics, "locations_pkey(clinic_id)", lots, onShelf, "lots_by_expiry(clinic_id)"}},
+		{"ReorderSuggestions", func() error {
+			_, _, _, err := q.ReorderSuggestions(ctx, c.id, StockFilter{}, shelf("ward", "m100"), 10, o)
+			return err
+		}, []string{
+			view, clinics, cursors, "low_stock_alerts(clinic_id, location_id, medicine_id)", "documents(clinic_id, kind)", onShelf, lots,
+			"consumption_months_pkey(clinic_id, location_id, medicine_id, month)", "stock_outs_pkey(clinic_id, location_id, medicine_id)",
+		}},
+		{"DispensingReport", func() error {
+			_, _, err := q.DispensingReport(ctx, c.id, DispensingFilter{From: 1, To: 99999, Location: "ward"}, ReadOptions{Consistency: Bounded})
+			return err
+		}, []string{view, clinics, cursors, "dispensing_days_pkey(clinic_id, day)"}},
+		{"look for models", func() error { _, err := models.behind(ctx); return err }, []string{view, cursors}},
 		{"Patients", func() error {
 			patients := NewPatients(db)
 			_, noKey := patients.Key(ctx, c.id, ada)
@@ -570,6 +631,32 @@ func executorCalls(tb testing.TB, db *DB) []wantPlan {
 			return nil
 		}, []string{lock, keys, journal}},
 	}
+}
+
+// TestPlansOfReadModels explains what moves the read models.
+func TestPlansOfReadModels(t *testing.T) {
+	t.Parallel()
+	db, write, read := traced(t)
+	p := &planner{tb: t, db: db, write: write, read: read}
+	c := newTestClinic(t, testExecutor(t, ExecutorConfig{}))
+	models := NewReadModels(db, ReadModelsConfig{})
+	move := func() error {
+		return models.moveAll(t.Context(), map[ledger.ClinicID]*backlog{c.id: {lost: true}})
+	}
+	c.receive(5)
+	p.check(wantPlan{"anew", move, []string{
+		"heads_pkey(clinic_id)", "journal_pkey(clinic_id, sequence)", "read_model_cursors_pkey(clinic_id)", "read_model_cursors_pkey(conflict)",
+		"summaries(clinic_id)", "location_stock_summary_pkey(conflict)", "consumption_months_pkey(clinic_id)", "stock_outs_pkey(clinic_id)", "dispensing_days_pkey(clinic_id)",
+	}}, readSession, writeSession)
+	c.must(&ledger.DispenseMedicine{Dispense: ledger.Dispense{LocationID: "store", MedicineID: "zinc", Quantity: 5}})
+	c.receive(1)
+	models = NewReadModels(db, ReadModelsConfig{}) // which has kept nothing
+	p.check(wantPlan{"a step", move, []string{
+		"heads_pkey(clinic_id)", "journal_pkey(clinic_id, sequence)", "read_model_cursors_pkey(clinic_id)", "read_model_cursors_pkey(conflict)",
+		"summaries(clinic_id, location_id, medicine_id)", "location_stock_summary_pkey(conflict)",
+		"consumption_months_pkey(clinic_id, location_id, medicine_id, month)", "consumption_months_pkey(conflict)", "stock_outs_pkey(conflict)",
+		"dispensing_days_pkey(clinic_id, day)", "dispensing_days_pkey(conflict)",
+	}}, readSession, writeSession)
 }
 
 // TestPlanFaultsAreSeen asks for plans that the tests above must refuse.

@@ -64,6 +64,8 @@ func (e *SequenceNotReachedError) Error() string {
 type Queries struct {
 	db    *DB
 	cache *Cache // nil: there is none
+	// replicas are read where an answer may be behind; nil: there are none.
+	replicas *Replicas
 	// Clock tells what day it is, for expiry. Default time.Now. Where it is
 	// behind the clinic's head, the head's time counts, as it does for commands.
 	Clock func() time.Time
@@ -72,12 +74,16 @@ type Queries struct {
 // NewQueries returns the queries on a database.
 func NewQueries(db *DB) *Queries { return &Queries{db: db, Clock: time.Now} }
 
+// UseReplicas lets reads that may be behind go to replicas.
+func (q *Queries) UseReplicas(r *Replicas) { q.replicas = r }
+
 // view is one clinic at one moment.
 type view struct {
 	tx     pgx.Tx
 	server ServerKind
 	id     ledger.ClinicID
 	clinic ledger.Clinic
+	zone   *time.Location
 	asOf   AsOf
 	today  ledger.Date
 	now    ledger.Instant
@@ -97,23 +103,37 @@ func (q *Queries) read(ctx context.Context, clinic ledger.ClinicID, o ReadOption
 // readFirst is read with questions that are asked in the same round trip as
 // what the view is. They are answered once it is known.
 func (q *Queries) readFirst(ctx context.Context, clinic ledger.ClinicID, o ReadOptions, first func(*view) []question, fn func(*view) error) (AsOf, error) {
+	// Whatever a follower lacks, the primary has the last word.
 	if o.Consistency == Bounded {
-		if follower := followerReadSQL(q.db.server.Kind, o.MaxStaleness); follower != "" {
-			asOf, err := q.readAs(ctx, clinic, o, follower, first, fn)
+		if one := q.replicas.pick(o.MaxStaleness); one != nil {
+			asOf, err := q.readAs(ctx, clinic, o, source{readTx: one.readTx, follower: true}, first, fn)
+			q.replicas.done(one, err)
 			if err == nil || ctx.Err() != nil {
 				return asOf, err
 			}
-			// Whatever the follower lacks, the primary has the last word.
+		}
+		if begin := followerReadSQL(q.db.server.Kind, o.MaxStaleness); begin != "" {
+			asOf, err := q.readAs(ctx, clinic, o, source{readTx: q.db.readTx, follower: true, begin: begin}, first, fn)
+			if err == nil || ctx.Err() != nil {
+				return asOf, err
+			}
 		}
 	}
-	return q.readAs(ctx, clinic, o, "", first, fn)
+	return q.readAs(ctx, clinic, o, source{readTx: q.db.readTx}, first, fn)
 }
 
-func (q *Queries) readAs(ctx context.Context, clinic ledger.ClinicID, o ReadOptions, follower string, first func(*view) []question, fn func(*view) error) (AsOf, error) {
+// source is where a read goes.
+type source struct {
+	readTx   func(context.Context, func(pgx.Tx) error) error
+	follower bool   // which may be behind
+	begin    string // what makes a transaction read it; empty: nothing
+}
+
+func (q *Queries) readAs(ctx context.Context, clinic ledger.ClinicID, o ReadOptions, from source, first func(*view) []question, fn func(*view) error) (AsOf, error) {
 	var asOf AsOf
-	err := q.db.readTx(ctx, func(tx pgx.Tx) error {
-		if follower != "" {
-			if _, err := tx.Exec(ctx, follower); err != nil {
+	err := from.readTx(ctx, func(tx pgx.Tx) error {
+		if from.begin != "" {
+			if _, err := tx.Exec(ctx, from.begin); err != nil {
 				return err
 			}
 		}
@@ -122,7 +142,7 @@ func (q *Queries) readAs(ctx context.Context, clinic ledger.ClinicID, o ReadOpti
 			return err
 		}
 		asOf = v.asOf
-		if err := v.fresh(ctx, o, follower != ""); err != nil {
+		if err := v.fresh(ctx, o, from.follower); err != nil {
 			return err
 		}
 		return fn(v)
@@ -133,6 +153,10 @@ func (q *Queries) readAs(ctx context.Context, clinic ledger.ClinicID, o ReadOpti
 // fresh checks that a view shows what was asked for.
 func (v *view) fresh(ctx context.Context, o ReadOptions, follower bool) error {
 	if follower && max(o.MinEpoch, o.Continues.Epoch) > v.asOf.Epoch {
+		return errBehind
+	}
+	// A list goes on with what the page before it showed.
+	if follower && o.Continues.Epoch == v.asOf.Epoch && o.Continues.Sequence > v.asOf.Sequence {
 		return errBehind
 	}
 	for _, place := range []Place{{o.MinEpoch, o.MinSequence}, o.Continues} {
@@ -184,6 +208,7 @@ func (q *Queries) scanView(rows pgx.Rows, v *view) error {
 	if err != nil {
 		zone = time.UTC
 	}
+	v.zone = zone
 	v.now = max(ledger.InstantOf(q.Clock()), v.asOf.Time)
 	v.today = ledger.DateOf(v.now.Time().In(zone))
 	return nil

@@ -122,6 +122,9 @@ func (q *Queries) ListLocations(ctx context.Context, clinic ledger.ClinicID, onl
 
 // Medicine reads a medicine.
 func (q *Queries) Medicine(ctx context.Context, clinic ledger.ClinicID, id ledger.MedicineID, o ReadOptions) (medicine ledger.Medicine, asOf AsOf, err error) {
+	if q.cached(o) {
+		return q.cachedMedicine(ctx, clinic, id, o)
+	}
 	asOf, err = q.read(ctx, clinic, o, func(v *view) (err error) {
 		s := selectFrom(selectMedicines).add(`? AND medicine_id = ?`, clinic, id)
 		medicine, err = one(ctx, v, s, scanMedicine, medicineNotFound(clinic, id))

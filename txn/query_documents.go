@@ -60,6 +60,9 @@ func (q *Queries) Document(ctx context.Context, clinic ledger.ClinicID, key ledg
 // Documents reads documents by when they were opened, from after a place (nil:
 // from the beginning). next is the place to go on from, nil at the end.
 func (q *Queries) Documents(ctx context.Context, clinic ledger.ClinicID, f DocumentFilter, after *DocumentPlace, limit int, o ReadOptions) (documents []ledger.Document, next *DocumentPlace, asOf AsOf, err error) {
+	if q.cached(o) && after == nil && limit <= maxCachedTemplates && f.templates() {
+		return q.cachedTemplates(ctx, clinic, limit, o)
+	}
 	asOf, err = q.read(ctx, clinic, o, func(v *view) (err error) {
 		documents, err = collect(ctx, v.tx, f.selection(clinic, after, limit+1), scanDocument(f.Kind))
 		return err

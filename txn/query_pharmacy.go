@@ -3,8 +3,10 @@ package txn
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -187,8 +189,19 @@ var ErrReportTooLarge = fmt.Errorf("txn: the report has more than %d rows; ask f
 
 // DispensingReport adds up what was dispensed, by day, medicine, location and
 // pharmacist, in that order. Only what was handed over counts. The filter's
-// OpenOnly and NewestFirst do not matter.
+// OpenOnly and NewestFirst do not matter. A report that need not be strong comes
+// from the read models where they show what the options ask for.
 func (q *Queries) DispensingReport(ctx context.Context, clinic ledger.ClinicID, f DispensingFilter, o ReadOptions) (rows []DispensingReportRow, asOf AsOf, err error) {
+	if o.Consistency != Strong && f.Patient == "" {
+		asOf, err = q.readModelsOnce(ctx, clinic, o, new(o.MinSequence), true, func(v *view) (err error) {
+			rows, err = v.dispensingDays(ctx, f)
+			return err
+		})
+		var behind *ReadModelsBehindError
+		if !errors.As(err, &behind) {
+			return rows, asOf, err
+		}
+	}
 	asOf, err = q.read(ctx, clinic, o, func(v *view) (err error) {
 		rows, err = v.dispensingReport(ctx, f)
 		return err
@@ -201,6 +214,49 @@ type reportKey struct {
 	medicine   ledger.MedicineID
 	location   ledger.LocationID
 	pharmacist ledger.Actor
+}
+
+// dispensingDays reads the report from its read model.
+func (v *view) dispensingDays(ctx context.Context, f DispensingFilter) ([]DispensingReportRow, error) {
+	s := selectFrom(`SELECT day, medicine_id, location_id, dispenser, currency, dispensings, quantity, wasted, amount FROM dispensing_days WHERE`).
+		add(` clinic_id = ? AND day >= ?`, v.id, f.From.Time()).
+		addIf(f.To > 0, ` AND day <= ?`, f.To.Time())
+	list := pharmacyList{location: f.Location, locations: f.Locations}
+	list.restrict(s)
+	totals := make(map[reportKey]*DispensingReportRow)
+	read, err := collect(ctx, v.tx, s.add(` LIMIT ?`, maxReportRows+1), func(rows pgx.Rows, _ *struct{}) error {
+		var key reportKey
+		var day time.Time
+		var currency string
+		var d dispensed
+		err := rows.Scan(&day, &key.medicine, &key.location, &key.pharmacist, &currency, &d.dispensings, &d.quantity, &d.wasted, &d.amount)
+		if err != nil || d.dispensings == 0 { // all of them were cancelled
+			return err
+		}
+		key.day = ledger.DateOf(day)
+		row := key.row(totals)
+		row.Dispensings += d.dispensings
+		row.Quantity += d.quantity
+		row.Wasted += d.wasted
+		if currency != "" {
+			row.Amounts[currency] += d.amount
+		}
+		return nil
+	})
+	if err == nil && len(read) > maxReportRows {
+		err = ErrReportTooLarge
+	}
+	return sortedReport(totals), err
+}
+
+// row finds the row of a key, or makes it.
+func (k reportKey) row(totals map[reportKey]*DispensingReportRow) *DispensingReportRow {
+	row := totals[k]
+	if row == nil {
+		row = &DispensingReportRow{Day: k.day, Medicine: k.medicine, Location: k.location, Pharmacist: k.pharmacist, Amounts: make(map[string]int64)}
+		totals[k] = row
+	}
+	return row
 }
 
 func (v *view) dispensingReport(ctx context.Context, f DispensingFilter) ([]DispensingReportRow, error) {
@@ -256,14 +312,7 @@ func reportFrom(day, from ledger.Date, opened ledger.Sequence) ledger.Sequence {
 }
 
 func addToReport(totals map[reportKey]*DispensingReportRow, d *ledger.Dispensing) {
-	key := reportKey{d.Day, d.Medicine, d.Location, d.Dispenser}
-	row := totals[key]
-	if row == nil {
-		row = &DispensingReportRow{
-			Day: key.day, Medicine: key.medicine, Location: key.location, Pharmacist: key.pharmacist, Amounts: make(map[string]int64),
-		}
-		totals[key] = row
-	}
+	row := reportKey{d.Day, d.Medicine, d.Location, d.Dispenser}.row(totals)
 	row.Dispensings++
 	row.Quantity += d.Quantity
 	row.Wasted += d.Wasted

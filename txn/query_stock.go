@@ -53,12 +53,26 @@ type StockFilter struct {
 	Locations []ledger.LocationID
 }
 
+const stockColumns = `s.location_id, s.medicine_id, s.lot_id, s.available, s.reserved, s.pending, s.quarantined, s.in_transit,
+	s.first_sequence, s.last_sequence, l.lot_number, l.expiry, l.active, l.bar`
+
 func (v *view) selectStock() *selection {
-	return selectFrom(`SELECT s.location_id, s.medicine_id, s.lot_id, s.available, s.reserved, s.pending, s.quarantined, s.in_transit,
-		s.first_sequence, s.last_sequence, l.lot_number, l.expiry, l.active, l.bar
-		FROM stock AS s `+
-		lookUpJoin(v.server, "lots", "l", "s", []string{"clinic_id", "lot_id"}, []string{"lot_number", "expiry", "active", "bar"})+` WHERE`).
-		add(` s.clinic_id = ?`, v.id)
+	return selectFrom(`SELECT `+stockColumns+` FROM stock AS s `+v.joinLots()+` WHERE`).add(` s.clinic_id = ?`, v.id)
+}
+
+// joinLots joins stock with what a reader wants to know about the lots.
+func (v *view) joinLots() string {
+	return lookUpJoin(v.server, "lots", "l", "s", []string{"clinic_id", "lot_id"}, []string{"lot_number", "expiry", "active", "bar"})
+}
+
+// selectStockOf selects the stock whose keys are listed, one array for each of
+// the key's columns.
+func (v *view) selectStockOf(keys ...any) *selection {
+	names, types := stockTable.names()
+	s := selectFrom("SELECT " + stockColumns + " FROM " + keySource(v.server, stockTable.key, types[:len(stockTable.key)]) + " " +
+		lookUpJoin(v.server, stockTable.name, "s", "k", stockTable.key, names) + " " + v.joinLots())
+	s.args = keys
+	return s
 }
 
 func (v *view) scanStock(rows pgx.Rows, r *StockRow) error {

@@ -74,6 +74,12 @@ func (t table) names() (names, types []string) {
 	return names, types
 }
 
+// selection selects all columns where what is to be added holds.
+func (t table) selection() *selection {
+	names, _ := t.names()
+	return selectFrom("SELECT " + strings.Join(names, ", ") + " FROM " + t.name + " WHERE")
+}
+
 func (t table) insert() string {
 	names, types := t.names()
 	return insertSQL(t.name, names, types)

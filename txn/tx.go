@@ -21,6 +21,8 @@ import (
 var (
 	writeOptions = pgx.TxOptions{IsoLevel: pgx.Serializable, AccessMode: pgx.ReadWrite}
 	readOptions  = pgx.TxOptions{IsoLevel: pgx.Serializable, AccessMode: pgx.ReadOnly}
+	// A PostgreSQL standby has no other that is one snapshot.
+	replicaOptions = pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 )
 
 const (
@@ -126,7 +128,10 @@ func (db *DB) withConn(
 	defer conn.Release()
 	late := db.cutAfter(conn, db.cfg.TransactionTimeout)
 	err = fn(bounded, conn)
-	if late() && err != nil && !isAmbiguous(err) && ctx.Err() == nil {
+	// Either may come first: the context counts from before the connection was
+	// to be had.
+	overdue := late() || bounded.Err() != nil
+	if overdue && err != nil && !isAmbiguous(err) && ctx.Err() == nil {
 		return unavailable(fmt.Errorf("no end within %v: %w", db.cfg.TransactionTimeout, err))
 	}
 	return err

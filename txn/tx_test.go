@@ -372,3 +372,27 @@ func TestStalledDatabaseIsUnavailable(t *testing.T) {
 		})
 	}
 }
+
+// The time spent waiting for a connection counts, so what ends first may be the
+// transaction's context and not the cut of its connection.
+func TestTransactionLateByItsWaitIsUnavailable(t *testing.T) {
+	t.Parallel()
+	db := openTest(t, Config{DatabaseURL: testURL(t), MaxWriteConns: 1, TransactionTimeout: 500 * time.Millisecond})
+	sleep := func(tx pgx.Tx) error {
+		_, err := tx.Exec(t.Context(), "SELECT pg_sleep(0.35)")
+		return err
+	}
+	holding := make(chan struct{})
+	var holder sync.WaitGroup
+	holder.Go(func() {
+		_ = db.InTx(t.Context(), func(tx pgx.Tx) error {
+			close(holding)
+			return sleep(tx)
+		})
+	})
+	<-holding
+	if err := db.InTx(t.Context(), sleep); !errors.Is(err, ErrUnavailable) || isAmbiguous(err) {
+		t.Errorf("got %v, want ErrUnavailable", err)
+	}
+	holder.Wait()
+}

@@ -47,6 +47,7 @@ const (
 	ruleProjection  = "projection-follows-journal"
 	ruleClosedDocs  = "closed-documents-follow-journal"
 	ruleErased      = "erased-patient-is-gone"
+	ruleModels      = "read-models-follow-journal"
 )
 
 // String writes the violation on one line.
@@ -86,6 +87,27 @@ type VerifyOptions struct {
 	Report func(Violation)
 	// Progress is called every few thousand rows.
 	Progress func(VerifyProgress)
+	// Replayed is called for each clinic with what its journal came to, beside
+	// what is stored, after its violations were reported.
+	Replayed func(Replayed)
+}
+
+// Replayed is what replaying a clinic's journal came to.
+type Replayed struct {
+	Clinic ledger.ClinicID
+	Head   ledger.Head // as far as the journal goes, or could be replayed
+	// Whole tells that it was replayed to its end.
+	Whole  bool
+	Tables []ReplayedTable
+}
+
+// ReplayedTable is what the journal makes of a table, beside what is stored.
+type ReplayedTable struct {
+	Name             string
+	Replayed, Stored int64 // rows; documents and holds count once
+	// Differences are what is missing, surplus or not the same. Where a table
+	// has very many, not all of them are counted.
+	Differences int64
 }
 
 const (
@@ -121,6 +143,7 @@ func Verify(ctx context.Context, db *DB, options VerifyOptions) (VerifySummary, 
 		err := db.readTx(ctx, func(tx pgx.Tx) error {
 			// A repeated attempt starts the clinic anew, with no violations.
 			v = newVerifier(clinic, tx)
+			v.server = db.server.Kind
 			v.progress = func() { progress(total, v) }
 			return v.run(ctx)
 		})
@@ -136,6 +159,9 @@ func Verify(ctx context.Context, db *DB, options VerifyOptions) (VerifySummary, 
 			for _, violation := range v.sorted() {
 				options.Report(violation)
 			}
+		}
+		if options.Replayed != nil {
+			options.Replayed(Replayed{Clinic: clinic, Head: v.state.Head(), Whole: v.whole, Tables: v.tables})
 		}
 	}
 	return total, nil
@@ -236,6 +262,7 @@ func (db *DB) startProgress(
 type verifier struct {
 	clinic   ledger.ClinicID
 	tx       pgx.Tx
+	server   ServerKind
 	progress func()
 	state    *ledger.State // what the journal comes to
 	// whole says that the journal was replayed to its end. Behind a broken
@@ -248,10 +275,23 @@ type verifier struct {
 	ends             map[lotKey]lotEnd
 	flows            map[ledger.LotID]map[ledger.Bucket]int64
 	entries          int64
+	models           *verifiedModels
 
 	violations []Violation
 	count      int64
+	// tables are those that were compared; what is found while one of them is,
+	// counts as its difference.
+	tables    []ReplayedTable
+	comparing bool
 }
+
+// table begins the comparison of a table, and ended ends it.
+func (v *verifier) table(name string, replayed, stored int64) {
+	v.tables = append(v.tables, ReplayedTable{Name: name, Replayed: replayed, Stored: stored})
+	v.comparing = true
+}
+
+func (v *verifier) ended() { v.comparing = false }
 
 func newVerifier(clinic ledger.ClinicID, tx pgx.Tx) *verifier {
 	return &verifier{
@@ -265,6 +305,9 @@ func newVerifier(clinic ledger.ClinicID, tx pgx.Tx) *verifier {
 
 func (v *verifier) found(invariant, account string, sequence ledger.Sequence, format string, args ...any) {
 	v.count++
+	if v.comparing {
+		v.tables[len(v.tables)-1].Differences++
+	}
 	if len(v.violations) < maxViolationsPerClinic {
 		v.violations = append(v.violations, Violation{
 			Clinic: v.clinic, Account: account, Sequence: sequence, Invariant: invariant, Message: fmt.Sprintf(format, args...),
@@ -294,6 +337,9 @@ func (v *verifier) unreadable(what string, sequence ledger.Sequence, err error) 
 }
 
 func (v *verifier) run(ctx context.Context) error {
+	if err := v.openModels(ctx); err != nil {
+		return err
+	}
 	if err := v.replay(ctx); err != nil {
 		return err
 	}
@@ -310,6 +356,9 @@ func (v *verifier) run(ctx context.Context) error {
 		return err
 	}
 	if err := v.checkHead(ctx); err != nil {
+		return err
+	}
+	if err := v.checkModels(ctx); err != nil {
 		return err
 	}
 	return v.checkProjections(ctx)

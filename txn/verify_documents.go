@@ -67,6 +67,8 @@ type closedDocument struct {
 // has forgotten, with those that the journal has closed; and the columns of all
 // documents with what stands in them.
 func (v *verifier) checkClosedDocuments(ctx context.Context) error {
+	v.table("documents, closed or read on demand", int64(len(v.filed)), 0)
+	defer v.ended()
 	for after := (ledger.DocumentKey{}); ; {
 		rows, err := v.storedDocuments(ctx, after)
 		if v.unreadable("documents", 0, err) {
@@ -124,6 +126,7 @@ func (v *verifier) checkDocument(d *closedDocument) {
 	}
 	want, ok := v.filed[key]
 	delete(v.filed, key)
+	v.tables[len(v.tables)-1].Stored++
 	switch {
 	case !ok:
 		v.found(ruleClosedDocs, documentName(key), d.last, "a document is stored that the journal does not make, or not close")

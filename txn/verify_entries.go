@@ -38,6 +38,14 @@ func (t tally) add(sequence ledger.Sequence, digest [sha256.Size]byte) {
 	t[sequence/tallySpan] = sum
 }
 
+// rows is how many there are in all.
+func (t tally) rows() (rows int64) {
+	for _, sum := range t {
+		rows += sum.rows
+	}
+	return rows
+}
+
 // differences returns the first spans in which two tallies differ.
 func (t tally) differences(other tally, most int) map[ledger.Sequence]bool {
 	all := make(map[ledger.Sequence]bool)
@@ -136,6 +144,8 @@ func (v *verifier) checkEntries(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	v.table("entries", v.posted.rows(), v.stored.rows())
+	defer v.ended()
 	if maps.Equal(v.posted, v.stored) {
 		return nil
 	}

@@ -108,6 +108,8 @@ func (v *verifier) checkClosedHolds(ctx context.Context) error {
 	if v.unreadable("holds", 0, err) {
 		return nil
 	}
+	v.table("holds, closed", v.closed.rows(), v.archived.rows())
+	defer v.ended()
 	if err != nil || maps.Equal(v.closed, v.archived) {
 		return err
 	}

@@ -25,7 +25,12 @@ const selectJournal = `SELECT sequence, idempotency_key, kind, recorded_at, even
 func (v *verifier) walk(ctx context.Context, visit func(*journalRow) bool) (whole bool, err error) {
 	// The lowest sequence a row could have, not 0: the table forbids others,
 	// but what is verified is not trusted.
-	for after := ledger.Sequence(-1 << 63); ; {
+	return v.walkAfter(ctx, -1<<63, visit)
+}
+
+// walkAfter visits the rows after a sequence.
+func (v *verifier) walkAfter(ctx context.Context, after ledger.Sequence, visit func(*journalRow) bool) (whole bool, err error) {
+	for {
 		s := selectFrom(selectJournal)
 		s.args = []any{v.clinic, after, verifyChunk}
 		rows, err := collect(ctx, v.tx, s, func(rows pgx.Rows, r *journalRow) error {
@@ -85,6 +90,7 @@ func (v *verifier) link(row *journalRow) bool {
 		v.closed.add(hold.lastSequence, hold.digest())
 	}
 	v.file(effects.Documents)
+	v.models.link(v.clinic, event)
 	v.checkClearing(effects.Entries)
 	return true
 }

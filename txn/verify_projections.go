@@ -113,20 +113,15 @@ func (v *verifier) checkProjections(ctx context.Context) error {
 	if err != nil || !all {
 		return err
 	}
-	last := make(map[string]ledger.Sequence, len(got.Stock))
-	for i := range got.Stock {
-		last[lotName(got.Stock[i].Shelf, got.Stock[i].Lot)] = got.Stock[i].LastSequence
-	}
-	for _, broken := range got.CheckInvariants() {
-		account, message, _ := strings.Cut(broken.Error(), ": ")
-		v.found(ruleConsistent, account, last[account], "%s", message)
-	}
+	v.checkConsistency(got)
 	v.checkBalances(got.Stock)
 	v.checkConservation(got.Stock)
 	if !v.whole {
 		return nil
 	}
 	want := v.state.Snapshot()
+	v.table("clinics", rowsOfClinic(want.Clinic), rowsOfClinic(got.Clinic))
+	defer v.ended()
 	if !reflect.DeepEqual(got.Clinic, want.Clinic) {
 		var sequence ledger.Sequence
 		if want.Clinic != nil {
@@ -136,6 +131,25 @@ func (v *verifier) checkProjections(ctx context.Context) error {
 	}
 	v.compareAll(got, &want)
 	return nil
+}
+
+// checkConsistency looks for what stored documents contradict in each other.
+func (v *verifier) checkConsistency(got *ledger.Snapshot) {
+	last := make(map[string]ledger.Sequence, len(got.Stock))
+	for i := range got.Stock {
+		last[lotName(got.Stock[i].Shelf, got.Stock[i].Lot)] = got.Stock[i].LastSequence
+	}
+	for _, broken := range got.CheckInvariants() {
+		account, message, _ := strings.Cut(broken.Error(), ": ")
+		v.found(ruleConsistent, account, last[account], "%s", message)
+	}
+}
+
+func rowsOfClinic(c *ledger.Clinic) int64 {
+	if c == nil {
+		return 0
+	}
+	return 1
 }
 
 func clinicText(c *ledger.Clinic) string {
@@ -206,23 +220,22 @@ func (v *verifier) checkConservation(stock []ledger.Stock) {
 }
 
 func (v *verifier) compareAll(got, want *ledger.Snapshot) {
-	compare(v, got.Locations, want.Locations, func(d *ledger.Location) (string, ledger.Sequence) {
+	compare(v, "locations", got.Locations, want.Locations, func(d *ledger.Location) (string, ledger.Sequence) {
 		return "location " + string(d.ID), d.LastSequence
 	})
-	compare(v, got.Medicines, want.Medicines, func(d *ledger.Medicine) (string, ledger.Sequence) {
+	compare(v, "medicines", got.Medicines, want.Medicines, func(d *ledger.Medicine) (string, ledger.Sequence) {
 		return "medicine " + string(d.ID), d.LastSequence
 	})
-	compare(v, got.Lots, want.Lots, func(d *ledger.Lot) (string, ledger.Sequence) {
+	compare(v, "lots", got.Lots, want.Lots, func(d *ledger.Lot) (string, ledger.Sequence) {
 		return fmt.Sprintf("medicine %s, lot %s", d.Medicine, d.ID), d.LastSequence
 	})
-	v.compareStock(got.Stock, want.Stock)
-	compare(v, got.Stock, want.Stock, func(d *ledger.Stock) (string, ledger.Sequence) {
+	compareNamed(v, "stock", got.Stock, want.Stock, func(d *ledger.Stock) (string, ledger.Sequence) {
 		return lotName(d.Shelf, d.Lot), d.LastSequence
-	})
-	compare(v, got.Holds, want.Holds, func(d *ledger.Hold) (string, ledger.Sequence) {
+	}, func() { v.compareStock(got.Stock, want.Stock) })
+	compare(v, "holds, open", got.Holds, want.Holds, func(d *ledger.Hold) (string, ledger.Sequence) {
 		return fmt.Sprintf("%s, hold %s", shelfName(d.Shelf), d.ID), d.LastSequence
 	})
-	compare(v, writtenOut(got.Documents), writtenOut(want.Documents), func(d *writtenDocument) (string, ledger.Sequence) {
+	compare(v, "documents, open", writtenOut(got.Documents), writtenOut(want.Documents), func(d *writtenDocument) (string, ledger.Sequence) {
 		return documentName(d.key), d.LastSequence
 	})
 }
@@ -243,8 +256,16 @@ func (v *verifier) compareStock(got, want []ledger.Stock) {
 	}
 }
 
-// compare matches documents by name.
-func compare[T any](v *verifier, got, want []T, name func(*T) (string, ledger.Sequence)) {
+// compare matches the rows of a table by name.
+func compare[T any](v *verifier, table string, got, want []T, name func(*T) (string, ledger.Sequence)) {
+	compareNamed(v, table, got, want, name, func() {})
+}
+
+// compareNamed is compare for a table of which something is compared before.
+func compareNamed[T any](v *verifier, table string, got, want []T, name func(*T) (string, ledger.Sequence), before func()) {
+	v.table(table, int64(len(want)), int64(len(got)))
+	defer v.ended()
+	before()
 	stored := make(map[string]*T, len(got))
 	for i := range got {
 		account, _ := name(&got[i])

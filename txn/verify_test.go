@@ -462,6 +462,53 @@ func TestVerifyNamesWhatIsBroken(t *testing.T) {
 
 // TestVerifyReadsManyChunks breaks a clinic whose journal and entries take
 // several reads, far from where they begin.
+// Replaying counts the rows of each table beside those that the journal makes.
+func TestReplayCountsRows(t *testing.T) {
+	t.Parallel()
+	e, models := modelled(t, ExecutorConfig{})
+	c, _, _ := verifiable(t, e)
+	t.Cleanup(func() { wipe(t, e.db, c.id) })
+	models.moveUp(t, c.id)
+	tables := func() (replayed Replayed) {
+		t.Helper()
+		if _, err := Verify(t.Context(), e.db, VerifyOptions{Clinics: []ledger.ClinicID{c.id}, Replayed: func(r Replayed) { replayed = r }}); err != nil {
+			t.Fatal(err)
+		}
+		return replayed
+	}
+	sound := tables()
+	want := map[string]int64{
+		"entries": 7, "holds, closed": 1, "documents, closed or read on demand": 0, "clinics": 1, "locations": 2, "medicines": 1, "lots": 1,
+		"stock": 2, "holds, open": 1, "documents, open": 0, "location_stock_summary": 2, "consumption_months": 1, "stock_outs": 0, "dispensing_days": 0,
+	}
+	if !sound.Whole || sound.Head.Sequence != c.head().Sequence || len(sound.Tables) != len(want) {
+		t.Errorf("replayed: %+v", sound)
+	}
+	for _, table := range sound.Tables {
+		if rows, named := want[table.Name]; !named || table.Replayed != rows || table.Stored != rows || table.Differences != 0 {
+			t.Errorf("%+v, want %d", table, rows)
+		}
+	}
+	for _, sql := range []string{
+		`DELETE FROM entries WHERE clinic_id = $1 AND sequence = 12`, `DELETE FROM stock WHERE clinic_id = $1 AND location_id = 'ward'`,
+		`INSERT INTO locations SELECT clinic_id, 'x' || location_id, name, kind, active, last_sequence FROM locations WHERE clinic_id = $1`,
+		`UPDATE medicines SET name = 'x' WHERE clinic_id = $1`, `UPDATE consumption_months SET used = 0 WHERE clinic_id = $1`,
+	} {
+		if _, err := e.db.write.Exec(t.Context(), sql, c.id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	broken := map[string]ReplayedTable{
+		"entries": {"entries", 7, 6, 1}, "stock": {"stock", 2, 1, 1}, "locations": {"locations", 2, 4, 2},
+		"medicines": {"medicines", 1, 1, 1}, "consumption_months": {"consumption_months", 1, 1, 1},
+	}
+	for _, table := range tables().Tables {
+		if want, named := broken[table.Name]; named && table != want || !named && table.Differences != 0 {
+			t.Errorf("%+v, want %+v", table, want)
+		}
+	}
+}
+
 func TestVerifyReadsManyChunks(t *testing.T) {
 	t.Parallel()
 	c := newTestClinic(t, testExecutor(t, ExecutorConfig{}))

@@ -27,6 +27,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/stockledger/stockledger/txn/localdb/child"
 )
 
 // URLVariable names the environment variable that points everything at a
@@ -83,7 +85,7 @@ type Server struct {
 	lock      *os.File
 	engine    *engine
 	port      int
-	process   *process // nil while the server is not running
+	process   *child.Process // nil while the server is not running
 }
 
 // engine is one of the two database programs, ready to run in one data folder.
@@ -118,7 +120,7 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 	}
 	if err := s.start(ctx); err != nil {
 		if s.process != nil {
-			_ = s.process.end(context.WithoutCancel(ctx), s.engine.crash)
+			_ = s.process.End(context.WithoutCancel(ctx), s.engine.crash)
 		}
 		s.closeDir()
 		return nil, err
@@ -157,7 +159,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	if s.temporary {
 		signal = s.engine.crash // nobody will miss the data
 	}
-	err := s.process.end(ctx, signal)
+	err := s.process.End(ctx, signal)
 	s.process = nil
 	return err
 }
@@ -173,7 +175,7 @@ func (s *Server) Kill() error {
 	if s.process == nil {
 		return nil
 	}
-	err := s.process.end(context.Background(), s.engine.crash)
+	err := s.process.End(context.Background(), s.engine.crash)
 	s.process = nil
 	return err
 }
@@ -231,7 +233,7 @@ func (s *Server) launch(ctx context.Context) error {
 }
 
 // run starts the server's process and waits until it answers.
-func (s *Server) run(ctx context.Context, port int) (*process, error) {
+func (s *Server) run(ctx context.Context, port int) (*child.Process, error) {
 	if err := s.engine.clearStale(ctx); err != nil {
 		return nil, err
 	}
@@ -242,19 +244,19 @@ func (s *Server) run(ctx context.Context, port int) (*process, error) {
 	defer func() { _ = output.Close() }() // the child has its own copy
 	cmd := s.engine.command(port)
 	cmd.Stdout, cmd.Stderr = output, output
-	process, err := startProcess(cmd)
+	process, err := child.Start(cmd)
 	if err != nil {
 		return nil, fmt.Errorf("localdb: start %s: %w", cmd.Path, err)
 	}
 	if err := s.waitReady(ctx, process, port); err != nil {
-		_ = process.end(context.WithoutCancel(ctx), s.engine.crash)
+		_ = process.End(context.WithoutCancel(ctx), s.engine.crash)
 		return nil, fmt.Errorf("localdb: %s did not start: %w\nThe end of its log, %s:\n%s",
 			cmd.Path, err, s.engine.logFile, logTail(s.engine.logFile))
 	}
 	return process, nil
 }
 
-func (s *Server) waitReady(ctx context.Context, process *process, port int) error {
+func (s *Server) waitReady(ctx context.Context, process *child.Process, port int) error {
 	poll := time.NewTicker(50 * time.Millisecond)
 	defer poll.Stop()
 	for {
@@ -264,8 +266,8 @@ func (s *Server) waitReady(ctx context.Context, process *process, port int) erro
 		}
 		select {
 		case <-poll.C:
-		case <-process.done:
-			return fmt.Errorf("it ended: %w", process.err)
+		case <-process.Done():
+			return fmt.Errorf("it ended: %w", process.Err())
 		case <-ctx.Done():
 			return fmt.Errorf("%w; the last attempt to connect: %w", ctx.Err(), err)
 		}

@@ -277,7 +277,7 @@ func TestServerThatWasLeftRunning(t *testing.T) {
 	next := mustStart(t, dir)
 	query[int](t, next, "SELECT 1")
 	select {
-	case <-server.process.done:
+	case <-server.process.Done():
 	case <-time.After(10 * time.Second):
 		t.Error("the former server still runs")
 	}

@@ -2,22 +2,10 @@ package localdb
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 )
-
-// detach gives the child a process group of its own and has the kernel tell it
-// to end, in good order, if we die without doing so.
-func detach(cmd *exec.Cmd) {
-	if cmd.SysProcAttr == nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{}
-	}
-	cmd.SysProcAttr.Setpgid = true
-	cmd.SysProcAttr.Pdeathsig = syscall.SIGINT
-}
 
 // postgresIn returns the PostgreSQL processes that use a data folder: it is the
 // working folder of each of them.

@@ -140,6 +140,9 @@ func (p *Proxy) Up(tb testing.TB) {
 	tb.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.listener != nil {
+		return // somebody else was first
+	}
 	listener, err := p.listen()
 	if err != nil {
 		tb.Fatal(err)

@@ -1,25 +1,27 @@
-package localdb
+// Package child runs processes that end with the one that started them.
+package child
 
 import (
 	"context"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"syscall"
 	"time"
 )
 
-// process is a child that runs until it is ended.
-type process struct {
+// Process is a child that runs until it is ended.
+type Process struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
 	err  error         // why; valid once done is closed
 }
 
-// startProcess starts a child in a process group of its own, so that Ctrl-C
+// Start starts a child in a process group of its own, so that Ctrl-C
 // reaches only us and we can end things in the right order.
-func startProcess(cmd *exec.Cmd) (*process, error) {
-	p := &process{cmd: cmd, done: make(chan struct{})}
+func Start(cmd *exec.Cmd) (*Process, error) {
+	p := &Process{cmd: cmd, done: make(chan struct{})}
 	detach(cmd)
 	started := make(chan error, 1)
 	go func() {
@@ -45,9 +47,18 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 // the caller sets no limit.
 const killAfter = 30 * time.Second
 
-// end sends a signal and waits until the process has ended; when ctx ends
+// PID is the process's id.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Done is closed when the process has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Err is what the process ended with, once Done is closed.
+func (p *Process) Err() error { return p.err }
+
+// End sends a signal and waits until the process has ended; when ctx ends
 // first, it kills it.
-func (p *process) end(ctx context.Context, signal syscall.Signal) error {
+func (p *Process) End(ctx context.Context, signal syscall.Signal) error {
 	ctx, cancel := context.WithTimeout(ctx, killAfter)
 	defer cancel()
 	// An error means that it has ended already.
@@ -58,6 +69,6 @@ func (p *process) end(ctx context.Context, signal syscall.Signal) error {
 	case <-ctx.Done():
 		_ = p.cmd.Process.Kill()
 		<-p.done
-		return fmt.Errorf("localdb: the database server was killed since it did not end in time: %w", ctx.Err())
+		return fmt.Errorf("child: %s was killed since it did not end in time: %w", filepath.Base(p.cmd.Path), ctx.Err())
 	}
 }
