@@ -184,6 +184,8 @@ func sample(field protoreflect.FieldDescriptor, other bool) protoreflect.Value {
 		return pick(true, false)
 	case field.Kind() == protoreflect.Int64Kind:
 		return pick(int64(3), int64(4))
+	case field.Kind() == protoreflect.Int32Kind:
+		return pick(int32(3), int32(4))
 	case field.Kind() == protoreflect.BytesKind:
 		return pick([]byte("a"), []byte("b"))
 	case field.Name() == "command":

@@ -48,9 +48,12 @@ const (
 	reasonShuttingDown       ledger.Reason = "SHUTTING_DOWN"
 	reasonOutcomeUnknown     ledger.Reason = "OUTCOME_UNKNOWN"
 	reasonSequenceNotReached ledger.Reason = "SEQUENCE_NOT_REACHED"
+	reasonReportBehind       ledger.Reason = "REPORT_BEHIND"
 	reasonJournalRewound     ledger.Reason = "JOURNAL_REWOUND"
 	reasonClinicRestoring    ledger.Reason = "CLINIC_RESTORING"
 	reasonNotAttempted       ledger.Reason = "NOT_ATTEMPTED"
+	reasonOperationNotFound  ledger.Reason = "OPERATION_NOT_FOUND"
+	reasonOperationState     ledger.Reason = "OPERATION_STATE"
 	reasonNoPatientKey       ledger.Reason = "NO_PATIENT_KEY"
 	reasonCanceled           ledger.Reason = "CANCELED"
 	reasonDeadlineExceeded   ledger.Reason = "DEADLINE_EXCEEDED"
@@ -82,8 +85,11 @@ var ownReasons = []ReasonDoc{
 	{reasonShuttingDown, connect.CodeUnavailable, "This node is shutting down. Nothing was carried out.", "Repeat the request at another node; commands with the same idempotency key."},
 	{reasonOutcomeUnknown, connect.CodeUnavailable, "The connection to the database broke while the command was being recorded, so it is not known whether it was.", "Repeat it with the same idempotency key: it is carried out once at most, and the answer tells."},
 	{reasonSequenceNotReached, connect.CodeFailedPrecondition, "The clinic has not reached the min_sequence that the query asks for.", "Check min_sequence: it must come from an answer of the same clinic and epoch."},
+	{reasonReportBehind, connect.CodeUnavailable, "The report was asked to reflect a command, or to be fresher than it is, and did not come to within two seconds.", "Ask again, with another min_sequence, a longer max_staleness or CACHED for what there is now; or have the operator look whether the read models move."},
 	{reasonJournalRewound, connect.CodeFailedPrecondition, "The clinic was restored from a backup, and min_sequence or the page token comes from what the restore has taken back. Up to last_common_sequence the journal is as it was; epoch is the present one.", "Drop what was read after last_common_sequence, read it anew without min_sequence and page token, and give commands that are gone again."},
 	{reasonClinicRestoring, connect.CodeUnavailable, "The clinic is being restored from a backup. Nothing was carried out.", "Repeat the request when the restore is done; commands with the same idempotency key."},
+	{reasonOperationNotFound, connect.CodeNotFound, "There is no operation under this key at the clinic, or the caller may see its own alone. What ended long ago is forgotten.", "Check clinic_id and idempotency_key; ListOperations shows what there is."},
+	{reasonOperationState, connect.CodeFailedPrecondition, "The operation is in a state in which this can't be done: it has ended, or it waits already.", "Look at it with GetOperation. To take back what was carried out, give the command that reverses it."},
 	{reasonNotAttempted, connect.CodeUnavailable, "The batch ended early, before this command was taken.", "Send it again with the same idempotency key."},
 	{reasonNoPatientKey, connect.CodeFailedPrecondition, "The node has no key for what is kept of patients.", "Start the node with --patient-key; all nodes need the same one."},
 	{reasonCanceled, connect.CodeCanceled, "The caller ended the request. A command in it may still be carried out.", "Repeat a command with the same idempotency key to learn its outcome."},
@@ -172,6 +178,7 @@ func explain(err error) *failure {
 	var rejection *ledger.Rejection
 	var received *connect.Error
 	var notReached *txn.SequenceNotReachedError
+	var behind *txn.ReadModelsBehindError
 	var rewound *txn.JournalRewoundError
 	switch {
 	case errors.As(err, &f):
@@ -181,6 +188,11 @@ func explain(err error) *failure {
 	case errors.As(err, &notReached):
 		return fail(reasonSequenceNotReached, "Sequence %d was asked for, and the clinic's last is %d.", notReached.Want, notReached.Have).
 			with("min_sequence", decimal(notReached.Want)).with("sequence", decimal(notReached.Have))
+	case errors.As(err, &behind):
+		f = fail(reasonReportBehind, "The report reflects sequence %d, and should reflect %d.", behind.Have, behind.Want).
+			with("sequence", decimal(behind.Have)).with("wanted_sequence", decimal(behind.Want))
+		f.details = []proto.Message{&errdetails.RetryInfo{RetryDelay: durationpb.New(unavailablePause)}}
+		return f
 	case errors.As(err, &rewound):
 		return explainRewound(rewound)
 	case errors.Is(err, txn.ErrBusy):

@@ -175,9 +175,9 @@ func (i *Issuer) Trust() TrustedIssuer {
 	}
 }
 
-// secret derives a key for one purpose from the issuer's, so that every node
-// that shares the issuer shares it too.
-func (i *Issuer) secret(purpose string) []byte {
+// Secret derives a key of 32 bytes for one purpose from the issuer's, so that
+// every node that shares the issuer shares it too.
+func (i *Issuer) Secret(purpose string) []byte {
 	sum := sha256.Sum256(slices.Concat([]byte("stockledger "+purpose+"\x00"), i.key.Seed()))
 	return sum[:]
 }

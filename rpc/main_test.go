@@ -17,6 +17,7 @@ import (
 	"google.golang.org/genproto/googleapis/type/date"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/stockledger/stockledger/cluster"
 	"github.com/stockledger/stockledger/ledger"
 	stockledgerv1 "github.com/stockledger/stockledger/proto/gen/stockledger/v1"
 	"github.com/stockledger/stockledger/proto/gen/stockledger/v1/stockledgerv1connect"
@@ -82,8 +83,9 @@ func openNode(tb testing.TB, cfg Config, deps Deps) *node {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	models := txn.NewReadModels(db, txn.ReadModelsConfig{Every: 20 * time.Millisecond, Log: cfg.Log})
 	if deps.Executor == nil {
-		deps.Executor = txn.NewExecutor(db, txn.ExecutorConfig{Log: cfg.Log, Feed: deps.Feed, Cache: cache})
+		deps.Executor = txn.NewExecutor(db, txn.ExecutorConfig{Log: cfg.Log, Feed: deps.Feed, Cache: cache, ReadModels: models})
 	}
 	if deps.Database == nil {
 		deps.Database = db
@@ -97,6 +99,15 @@ func openNode(tb testing.TB, cfg Config, deps Deps) *node {
 	}
 	if deps.Keyring == nil {
 		deps.Keyring = newTestKeyring(tb)
+	}
+	if deps.Administration.Jobs == nil {
+		deps.Administration = testAdministration(db)
+	}
+	var dispatcher *cluster.Dispatcher
+	if deps.Operations.Store == nil {
+		deps.Operations.Store = txn.NewOperations(db)
+		dispatcher = cluster.NewDispatcher(deps.Operations.Store, deps.Executor, cluster.NewRouter(nil, nil, cfg.Log), cluster.DispatcherConfig{LookEvery: time.Hour, Log: cfg.Log})
+		deps.Operations.Encode, deps.Operations.Submitted = cluster.EncodeSubmission, dispatcher.Submitted
 	}
 	if deps.Issuer == nil {
 		deps.Issuer = newTestIssuer(tb)
@@ -112,6 +123,10 @@ func openNode(tb testing.TB, cfg Config, deps Deps) *node {
 	ended := make(chan error, 1)
 	go func() { ended <- server.Run(ctx) }()
 	go cache.Run(ctx, func(err error) { cfg.Log.Warn("journals cannot be followed", "error", err) })
+	go models.Run(ctx)
+	if dispatcher != nil {
+		go dispatcher.Run(ctx)
+	}
 	go deps.Feed.Run(ctx, func(err error) { cfg.Log.Warn("the heads cannot be read", "error", err) })
 	n := &node{Server: server, url: "http://" + server.Addr(), admin: "http://" + server.AdminAddr(), issuer: deps.Issuer}
 	n.stop = sync.OnceFunc(func() {

@@ -2,6 +2,9 @@ package rpc
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -134,7 +137,9 @@ func requestID(header http.Header) string {
 	if id := header.Get(requestIDHeader); id != "" && len(id) <= limit && isCode(id) {
 		return id
 	}
-	return fmt.Sprintf("%016x", rand.Uint64())
+	var id [8]byte
+	binary.BigEndian.PutUint64(id[:], rand.Uint64())
+	return hex.EncodeToString(id[:])
 }
 
 func isCode(s string) bool {
@@ -157,7 +162,10 @@ func (s *Server) observed(procedure string, next http.Handler) http.Handler {
 		w.Header().Set(requestIDHeader, record.id)
 		s.metrics.inFlight.Inc()
 		defer func() {
-			if cause := recover(); cause != nil {
+			cause := recover()
+			failure, _ := cause.(error)
+			cut := errors.Is(failure, http.ErrAbortHandler)
+			if cause != nil && !cut {
 				s.panicked(record, cause)
 				if record.status == 0 {
 					http.Error(answer, "internal error", http.StatusInternalServerError)
@@ -167,6 +175,9 @@ func (s *Server) observed(procedure string, next http.Handler) http.Handler {
 			s.metrics.inFlight.Dec()
 			s.metrics.duration.WithLabelValues(procedure, record.outcome()).Observe(took.Seconds())
 			record.log(r.Context(), s.log, took)
+			if cut {
+				panic(cause) // which net/http takes for the wish to cut the connection
+			}
 		}()
 		next.ServeHTTP(answer, r.WithContext(context.WithValue(r.Context(), recordKey{}, record)))
 	})

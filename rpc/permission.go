@@ -52,6 +52,7 @@ var roles = map[Role][]permission{
 	RolePrescriber: {
 		"catalog.read", "stock.read", "prescription.read", "dispensing.read", "patient.read",
 		"prescription.create", "prescription.cancel", "patient.write", "command.withdraw",
+		"operation.submit", "operation.cancel", "operation.read",
 	},
 	// Keeps the shelves, and knows no patients.
 	RoleStorekeeper: slices.Concat(readsStock, keepsStock),
@@ -61,10 +62,10 @@ var roles = map[Role][]permission{
 	RoleNurse: {
 		"catalog.read", "stock.read", "transfer.read", "approval.read",
 		"stock.reserve", "stock.release", "stock.issue", "stock.open", "transfer.request", "transfer.receive",
-		"command.witness", "command.withdraw",
+		"command.witness", "command.withdraw", "operation.submit", "operation.cancel", "operation.read",
 	},
 	// Reads everything and changes nothing.
-	RoleAuditor: slices.Concat(readsStock, readsPharmacy),
+	RoleAuditor: slices.Concat(readsStock, readsPharmacy, []permission{"cluster.read", "job.read", "operation.read", permissionAllOperations}),
 	// Looks up what there is.
 	RoleViewer: {"catalog.read", "stock.read"},
 }
@@ -73,7 +74,7 @@ var roles = map[Role][]permission{
 var (
 	readsStock = []permission{
 		"catalog.read", "stock.read", "movement.read", "register.read",
-		"transfer.read", "count.read", "recall.read", "approval.read", "loan.read", "event.read",
+		"transfer.read", "count.read", "recall.read", "approval.read", "loan.read", "event.read", "finding.read",
 	}
 	readsPharmacy = []permission{
 		"prescription.read", "dispensing.read", "patient.read", "billing.read", "report.read", "downtime.read",
@@ -82,11 +83,12 @@ var (
 		"lot.write", "lot.quarantine",
 		"stock.receive", "stock.reverse", "stock.reserve", "stock.release", "stock.issue", "stock.adjust", "stock.write_off", "stock.return", "stock.open",
 		"transfer.request", "transfer.approve", "transfer.cancel", "transfer.dispatch", "transfer.receive", "transfer.complete",
-		"count.record", "command.witness", "command.withdraw", "batch.execute",
+		"count.record", "command.witness", "command.withdraw", "batch.execute", "operation.submit", "operation.cancel", "operation.read",
 	}
 	answersForStock = []permission{
 		"medicine.write", "pack.write", "price.write", "identifier.write", "level.write",
 		"lot.release", "lot.recall", "stock.convert", "stock.lend", permissionManageCounts, permissionApprove, permissionBackdate,
+		"operation.resubmit", permissionAllOperations,
 	}
 	dispenses = []permission{
 		"prescription.create", "prescription.cancel", "template.write", "patient.write",
@@ -100,6 +102,8 @@ const (
 	permissionWitness      permission = "command.witness"
 	permissionManageCounts permission = "count.manage"
 	permissionBackdate     permission = "command.backdate"
+	// To see and change what others submitted.
+	permissionAllOperations permission = "all_operations.read"
 )
 
 // Roles returns the names of all roles, sorted.
@@ -210,6 +214,8 @@ func stockledgerServices() []protoreflect.ServiceDescriptor {
 		stockledgerv1.File_stockledger_v1_query_service_proto,
 		stockledgerv1.File_stockledger_v1_pharmacy_service_proto,
 		stockledgerv1.File_stockledger_v1_event_service_proto,
+		stockledgerv1.File_stockledger_v1_operation_service_proto,
+		stockledgerv1.File_stockledger_v1_admin_service_proto,
 	} {
 		for i := range file.Services().Len() {
 			services = append(services, file.Services().Get(i))

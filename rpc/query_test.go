@@ -390,6 +390,22 @@ func TestGetCanBeCached(t *testing.T) {
 			t.Errorf("unchanged: %d", status)
 		}
 	}
+	// Who may not read it learns nothing from knowing the etag.
+	own := token
+	for name, test := range map[string]struct {
+		token  string
+		status int
+	}{
+		"another clinic's": {n.token(t, pharmacist("another")), http.StatusForbidden},
+		"the ward's":       {n.token(t, Principal{Roles: []Role{RoleStorekeeper}, Clinics: []ledger.ClinicID{ledger.ClinicID(c.id)}, Locations: []ledger.LocationID{"ward"}}), http.StatusForbidden},
+		"no":               {"nonsense", http.StatusUnauthorized},
+	} {
+		token = test.token
+		if status, header, _ := get(etag); status != test.status || header.Get("Etag") != "" {
+			t.Errorf("with %s token: %d, etag %q", name, status, header.Get("Etag"))
+		}
+	}
+	token = own
 	c.must(t, reserve("store", 1))
 	if status, _, _ := get(etag); status != http.StatusOK {
 		t.Errorf("changed: %d", status)

@@ -62,12 +62,12 @@ func (s *resolvedStream) Receive(msg any) error {
 		return nil
 	}
 	look := &lookup{
-		finder: s.references.finder, ctx: s.ctx, principal: principal,
-		clinic: ledger.ClinicID(message.Get(s.plan.clinic).String()), locations: make(map[string]string),
+		finder: s.references.finder, ctx: s.ctx, principal: principal, clinic: ledger.ClinicID(message.Get(s.plan.clinic).String()),
 	}
 	if s.plan.commands == nil {
 		return look.resolve(message)
 	}
+	look.locations = make(map[string]string)
 	return look.confineAll(s.plan, message)
 }
 

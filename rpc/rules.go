@@ -79,11 +79,14 @@ func (r *rules) check(msg proto.Message) error {
 		}
 		options = append(options, r.envelope)
 	}
+	if _, ok := msg.(*stockledgerv1.SubmitRequest); ok {
+		options = append(options, r.envelope)
+	}
 	if err := r.validator.Validate(msg, options...); err != nil {
 		return validationError(err)
 	}
 	switch msg.(type) {
-	case *stockledgerv1.CommandRequest, *stockledgerv1.ExecuteBatchRequest:
+	case *stockledgerv1.CommandRequest, *stockledgerv1.ExecuteBatchRequest, *stockledgerv1.SubmitRequest:
 		return nil // the core judges the texts of commands
 	}
 	if path := findNUL(msg.ProtoReflect()); path != "" {
@@ -96,26 +99,32 @@ func (r *rules) check(msg proto.Message) error {
 // with theirs.
 func findNUL(msg protoreflect.Message) (path string) {
 	msg.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
-		values := []protoreflect.Value{value}
-		if field.IsList() {
-			values = values[:0]
-			for i := range value.List().Len() {
-				values = append(values, value.List().Get(i))
+		switch {
+		case field.IsMap():
+		case field.IsList():
+			list := value.List()
+			for i := 0; i < list.Len() && path == ""; i++ {
+				path = findNULIn(field, list.Get(i))
 			}
-		}
-		for _, v := range values {
-			switch {
-			case field.Kind() == protoreflect.StringKind && strings.ContainsRune(v.String(), 0):
-				path = string(field.Name())
-			case field.Message() != nil && !field.IsMap():
-				if inner := findNUL(v.Message()); inner != "" {
-					path = string(field.Name()) + "." + inner
-				}
-			}
+		default:
+			path = findNULIn(field, value)
 		}
 		return path == ""
 	})
 	return path
+}
+
+// findNULIn is findNUL for one value of a field.
+func findNULIn(field protoreflect.FieldDescriptor, value protoreflect.Value) string {
+	switch {
+	case field.Kind() == protoreflect.StringKind && strings.IndexByte(value.String(), 0) >= 0:
+		return string(field.Name())
+	case field.Message() != nil:
+		if inner := findNUL(value.Message()); inner != "" {
+			return string(field.Name()) + "." + inner
+		}
+	}
+	return ""
 }
 
 // command judges one command of a batch.

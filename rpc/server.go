@@ -125,6 +125,10 @@ type Deps struct {
 	Keyring *Keyring
 	// Trusted are issuers outside.
 	Trusted []TrustedIssuer
+	// Operations is where commands wait that are carried out later.
+	Operations OperationQueue
+	// Administration is what operators ask about and do.
+	Administration Administration
 	// Metrics add what other packages measure to /metrics.
 	Metrics []func(prometheus.Registerer)
 }
@@ -210,11 +214,13 @@ func (s *Server) routes() (http.Handler, error) {
 	})
 	commands := &commandHandler{executor: s.deps.Executor, rules: rules, verifier: verifier, needs: needs, texts: s.privateTexts(), log: s.log}
 	stockledgerv1connect.RegisterInventoryServiceHandler(server, &inventoryService{commands})
-	queries := &queryHandler{queries: s.deps.Queries, pages: newPageTokens(s.deps.Issuer.secret("page tokens"))}
+	queries := &queryHandler{queries: s.deps.Queries, pages: newPageTokens(s.deps.Issuer.Secret("page tokens"))}
 	stockledgerv1connect.RegisterCatalogServiceHandler(server, &catalogService{commands, queries})
 	stockledgerv1connect.RegisterQueryServiceHandler(server, &queryService{queries})
 	stockledgerv1connect.RegisterEventServiceHandler(server, &eventService{queries, s.deps.Feed, s.draining})
 	stockledgerv1connect.RegisterPharmacyServiceHandler(server, &pharmacyService{commandHandler: commands, queryHandler: queries})
+	stockledgerv1connect.RegisterAdminServiceHandler(server, &adminService{queries, s.deps.Administration, s.deps.Operations.Store})
+	stockledgerv1connect.RegisterOperationServiceHandler(server, &operationService{commands, queries, s.deps.Operations, s.draining})
 	registerHealth(server, s.readiness)
 	grpcreflect.Register(server)
 
@@ -225,6 +231,7 @@ func (s *Server) routes() (http.Handler, error) {
 		connecthttp.WithCodecs(connectproto.NewBinaryCodec(), newJSONCodec()),
 	)
 	mux.Handle(fhir.Prefix, s.fhirRoutes(server, verifier))
+	mux.Handle(csvPrefix, s.csvRoutes(server))
 	mux.Handle("/", s.observed(unknownProcedure, http.HandlerFunc(notFound)))
 	return allowOrigins(s.cfg.AllowedOrigins, mux), nil
 }

@@ -60,6 +60,7 @@ func TestWhatGoesWrongInsideHasItsCode(t *testing.T) {
 		{fmt.Errorf("%w: secret", txn.ErrInternal), connect.CodeInternal, reasonInternal, false},
 		{errors.New("secret"), connect.CodeInternal, reasonInternal, false},
 		{fmt.Errorf("secret: %w", context.DeadlineExceeded), connect.CodeDeadlineExceeded, reasonDeadlineExceeded, false},
+		{&txn.ReadModelsBehindError{Want: 9, Have: 5}, connect.CodeUnavailable, reasonReportBehind, true},
 		{&ledger.Rejection{Reason: "NONSENSE", Message: "secret"}, connect.CodeInternal, reasonInternal, false},
 	} {
 		cause.Store(&test.err)

@@ -136,13 +136,13 @@ func (b *requestBody) Close() error { return nil }
 // a status that plain HTTP clients understand.
 func refuse(w *answerWriter, status int, f *failure) {
 	w.record.code, w.record.reason = f.code, f.reason
-	writeJSON(w, status, map[string]any{"code": f.code.String(), "message": f.Error(), "details": wireDetails(f)})
+	writeJSON(w, status, map[string]any{"code": f.code.String(), "message": f.Error(), "details": wireDetails(f.connectError())})
 }
 
-// wireDetails are a failure's details as Connect's unary protocol spells them.
-func wireDetails(f *failure) []map[string]string {
+// wireDetails are an error's details as Connect's unary protocol spells them.
+func wireDetails(err *connect.Error) []map[string]string {
 	var details []map[string]string
-	for _, detail := range f.connectError().Details() {
+	for _, detail := range err.Details() {
 		details = append(details, map[string]string{
 			"type":  detail.Type,
 			"value": connect.EncodeBinaryHeader(detail.Value),
@@ -165,7 +165,7 @@ func notFound(w http.ResponseWriter, r *http.Request) {
 // Headers that a page may send and read, beside the plain ones.
 const (
 	corsRequestHeaders  = "Authorization, Content-Type, Connect-Protocol-Version, Connect-Timeout-Ms, Grpc-Timeout, X-Grpc-Web, X-User-Agent, X-Request-Id"
-	corsResponseHeaders = "Grpc-Status, Grpc-Message, Grpc-Status-Details-Bin, X-Request-Id, ETag"
+	corsResponseHeaders = "Grpc-Status, Grpc-Message, Grpc-Status-Details-Bin, X-Request-Id, ETag, " + asOfHeader
 	corsMaxAge          = "7200"
 )
 

@@ -544,7 +544,7 @@ type CheckAvailabilityRequest struct {
 	// The medicines, 1 to 200.
 	Demands []*Demand `protobuf:"bytes,2,rep,name=demands,proto3" json:"demands,omitempty"`
 	// References to the locations, up to 100; none: all active ones that the
-	// token names.
+	// token names. One that is named twice counts once.
 	LocationIds []string `protobuf:"bytes,3,rep,name=location_ids,json=locationIds,proto3" json:"location_ids,omitempty"`
 	// Count only lots that are usable until this day.
 	LastsUntil *date.Date `protobuf:"bytes,4,opt,name=lasts_until,json=lastsUntil,proto3" json:"lasts_until,omitempty"`
@@ -2006,11 +2006,176 @@ func (x *RegisterLine) GetBalance() int64 {
 	return 0
 }
 
+// ListExpiringLotsRequest asks what expires.
+type ListExpiringLotsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The clinic.
+	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
+	// Only this location; a reference.
+	LocationId string `protobuf:"bytes,2,opt,name=location_id,json=locationId,proto3" json:"location_id,omitempty"`
+	// Only this medicine; a reference.
+	MedicineId string `protobuf:"bytes,3,opt,name=medicine_id,json=medicineId,proto3" json:"medicine_id,omitempty"`
+	// Lots whose last day is so many days from today or sooner, 0 to 3650. Default
+	// 90.
+	WithinDays *int32 `protobuf:"varint,4,opt,name=within_days,json=withinDays,proto3,oneof" json:"within_days,omitempty"`
+	// Whether to list lots that have expired too.
+	IncludeExpired bool `protobuf:"varint,5,opt,name=include_expired,json=includeExpired,proto3" json:"include_expired,omitempty"`
+	// Which part.
+	Page *Page `protobuf:"bytes,6,opt,name=page,proto3" json:"page,omitempty"`
+	// How fresh the answer must be. Default BOUNDED.
+	Read          *ReadOptions `protobuf:"bytes,7,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListExpiringLotsRequest) Reset() {
+	*x = ListExpiringLotsRequest{}
+	mi := &file_stockledger_v1_query_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListExpiringLotsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListExpiringLotsRequest) ProtoMessage() {}
+
+func (x *ListExpiringLotsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_query_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListExpiringLotsRequest.ProtoReflect.Descriptor instead.
+func (*ListExpiringLotsRequest) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_query_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ListExpiringLotsRequest) GetClinicId() string {
+	if x != nil {
+		return x.ClinicId
+	}
+	return ""
+}
+
+func (x *ListExpiringLotsRequest) GetLocationId() string {
+	if x != nil {
+		return x.LocationId
+	}
+	return ""
+}
+
+func (x *ListExpiringLotsRequest) GetMedicineId() string {
+	if x != nil {
+		return x.MedicineId
+	}
+	return ""
+}
+
+func (x *ListExpiringLotsRequest) GetWithinDays() int32 {
+	if x != nil && x.WithinDays != nil {
+		return *x.WithinDays
+	}
+	return 0
+}
+
+func (x *ListExpiringLotsRequest) GetIncludeExpired() bool {
+	if x != nil {
+		return x.IncludeExpired
+	}
+	return false
+}
+
+func (x *ListExpiringLotsRequest) GetPage() *Page {
+	if x != nil {
+		return x.Page
+	}
+	return nil
+}
+
+func (x *ListExpiringLotsRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+// ListExpiringLotsResponse is a part of the list.
+type ListExpiringLotsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is on hand, by expiry, lot and location.
+	Rows []*StockRow `protobuf:"bytes,1,rep,name=rows,proto3" json:"rows,omitempty"`
+	// Continues the list; empty at its end.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Which state it is.
+	AsOf          *AsOf `protobuf:"bytes,3,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListExpiringLotsResponse) Reset() {
+	*x = ListExpiringLotsResponse{}
+	mi := &file_stockledger_v1_query_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListExpiringLotsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListExpiringLotsResponse) ProtoMessage() {}
+
+func (x *ListExpiringLotsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_query_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListExpiringLotsResponse.ProtoReflect.Descriptor instead.
+func (*ListExpiringLotsResponse) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_query_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ListExpiringLotsResponse) GetRows() []*StockRow {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+func (x *ListExpiringLotsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListExpiringLotsResponse) GetAsOf() *AsOf {
+	if x != nil {
+		return x.AsOf
+	}
+	return nil
+}
+
 var File_stockledger_v1_query_service_proto protoreflect.FileDescriptor
 
 const file_stockledger_v1_query_service_proto_rawDesc = "" +
 	"\n" +
-	"\"stockledger/v1/query_service.proto\x12\x0estockledger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16google/type/date.proto\x1a\x1estockledger/v1/approvals.proto\x1a\x1bstockledger/v1/common.proto\x1a\x1bstockledger/v1/counts.proto\x1a\x1bstockledger/v1/levels.proto\x1a\x1astockledger/v1/loans.proto\x1a\x1cstockledger/v1/options.proto\x1a\x1cstockledger/v1/recalls.proto\x1a\x1estockledger/v1/transfers.proto\"\xea\x01\n" +
+	"\"stockledger/v1/query_service.proto\x12\x0estockledger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16google/type/date.proto\x1a\x1estockledger/v1/approvals.proto\x1a\x1bstockledger/v1/common.proto\x1a\x1bstockledger/v1/counts.proto\x1a\x1bstockledger/v1/levels.proto\x1a\x1astockledger/v1/loans.proto\x1a\x1cstockledger/v1/options.proto\x1a\x1cstockledger/v1/recalls.proto\x1a\x1cstockledger/v1/reports.proto\x1a\x1estockledger/v1/transfers.proto\"\xea\x01\n" +
 	"\bStockRow\x12\x1f\n" +
 	"\vlocation_id\x18\x01 \x01(\tR\n" +
 	"locationId\x12\x1f\n" +
@@ -2049,11 +2214,11 @@ const file_stockledger_v1_query_service_proto_rawDesc = "" +
 	"\vmedicine_id\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\xac\x02R\n" +
 	"medicineId\x12,\n" +
-	"\bquantity\x18\x02 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80\x80\x80\x10(\x00R\bquantity\"\xbd\x02\n" +
+	"\bquantity\x18\x02 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x80\x80\x80\x80\x80\x10(\x00R\bquantity\"\xbb\x02\n" +
 	"\x18CheckAvailabilityRequest\x12A\n" +
 	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12=\n" +
-	"\ademands\x18\x02 \x03(\v2\x16.stockledger.v1.DemandB\v\xbaH\b\x92\x01\x05\b\x01\x10\xc8\x01R\ademands\x12:\n" +
-	"\flocation_ids\x18\x03 \x03(\tB\x17\xbaH\x10\x92\x01\r\x10d\x18\x01\"\ar\x05\x10\x01(\xac\x02\xd0\xc6'\x02R\vlocationIds\x122\n" +
+	"\ademands\x18\x02 \x03(\v2\x16.stockledger.v1.DemandB\v\xbaH\b\x92\x01\x05\b\x01\x10\xc8\x01R\ademands\x128\n" +
+	"\flocation_ids\x18\x03 \x03(\tB\x15\xbaH\x0e\x92\x01\v\x10d\"\ar\x05\x10\x01(\xac\x02\xd0\xc6'\x02R\vlocationIds\x122\n" +
 	"\vlasts_until\x18\x04 \x01(\v2\x11.google.type.DateR\n" +
 	"lastsUntil\x12/\n" +
 	"\x04read\x18\x05 \x01(\v2\x1b.stockledger.v1.ReadOptionsR\x04read\"\x8a\x01\n" +
@@ -2196,7 +2361,24 @@ const file_stockledger_v1_query_service_proto_rawDesc = "" +
 	"\aopening\x18\x02 \x01(\x03R\aopening\x12\x0e\n" +
 	"\x02in\x18\x03 \x01(\x03R\x02in\x12\x10\n" +
 	"\x03out\x18\x04 \x01(\x03R\x03out\x12\x18\n" +
-	"\abalance\x18\x05 \x01(\x03R\abalance*\xd9\x01\n" +
+	"\abalance\x18\x05 \x01(\x03R\abalance\"\xfc\x02\n" +
+	"\x17ListExpiringLotsRequest\x12A\n" +
+	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12-\n" +
+	"\vlocation_id\x18\x02 \x01(\tB\f\xbaH\x05r\x03(\xac\x02\xd0\xc6'\x02R\n" +
+	"locationId\x12)\n" +
+	"\vmedicine_id\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\xac\x02R\n" +
+	"medicineId\x120\n" +
+	"\vwithin_days\x18\x04 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xc2\x1c(\x00H\x00R\n" +
+	"withinDays\x88\x01\x01\x12'\n" +
+	"\x0finclude_expired\x18\x05 \x01(\bR\x0eincludeExpired\x12(\n" +
+	"\x04page\x18\x06 \x01(\v2\x14.stockledger.v1.PageR\x04page\x12/\n" +
+	"\x04read\x18\a \x01(\v2\x1b.stockledger.v1.ReadOptionsR\x04readB\x0e\n" +
+	"\f_within_days\"\x9b\x01\n" +
+	"\x18ListExpiringLotsResponse\x12,\n" +
+	"\x04rows\x18\x01 \x03(\v2\x18.stockledger.v1.StockRowR\x04rows\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12)\n" +
+	"\x05as_of\x18\x03 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf*\xd9\x01\n" +
 	"\n" +
 	"HoldStatus\x12\x1b\n" +
 	"\x17HOLD_STATUS_UNSPECIFIED\x10\x00\x12\x14\n" +
@@ -2206,7 +2388,7 @@ const file_stockledger_v1_query_service_proto_rawDesc = "" +
 	"\x13HOLD_STATUS_EXPIRED\x10\x04\x12\x16\n" +
 	"\x12HOLD_STATUS_VOIDED\x10\x05\x12\x1a\n" +
 	"\x16HOLD_STATUS_DISPATCHED\x10\x06\x12\x19\n" +
-	"\x15HOLD_STATUS_DISPENSED\x10\a2\xcf\x0f\n" +
+	"\x15HOLD_STATUS_DISPENSED\x10\a2\xaf\x15\n" +
 	"\fQueryService\x12`\n" +
 	"\bGetStock\x12\x1f.stockledger.v1.GetStockRequest\x1a .stockledger.v1.GetStockResponse\"\x11\xc2\xc6'\n" +
 	"stock.read\x90\x02\x01\x12c\n" +
@@ -2234,6 +2416,18 @@ const file_stockledger_v1_query_service_proto_rawDesc = "" +
 	"\x0eGetStockLevels\x12%.stockledger.v1.GetStockLevelsRequest\x1a&.stockledger.v1.GetStockLevelsResponse\"\x11\xc2\xc6'\n" +
 	"stock.read\x90\x02\x01\x12u\n" +
 	"\x0fListStockLevels\x12&.stockledger.v1.ListStockLevelsRequest\x1a'.stockledger.v1.ListStockLevelsResponse\"\x11\xc2\xc6'\n" +
+	"stock.read\x90\x02\x01\x12{\n" +
+	"\x11ListLocationStock\x12(.stockledger.v1.ListLocationStockRequest\x1a).stockledger.v1.ListLocationStockResponse\"\x11\xc2\xc6'\n" +
+	"stock.read\x90\x02\x01\x12l\n" +
+	"\fListLowStock\x12#.stockledger.v1.ListLowStockRequest\x1a$.stockledger.v1.ListLowStockResponse\"\x11\xc2\xc6'\n" +
+	"stock.read\x90\x02\x01\x12u\n" +
+	"\x0fListClinicStock\x12&.stockledger.v1.ListClinicStockRequest\x1a'.stockledger.v1.ListClinicStockResponse\"\x11\xc2\xc6'\n" +
+	"stock.read\x90\x02\x01\x12x\n" +
+	"\x10ListExpiringLots\x12'.stockledger.v1.ListExpiringLotsRequest\x1a(.stockledger.v1.ListExpiringLotsResponse\"\x11\xc2\xc6'\n" +
+	"stock.read\x90\x02\x01\x12u\n" +
+	"\x0fListConsumption\x12&.stockledger.v1.ListConsumptionRequest\x1a'.stockledger.v1.ListConsumptionResponse\"\x11\xc2\xc6'\n" +
+	"stock.read\x90\x02\x01\x12\x8a\x01\n" +
+	"\x16ListReorderSuggestions\x12-.stockledger.v1.ListReorderSuggestionsRequest\x1a..stockledger.v1.ListReorderSuggestionsResponse\"\x11\xc2\xc6'\n" +
 	"stock.read\x90\x02\x01BKZIgithub.com/stockledger/stockledger/proto/gen/stockledger/v1;stockledgerv1b\x06proto3"
 
 var (
@@ -2249,149 +2443,177 @@ func file_stockledger_v1_query_service_proto_rawDescGZIP() []byte {
 }
 
 var file_stockledger_v1_query_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_stockledger_v1_query_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_stockledger_v1_query_service_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_stockledger_v1_query_service_proto_goTypes = []any{
-	(HoldStatus)(0),                    // 0: stockledger.v1.HoldStatus
-	(*StockRow)(nil),                   // 1: stockledger.v1.StockRow
-	(*GetStockRequest)(nil),            // 2: stockledger.v1.GetStockRequest
-	(*GetStockResponse)(nil),           // 3: stockledger.v1.GetStockResponse
-	(*ListStockRequest)(nil),           // 4: stockledger.v1.ListStockRequest
-	(*ListStockResponse)(nil),          // 5: stockledger.v1.ListStockResponse
-	(*Demand)(nil),                     // 6: stockledger.v1.Demand
-	(*CheckAvailabilityRequest)(nil),   // 7: stockledger.v1.CheckAvailabilityRequest
-	(*CheckAvailabilityResponse)(nil),  // 8: stockledger.v1.CheckAvailabilityResponse
-	(*MedicineAvailability)(nil),       // 9: stockledger.v1.MedicineAvailability
-	(*LocationAvailability)(nil),       // 10: stockledger.v1.LocationAvailability
-	(*ListMovementsRequest)(nil),       // 11: stockledger.v1.ListMovementsRequest
-	(*Movement)(nil),                   // 12: stockledger.v1.Movement
-	(*ListMovementsResponse)(nil),      // 13: stockledger.v1.ListMovementsResponse
-	(*Hold)(nil),                       // 14: stockledger.v1.Hold
-	(*HoldLine)(nil),                   // 15: stockledger.v1.HoldLine
-	(*ListHoldsRequest)(nil),           // 16: stockledger.v1.ListHoldsRequest
-	(*ListHoldsResponse)(nil),          // 17: stockledger.v1.ListHoldsResponse
-	(*GetBalanceAtRequest)(nil),        // 18: stockledger.v1.GetBalanceAtRequest
-	(*GetBalanceAtResponse)(nil),       // 19: stockledger.v1.GetBalanceAtResponse
-	(*ControlledRegisterRequest)(nil),  // 20: stockledger.v1.ControlledRegisterRequest
-	(*ControlledRegisterResponse)(nil), // 21: stockledger.v1.ControlledRegisterResponse
-	(*RegisterLine)(nil),               // 22: stockledger.v1.RegisterLine
-	(*LotFacts)(nil),                   // 23: stockledger.v1.LotFacts
-	(*Balances)(nil),                   // 24: stockledger.v1.Balances
-	(*ReadOptions)(nil),                // 25: stockledger.v1.ReadOptions
-	(*AsOf)(nil),                       // 26: stockledger.v1.AsOf
-	(*Page)(nil),                       // 27: stockledger.v1.Page
-	(*date.Date)(nil),                  // 28: google.type.Date
-	(*timestamppb.Timestamp)(nil),      // 29: google.protobuf.Timestamp
-	(Bucket)(0),                        // 30: stockledger.v1.Bucket
-	(*GetTransferRequest)(nil),         // 31: stockledger.v1.GetTransferRequest
-	(*ListTransfersRequest)(nil),       // 32: stockledger.v1.ListTransfersRequest
-	(*GetCountRequest)(nil),            // 33: stockledger.v1.GetCountRequest
-	(*ListCountsRequest)(nil),          // 34: stockledger.v1.ListCountsRequest
-	(*GetRecallRequest)(nil),           // 35: stockledger.v1.GetRecallRequest
-	(*ListRecallsRequest)(nil),         // 36: stockledger.v1.ListRecallsRequest
-	(*GetApprovalRequest)(nil),         // 37: stockledger.v1.GetApprovalRequest
-	(*ListApprovalsRequest)(nil),       // 38: stockledger.v1.ListApprovalsRequest
-	(*ListLoansRequest)(nil),           // 39: stockledger.v1.ListLoansRequest
-	(*GetStockLevelsRequest)(nil),      // 40: stockledger.v1.GetStockLevelsRequest
-	(*ListStockLevelsRequest)(nil),     // 41: stockledger.v1.ListStockLevelsRequest
-	(*GetTransferResponse)(nil),        // 42: stockledger.v1.GetTransferResponse
-	(*ListTransfersResponse)(nil),      // 43: stockledger.v1.ListTransfersResponse
-	(*GetCountResponse)(nil),           // 44: stockledger.v1.GetCountResponse
-	(*ListCountsResponse)(nil),         // 45: stockledger.v1.ListCountsResponse
-	(*GetRecallResponse)(nil),          // 46: stockledger.v1.GetRecallResponse
-	(*ListRecallsResponse)(nil),        // 47: stockledger.v1.ListRecallsResponse
-	(*GetApprovalResponse)(nil),        // 48: stockledger.v1.GetApprovalResponse
-	(*ListApprovalsResponse)(nil),      // 49: stockledger.v1.ListApprovalsResponse
-	(*ListLoansResponse)(nil),          // 50: stockledger.v1.ListLoansResponse
-	(*GetStockLevelsResponse)(nil),     // 51: stockledger.v1.GetStockLevelsResponse
-	(*ListStockLevelsResponse)(nil),    // 52: stockledger.v1.ListStockLevelsResponse
+	(HoldStatus)(0),                        // 0: stockledger.v1.HoldStatus
+	(*StockRow)(nil),                       // 1: stockledger.v1.StockRow
+	(*GetStockRequest)(nil),                // 2: stockledger.v1.GetStockRequest
+	(*GetStockResponse)(nil),               // 3: stockledger.v1.GetStockResponse
+	(*ListStockRequest)(nil),               // 4: stockledger.v1.ListStockRequest
+	(*ListStockResponse)(nil),              // 5: stockledger.v1.ListStockResponse
+	(*Demand)(nil),                         // 6: stockledger.v1.Demand
+	(*CheckAvailabilityRequest)(nil),       // 7: stockledger.v1.CheckAvailabilityRequest
+	(*CheckAvailabilityResponse)(nil),      // 8: stockledger.v1.CheckAvailabilityResponse
+	(*MedicineAvailability)(nil),           // 9: stockledger.v1.MedicineAvailability
+	(*LocationAvailability)(nil),           // 10: stockledger.v1.LocationAvailability
+	(*ListMovementsRequest)(nil),           // 11: stockledger.v1.ListMovementsRequest
+	(*Movement)(nil),                       // 12: stockledger.v1.Movement
+	(*ListMovementsResponse)(nil),          // 13: stockledger.v1.ListMovementsResponse
+	(*Hold)(nil),                           // 14: stockledger.v1.Hold
+	(*HoldLine)(nil),                       // 15: stockledger.v1.HoldLine
+	(*ListHoldsRequest)(nil),               // 16: stockledger.v1.ListHoldsRequest
+	(*ListHoldsResponse)(nil),              // 17: stockledger.v1.ListHoldsResponse
+	(*GetBalanceAtRequest)(nil),            // 18: stockledger.v1.GetBalanceAtRequest
+	(*GetBalanceAtResponse)(nil),           // 19: stockledger.v1.GetBalanceAtResponse
+	(*ControlledRegisterRequest)(nil),      // 20: stockledger.v1.ControlledRegisterRequest
+	(*ControlledRegisterResponse)(nil),     // 21: stockledger.v1.ControlledRegisterResponse
+	(*RegisterLine)(nil),                   // 22: stockledger.v1.RegisterLine
+	(*ListExpiringLotsRequest)(nil),        // 23: stockledger.v1.ListExpiringLotsRequest
+	(*ListExpiringLotsResponse)(nil),       // 24: stockledger.v1.ListExpiringLotsResponse
+	(*LotFacts)(nil),                       // 25: stockledger.v1.LotFacts
+	(*Balances)(nil),                       // 26: stockledger.v1.Balances
+	(*ReadOptions)(nil),                    // 27: stockledger.v1.ReadOptions
+	(*AsOf)(nil),                           // 28: stockledger.v1.AsOf
+	(*Page)(nil),                           // 29: stockledger.v1.Page
+	(*date.Date)(nil),                      // 30: google.type.Date
+	(*timestamppb.Timestamp)(nil),          // 31: google.protobuf.Timestamp
+	(Bucket)(0),                            // 32: stockledger.v1.Bucket
+	(*GetTransferRequest)(nil),             // 33: stockledger.v1.GetTransferRequest
+	(*ListTransfersRequest)(nil),           // 34: stockledger.v1.ListTransfersRequest
+	(*GetCountRequest)(nil),                // 35: stockledger.v1.GetCountRequest
+	(*ListCountsRequest)(nil),              // 36: stockledger.v1.ListCountsRequest
+	(*GetRecallRequest)(nil),               // 37: stockledger.v1.GetRecallRequest
+	(*ListRecallsRequest)(nil),             // 38: stockledger.v1.ListRecallsRequest
+	(*GetApprovalRequest)(nil),             // 39: stockledger.v1.GetApprovalRequest
+	(*ListApprovalsRequest)(nil),           // 40: stockledger.v1.ListApprovalsRequest
+	(*ListLoansRequest)(nil),               // 41: stockledger.v1.ListLoansRequest
+	(*GetStockLevelsRequest)(nil),          // 42: stockledger.v1.GetStockLevelsRequest
+	(*ListStockLevelsRequest)(nil),         // 43: stockledger.v1.ListStockLevelsRequest
+	(*ListLocationStockRequest)(nil),       // 44: stockledger.v1.ListLocationStockRequest
+	(*ListLowStockRequest)(nil),            // 45: stockledger.v1.ListLowStockRequest
+	(*ListClinicStockRequest)(nil),         // 46: stockledger.v1.ListClinicStockRequest
+	(*ListConsumptionRequest)(nil),         // 47: stockledger.v1.ListConsumptionRequest
+	(*ListReorderSuggestionsRequest)(nil),  // 48: stockledger.v1.ListReorderSuggestionsRequest
+	(*GetTransferResponse)(nil),            // 49: stockledger.v1.GetTransferResponse
+	(*ListTransfersResponse)(nil),          // 50: stockledger.v1.ListTransfersResponse
+	(*GetCountResponse)(nil),               // 51: stockledger.v1.GetCountResponse
+	(*ListCountsResponse)(nil),             // 52: stockledger.v1.ListCountsResponse
+	(*GetRecallResponse)(nil),              // 53: stockledger.v1.GetRecallResponse
+	(*ListRecallsResponse)(nil),            // 54: stockledger.v1.ListRecallsResponse
+	(*GetApprovalResponse)(nil),            // 55: stockledger.v1.GetApprovalResponse
+	(*ListApprovalsResponse)(nil),          // 56: stockledger.v1.ListApprovalsResponse
+	(*ListLoansResponse)(nil),              // 57: stockledger.v1.ListLoansResponse
+	(*GetStockLevelsResponse)(nil),         // 58: stockledger.v1.GetStockLevelsResponse
+	(*ListStockLevelsResponse)(nil),        // 59: stockledger.v1.ListStockLevelsResponse
+	(*ListLocationStockResponse)(nil),      // 60: stockledger.v1.ListLocationStockResponse
+	(*ListLowStockResponse)(nil),           // 61: stockledger.v1.ListLowStockResponse
+	(*ListClinicStockResponse)(nil),        // 62: stockledger.v1.ListClinicStockResponse
+	(*ListConsumptionResponse)(nil),        // 63: stockledger.v1.ListConsumptionResponse
+	(*ListReorderSuggestionsResponse)(nil), // 64: stockledger.v1.ListReorderSuggestionsResponse
 }
 var file_stockledger_v1_query_service_proto_depIdxs = []int32{
-	23, // 0: stockledger.v1.StockRow.lot:type_name -> stockledger.v1.LotFacts
-	24, // 1: stockledger.v1.StockRow.balances:type_name -> stockledger.v1.Balances
-	25, // 2: stockledger.v1.GetStockRequest.read:type_name -> stockledger.v1.ReadOptions
+	25, // 0: stockledger.v1.StockRow.lot:type_name -> stockledger.v1.LotFacts
+	26, // 1: stockledger.v1.StockRow.balances:type_name -> stockledger.v1.Balances
+	27, // 2: stockledger.v1.GetStockRequest.read:type_name -> stockledger.v1.ReadOptions
 	1,  // 3: stockledger.v1.GetStockResponse.rows:type_name -> stockledger.v1.StockRow
-	24, // 4: stockledger.v1.GetStockResponse.totals:type_name -> stockledger.v1.Balances
-	26, // 5: stockledger.v1.GetStockResponse.as_of:type_name -> stockledger.v1.AsOf
-	27, // 6: stockledger.v1.ListStockRequest.page:type_name -> stockledger.v1.Page
-	25, // 7: stockledger.v1.ListStockRequest.read:type_name -> stockledger.v1.ReadOptions
+	26, // 4: stockledger.v1.GetStockResponse.totals:type_name -> stockledger.v1.Balances
+	28, // 5: stockledger.v1.GetStockResponse.as_of:type_name -> stockledger.v1.AsOf
+	29, // 6: stockledger.v1.ListStockRequest.page:type_name -> stockledger.v1.Page
+	27, // 7: stockledger.v1.ListStockRequest.read:type_name -> stockledger.v1.ReadOptions
 	1,  // 8: stockledger.v1.ListStockResponse.rows:type_name -> stockledger.v1.StockRow
-	26, // 9: stockledger.v1.ListStockResponse.as_of:type_name -> stockledger.v1.AsOf
+	28, // 9: stockledger.v1.ListStockResponse.as_of:type_name -> stockledger.v1.AsOf
 	6,  // 10: stockledger.v1.CheckAvailabilityRequest.demands:type_name -> stockledger.v1.Demand
-	28, // 11: stockledger.v1.CheckAvailabilityRequest.lasts_until:type_name -> google.type.Date
-	25, // 12: stockledger.v1.CheckAvailabilityRequest.read:type_name -> stockledger.v1.ReadOptions
+	30, // 11: stockledger.v1.CheckAvailabilityRequest.lasts_until:type_name -> google.type.Date
+	27, // 12: stockledger.v1.CheckAvailabilityRequest.read:type_name -> stockledger.v1.ReadOptions
 	9,  // 13: stockledger.v1.CheckAvailabilityResponse.medicines:type_name -> stockledger.v1.MedicineAvailability
-	26, // 14: stockledger.v1.CheckAvailabilityResponse.as_of:type_name -> stockledger.v1.AsOf
+	28, // 14: stockledger.v1.CheckAvailabilityResponse.as_of:type_name -> stockledger.v1.AsOf
 	10, // 15: stockledger.v1.MedicineAvailability.locations:type_name -> stockledger.v1.LocationAvailability
-	28, // 16: stockledger.v1.LocationAvailability.earliest_expiry:type_name -> google.type.Date
-	27, // 17: stockledger.v1.ListMovementsRequest.page:type_name -> stockledger.v1.Page
-	25, // 18: stockledger.v1.ListMovementsRequest.read:type_name -> stockledger.v1.ReadOptions
-	29, // 19: stockledger.v1.Movement.recorded_at:type_name -> google.protobuf.Timestamp
-	29, // 20: stockledger.v1.Movement.occurred_at:type_name -> google.protobuf.Timestamp
-	30, // 21: stockledger.v1.Movement.debit:type_name -> stockledger.v1.Bucket
-	30, // 22: stockledger.v1.Movement.credit:type_name -> stockledger.v1.Bucket
-	24, // 23: stockledger.v1.Movement.balances:type_name -> stockledger.v1.Balances
+	30, // 16: stockledger.v1.LocationAvailability.earliest_expiry:type_name -> google.type.Date
+	29, // 17: stockledger.v1.ListMovementsRequest.page:type_name -> stockledger.v1.Page
+	27, // 18: stockledger.v1.ListMovementsRequest.read:type_name -> stockledger.v1.ReadOptions
+	31, // 19: stockledger.v1.Movement.recorded_at:type_name -> google.protobuf.Timestamp
+	31, // 20: stockledger.v1.Movement.occurred_at:type_name -> google.protobuf.Timestamp
+	32, // 21: stockledger.v1.Movement.debit:type_name -> stockledger.v1.Bucket
+	32, // 22: stockledger.v1.Movement.credit:type_name -> stockledger.v1.Bucket
+	26, // 23: stockledger.v1.Movement.balances:type_name -> stockledger.v1.Balances
 	12, // 24: stockledger.v1.ListMovementsResponse.movements:type_name -> stockledger.v1.Movement
-	26, // 25: stockledger.v1.ListMovementsResponse.as_of:type_name -> stockledger.v1.AsOf
-	29, // 26: stockledger.v1.Hold.deadline:type_name -> google.protobuf.Timestamp
+	28, // 25: stockledger.v1.ListMovementsResponse.as_of:type_name -> stockledger.v1.AsOf
+	31, // 26: stockledger.v1.Hold.deadline:type_name -> google.protobuf.Timestamp
 	0,  // 27: stockledger.v1.Hold.status:type_name -> stockledger.v1.HoldStatus
 	15, // 28: stockledger.v1.Hold.lines:type_name -> stockledger.v1.HoldLine
-	27, // 29: stockledger.v1.ListHoldsRequest.page:type_name -> stockledger.v1.Page
-	25, // 30: stockledger.v1.ListHoldsRequest.read:type_name -> stockledger.v1.ReadOptions
+	29, // 29: stockledger.v1.ListHoldsRequest.page:type_name -> stockledger.v1.Page
+	27, // 30: stockledger.v1.ListHoldsRequest.read:type_name -> stockledger.v1.ReadOptions
 	14, // 31: stockledger.v1.ListHoldsResponse.holds:type_name -> stockledger.v1.Hold
-	26, // 32: stockledger.v1.ListHoldsResponse.as_of:type_name -> stockledger.v1.AsOf
-	25, // 33: stockledger.v1.GetBalanceAtRequest.read:type_name -> stockledger.v1.ReadOptions
-	29, // 34: stockledger.v1.GetBalanceAtRequest.recorded_at:type_name -> google.protobuf.Timestamp
-	29, // 35: stockledger.v1.GetBalanceAtRequest.occurred_at:type_name -> google.protobuf.Timestamp
-	24, // 36: stockledger.v1.GetBalanceAtResponse.balances:type_name -> stockledger.v1.Balances
-	26, // 37: stockledger.v1.GetBalanceAtResponse.as_of:type_name -> stockledger.v1.AsOf
-	29, // 38: stockledger.v1.ControlledRegisterRequest.from:type_name -> google.protobuf.Timestamp
-	29, // 39: stockledger.v1.ControlledRegisterRequest.to:type_name -> google.protobuf.Timestamp
-	27, // 40: stockledger.v1.ControlledRegisterRequest.page:type_name -> stockledger.v1.Page
-	25, // 41: stockledger.v1.ControlledRegisterRequest.read:type_name -> stockledger.v1.ReadOptions
+	28, // 32: stockledger.v1.ListHoldsResponse.as_of:type_name -> stockledger.v1.AsOf
+	27, // 33: stockledger.v1.GetBalanceAtRequest.read:type_name -> stockledger.v1.ReadOptions
+	31, // 34: stockledger.v1.GetBalanceAtRequest.recorded_at:type_name -> google.protobuf.Timestamp
+	31, // 35: stockledger.v1.GetBalanceAtRequest.occurred_at:type_name -> google.protobuf.Timestamp
+	26, // 36: stockledger.v1.GetBalanceAtResponse.balances:type_name -> stockledger.v1.Balances
+	28, // 37: stockledger.v1.GetBalanceAtResponse.as_of:type_name -> stockledger.v1.AsOf
+	31, // 38: stockledger.v1.ControlledRegisterRequest.from:type_name -> google.protobuf.Timestamp
+	31, // 39: stockledger.v1.ControlledRegisterRequest.to:type_name -> google.protobuf.Timestamp
+	29, // 40: stockledger.v1.ControlledRegisterRequest.page:type_name -> stockledger.v1.Page
+	27, // 41: stockledger.v1.ControlledRegisterRequest.read:type_name -> stockledger.v1.ReadOptions
 	22, // 42: stockledger.v1.ControlledRegisterResponse.lines:type_name -> stockledger.v1.RegisterLine
-	26, // 43: stockledger.v1.ControlledRegisterResponse.as_of:type_name -> stockledger.v1.AsOf
+	28, // 43: stockledger.v1.ControlledRegisterResponse.as_of:type_name -> stockledger.v1.AsOf
 	12, // 44: stockledger.v1.RegisterLine.movement:type_name -> stockledger.v1.Movement
-	2,  // 45: stockledger.v1.QueryService.GetStock:input_type -> stockledger.v1.GetStockRequest
-	4,  // 46: stockledger.v1.QueryService.ListStock:input_type -> stockledger.v1.ListStockRequest
-	7,  // 47: stockledger.v1.QueryService.CheckAvailability:input_type -> stockledger.v1.CheckAvailabilityRequest
-	11, // 48: stockledger.v1.QueryService.ListMovements:input_type -> stockledger.v1.ListMovementsRequest
-	16, // 49: stockledger.v1.QueryService.ListHolds:input_type -> stockledger.v1.ListHoldsRequest
-	18, // 50: stockledger.v1.QueryService.GetBalanceAt:input_type -> stockledger.v1.GetBalanceAtRequest
-	20, // 51: stockledger.v1.QueryService.ControlledRegister:input_type -> stockledger.v1.ControlledRegisterRequest
-	31, // 52: stockledger.v1.QueryService.GetTransfer:input_type -> stockledger.v1.GetTransferRequest
-	32, // 53: stockledger.v1.QueryService.ListTransfers:input_type -> stockledger.v1.ListTransfersRequest
-	33, // 54: stockledger.v1.QueryService.GetCount:input_type -> stockledger.v1.GetCountRequest
-	34, // 55: stockledger.v1.QueryService.ListCounts:input_type -> stockledger.v1.ListCountsRequest
-	35, // 56: stockledger.v1.QueryService.GetRecall:input_type -> stockledger.v1.GetRecallRequest
-	36, // 57: stockledger.v1.QueryService.ListRecalls:input_type -> stockledger.v1.ListRecallsRequest
-	37, // 58: stockledger.v1.QueryService.GetApproval:input_type -> stockledger.v1.GetApprovalRequest
-	38, // 59: stockledger.v1.QueryService.ListApprovals:input_type -> stockledger.v1.ListApprovalsRequest
-	39, // 60: stockledger.v1.QueryService.ListLoans:input_type -> stockledger.v1.ListLoansRequest
-	40, // 61: stockledger.v1.QueryService.GetStockLevels:input_type -> stockledger.v1.GetStockLevelsRequest
-	41, // 62: stockledger.v1.QueryService.ListStockLevels:input_type -> stockledger.v1.ListStockLevelsRequest
-	3,  // 63: stockledger.v1.QueryService.GetStock:output_type -> stockledger.v1.GetStockResponse
-	5,  // 64: stockledger.v1.QueryService.ListStock:output_type -> stockledger.v1.ListStockResponse
-	8,  // 65: stockledger.v1.QueryService.CheckAvailability:output_type -> stockledger.v1.CheckAvailabilityResponse
-	13, // 66: stockledger.v1.QueryService.ListMovements:output_type -> stockledger.v1.ListMovementsResponse
-	17, // 67: stockledger.v1.QueryService.ListHolds:output_type -> stockledger.v1.ListHoldsResponse
-	19, // 68: stockledger.v1.QueryService.GetBalanceAt:output_type -> stockledger.v1.GetBalanceAtResponse
-	21, // 69: stockledger.v1.QueryService.ControlledRegister:output_type -> stockledger.v1.ControlledRegisterResponse
-	42, // 70: stockledger.v1.QueryService.GetTransfer:output_type -> stockledger.v1.GetTransferResponse
-	43, // 71: stockledger.v1.QueryService.ListTransfers:output_type -> stockledger.v1.ListTransfersResponse
-	44, // 72: stockledger.v1.QueryService.GetCount:output_type -> stockledger.v1.GetCountResponse
-	45, // 73: stockledger.v1.QueryService.ListCounts:output_type -> stockledger.v1.ListCountsResponse
-	46, // 74: stockledger.v1.QueryService.GetRecall:output_type -> stockledger.v1.GetRecallResponse
-	47, // 75: stockledger.v1.QueryService.ListRecalls:output_type -> stockledger.v1.ListRecallsResponse
-	48, // 76: stockledger.v1.QueryService.GetApproval:output_type -> stockledger.v1.GetApprovalResponse
-	49, // 77: stockledger.v1.QueryService.ListApprovals:output_type -> stockledger.v1.ListApprovalsResponse
-	50, // 78: stockledger.v1.QueryService.ListLoans:output_type -> stockledger.v1.ListLoansResponse
-	51, // 79: stockledger.v1.QueryService.GetStockLevels:output_type -> stockledger.v1.GetStockLevelsResponse
-	52, // 80: stockledger.v1.QueryService.ListStockLevels:output_type -> stockledger.v1.ListStockLevelsResponse
-	63, // [63:81] is the sub-list for method output_type
-	45, // [45:63] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	29, // 45: stockledger.v1.ListExpiringLotsRequest.page:type_name -> stockledger.v1.Page
+	27, // 46: stockledger.v1.ListExpiringLotsRequest.read:type_name -> stockledger.v1.ReadOptions
+	1,  // 47: stockledger.v1.ListExpiringLotsResponse.rows:type_name -> stockledger.v1.StockRow
+	28, // 48: stockledger.v1.ListExpiringLotsResponse.as_of:type_name -> stockledger.v1.AsOf
+	2,  // 49: stockledger.v1.QueryService.GetStock:input_type -> stockledger.v1.GetStockRequest
+	4,  // 50: stockledger.v1.QueryService.ListStock:input_type -> stockledger.v1.ListStockRequest
+	7,  // 51: stockledger.v1.QueryService.CheckAvailability:input_type -> stockledger.v1.CheckAvailabilityRequest
+	11, // 52: stockledger.v1.QueryService.ListMovements:input_type -> stockledger.v1.ListMovementsRequest
+	16, // 53: stockledger.v1.QueryService.ListHolds:input_type -> stockledger.v1.ListHoldsRequest
+	18, // 54: stockledger.v1.QueryService.GetBalanceAt:input_type -> stockledger.v1.GetBalanceAtRequest
+	20, // 55: stockledger.v1.QueryService.ControlledRegister:input_type -> stockledger.v1.ControlledRegisterRequest
+	33, // 56: stockledger.v1.QueryService.GetTransfer:input_type -> stockledger.v1.GetTransferRequest
+	34, // 57: stockledger.v1.QueryService.ListTransfers:input_type -> stockledger.v1.ListTransfersRequest
+	35, // 58: stockledger.v1.QueryService.GetCount:input_type -> stockledger.v1.GetCountRequest
+	36, // 59: stockledger.v1.QueryService.ListCounts:input_type -> stockledger.v1.ListCountsRequest
+	37, // 60: stockledger.v1.QueryService.GetRecall:input_type -> stockledger.v1.GetRecallRequest
+	38, // 61: stockledger.v1.QueryService.ListRecalls:input_type -> stockledger.v1.ListRecallsRequest
+	39, // 62: stockledger.v1.QueryService.GetApproval:input_type -> stockledger.v1.GetApprovalRequest
+	40, // 63: stockledger.v1.QueryService.ListApprovals:input_type -> stockledger.v1.ListApprovalsRequest
+	41, // 64: stockledger.v1.QueryService.ListLoans:input_type -> stockledger.v1.ListLoansRequest
+	42, // 65: stockledger.v1.QueryService.GetStockLevels:input_type -> stockledger.v1.GetStockLevelsRequest
+	43, // 66: stockledger.v1.QueryService.ListStockLevels:input_type -> stockledger.v1.ListStockLevelsRequest
+	44, // 67: stockledger.v1.QueryService.ListLocationStock:input_type -> stockledger.v1.ListLocationStockRequest
+	45, // 68: stockledger.v1.QueryService.ListLowStock:input_type -> stockledger.v1.ListLowStockRequest
+	46, // 69: stockledger.v1.QueryService.ListClinicStock:input_type -> stockledger.v1.ListClinicStockRequest
+	23, // 70: stockledger.v1.QueryService.ListExpiringLots:input_type -> stockledger.v1.ListExpiringLotsRequest
+	47, // 71: stockledger.v1.QueryService.ListConsumption:input_type -> stockledger.v1.ListConsumptionRequest
+	48, // 72: stockledger.v1.QueryService.ListReorderSuggestions:input_type -> stockledger.v1.ListReorderSuggestionsRequest
+	3,  // 73: stockledger.v1.QueryService.GetStock:output_type -> stockledger.v1.GetStockResponse
+	5,  // 74: stockledger.v1.QueryService.ListStock:output_type -> stockledger.v1.ListStockResponse
+	8,  // 75: stockledger.v1.QueryService.CheckAvailability:output_type -> stockledger.v1.CheckAvailabilityResponse
+	13, // 76: stockledger.v1.QueryService.ListMovements:output_type -> stockledger.v1.ListMovementsResponse
+	17, // 77: stockledger.v1.QueryService.ListHolds:output_type -> stockledger.v1.ListHoldsResponse
+	19, // 78: stockledger.v1.QueryService.GetBalanceAt:output_type -> stockledger.v1.GetBalanceAtResponse
+	21, // 79: stockledger.v1.QueryService.ControlledRegister:output_type -> stockledger.v1.ControlledRegisterResponse
+	49, // 80: stockledger.v1.QueryService.GetTransfer:output_type -> stockledger.v1.GetTransferResponse
+	50, // 81: stockledger.v1.QueryService.ListTransfers:output_type -> stockledger.v1.ListTransfersResponse
+	51, // 82: stockledger.v1.QueryService.GetCount:output_type -> stockledger.v1.GetCountResponse
+	52, // 83: stockledger.v1.QueryService.ListCounts:output_type -> stockledger.v1.ListCountsResponse
+	53, // 84: stockledger.v1.QueryService.GetRecall:output_type -> stockledger.v1.GetRecallResponse
+	54, // 85: stockledger.v1.QueryService.ListRecalls:output_type -> stockledger.v1.ListRecallsResponse
+	55, // 86: stockledger.v1.QueryService.GetApproval:output_type -> stockledger.v1.GetApprovalResponse
+	56, // 87: stockledger.v1.QueryService.ListApprovals:output_type -> stockledger.v1.ListApprovalsResponse
+	57, // 88: stockledger.v1.QueryService.ListLoans:output_type -> stockledger.v1.ListLoansResponse
+	58, // 89: stockledger.v1.QueryService.GetStockLevels:output_type -> stockledger.v1.GetStockLevelsResponse
+	59, // 90: stockledger.v1.QueryService.ListStockLevels:output_type -> stockledger.v1.ListStockLevelsResponse
+	60, // 91: stockledger.v1.QueryService.ListLocationStock:output_type -> stockledger.v1.ListLocationStockResponse
+	61, // 92: stockledger.v1.QueryService.ListLowStock:output_type -> stockledger.v1.ListLowStockResponse
+	62, // 93: stockledger.v1.QueryService.ListClinicStock:output_type -> stockledger.v1.ListClinicStockResponse
+	24, // 94: stockledger.v1.QueryService.ListExpiringLots:output_type -> stockledger.v1.ListExpiringLotsResponse
+	63, // 95: stockledger.v1.QueryService.ListConsumption:output_type -> stockledger.v1.ListConsumptionResponse
+	64, // 96: stockledger.v1.QueryService.ListReorderSuggestions:output_type -> stockledger.v1.ListReorderSuggestionsResponse
+	73, // [73:97] is the sub-list for method output_type
+	49, // [49:73] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_stockledger_v1_query_service_proto_init() }
@@ -2406,14 +2628,16 @@ func file_stockledger_v1_query_service_proto_init() {
 	file_stockledger_v1_loans_proto_init()
 	file_stockledger_v1_options_proto_init()
 	file_stockledger_v1_recalls_proto_init()
+	file_stockledger_v1_reports_proto_init()
 	file_stockledger_v1_transfers_proto_init()
+	file_stockledger_v1_query_service_proto_msgTypes[22].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stockledger_v1_query_service_proto_rawDesc), len(file_stockledger_v1_query_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -64,6 +64,23 @@ const (
 	// QueryServiceListStockLevelsProcedure is the procedure name of the QueryService's ListStockLevels
 	// RPC.
 	QueryServiceListStockLevelsProcedure = "/stockledger.v1.QueryService/ListStockLevels"
+	// QueryServiceListLocationStockProcedure is the procedure name of the QueryService's
+	// ListLocationStock RPC.
+	QueryServiceListLocationStockProcedure = "/stockledger.v1.QueryService/ListLocationStock"
+	// QueryServiceListLowStockProcedure is the procedure name of the QueryService's ListLowStock RPC.
+	QueryServiceListLowStockProcedure = "/stockledger.v1.QueryService/ListLowStock"
+	// QueryServiceListClinicStockProcedure is the procedure name of the QueryService's ListClinicStock
+	// RPC.
+	QueryServiceListClinicStockProcedure = "/stockledger.v1.QueryService/ListClinicStock"
+	// QueryServiceListExpiringLotsProcedure is the procedure name of the QueryService's
+	// ListExpiringLots RPC.
+	QueryServiceListExpiringLotsProcedure = "/stockledger.v1.QueryService/ListExpiringLots"
+	// QueryServiceListConsumptionProcedure is the procedure name of the QueryService's ListConsumption
+	// RPC.
+	QueryServiceListConsumptionProcedure = "/stockledger.v1.QueryService/ListConsumption"
+	// QueryServiceListReorderSuggestionsProcedure is the procedure name of the QueryService's
+	// ListReorderSuggestions RPC.
+	QueryServiceListReorderSuggestionsProcedure = "/stockledger.v1.QueryService/ListReorderSuggestions"
 )
 
 var (
@@ -211,6 +228,54 @@ var (
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
+	queryServiceListLocationStockSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_query_service_proto.Services().ByName("QueryService").Methods().ByName("ListLocationStock"),
+			Procedure:        QueryServiceListLocationStockProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	queryServiceListLowStockSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_query_service_proto.Services().ByName("QueryService").Methods().ByName("ListLowStock"),
+			Procedure:        QueryServiceListLowStockProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	queryServiceListClinicStockSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_query_service_proto.Services().ByName("QueryService").Methods().ByName("ListClinicStock"),
+			Procedure:        QueryServiceListClinicStockProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	queryServiceListExpiringLotsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_query_service_proto.Services().ByName("QueryService").Methods().ByName("ListExpiringLots"),
+			Procedure:        QueryServiceListExpiringLotsProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	queryServiceListConsumptionSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_query_service_proto.Services().ByName("QueryService").Methods().ByName("ListConsumption"),
+			Procedure:        QueryServiceListConsumptionProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	queryServiceListReorderSuggestionsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_query_service_proto.Services().ByName("QueryService").Methods().ByName("ListReorderSuggestions"),
+			Procedure:        QueryServiceListReorderSuggestionsProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 )
 
 // QueryServiceClient is a client for the stockledger.v1.QueryService service.
@@ -252,6 +317,20 @@ type QueryServiceClient interface {
 	GetStockLevels(context.Context, *v1.GetStockLevelsRequest) (*v1.GetStockLevelsResponse, error)
 	// Lists the levels that were set.
 	ListStockLevels(context.Context, *v1.ListStockLevelsRequest) (*v1.ListStockLevelsResponse, error)
+	// What locations hold of medicines, summed over lots.
+	ListLocationStock(context.Context, *v1.ListLocationStockRequest) (*v1.ListLocationStockResponse, error)
+	// Where there is too little: no more than the reorder level, or less than the
+	// minimum.
+	ListLowStock(context.Context, *v1.ListLowStockRequest) (*v1.ListLowStockResponse, error)
+	// What a clinic holds of medicines, summed over the locations that the token
+	// names.
+	ListClinicStock(context.Context, *v1.ListClinicStockRequest) (*v1.ListClinicStockResponse, error)
+	// What is on hand of lots that expire soon, or have expired.
+	ListExpiringLots(context.Context, *v1.ListExpiringLotsRequest) (*v1.ListExpiringLotsResponse, error)
+	// What locations use of medicines in a month, and how long they had none.
+	ListConsumption(context.Context, *v1.ListConsumptionRequest) (*v1.ListConsumptionResponse, error)
+	// How much locations should get of what they have too little of.
+	ListReorderSuggestions(context.Context, *v1.ListReorderSuggestionsRequest) (*v1.ListReorderSuggestionsResponse, error)
 }
 
 // NewQueryServiceClient constructs a client for the stockledger.v1.QueryService service. Multiple
@@ -299,6 +378,20 @@ type QueryServiceHandler interface {
 	GetStockLevels(context.Context, *v1.GetStockLevelsRequest) (*v1.GetStockLevelsResponse, error)
 	// Lists the levels that were set.
 	ListStockLevels(context.Context, *v1.ListStockLevelsRequest) (*v1.ListStockLevelsResponse, error)
+	// What locations hold of medicines, summed over lots.
+	ListLocationStock(context.Context, *v1.ListLocationStockRequest) (*v1.ListLocationStockResponse, error)
+	// Where there is too little: no more than the reorder level, or less than the
+	// minimum.
+	ListLowStock(context.Context, *v1.ListLowStockRequest) (*v1.ListLowStockResponse, error)
+	// What a clinic holds of medicines, summed over the locations that the token
+	// names.
+	ListClinicStock(context.Context, *v1.ListClinicStockRequest) (*v1.ListClinicStockResponse, error)
+	// What is on hand of lots that expire soon, or have expired.
+	ListExpiringLots(context.Context, *v1.ListExpiringLotsRequest) (*v1.ListExpiringLotsResponse, error)
+	// What locations use of medicines in a month, and how long they had none.
+	ListConsumption(context.Context, *v1.ListConsumptionRequest) (*v1.ListConsumptionResponse, error)
+	// How much locations should get of what they have too little of.
+	ListReorderSuggestions(context.Context, *v1.ListReorderSuggestionsRequest) (*v1.ListReorderSuggestionsResponse, error)
 }
 
 // RegisterQueryServiceHandler registers svc as the stockledger.v1.QueryService implementation on
@@ -324,6 +417,12 @@ func RegisterQueryServiceHandler(server *connect.Server, svc QueryServiceHandler
 		connect.Method{Spec: queryServiceListLoansSpec(), Handler: adapter.listLoans},
 		connect.Method{Spec: queryServiceGetStockLevelsSpec(), Handler: adapter.getStockLevels},
 		connect.Method{Spec: queryServiceListStockLevelsSpec(), Handler: adapter.listStockLevels},
+		connect.Method{Spec: queryServiceListLocationStockSpec(), Handler: adapter.listLocationStock},
+		connect.Method{Spec: queryServiceListLowStockSpec(), Handler: adapter.listLowStock},
+		connect.Method{Spec: queryServiceListClinicStockSpec(), Handler: adapter.listClinicStock},
+		connect.Method{Spec: queryServiceListExpiringLotsSpec(), Handler: adapter.listExpiringLots},
+		connect.Method{Spec: queryServiceListConsumptionSpec(), Handler: adapter.listConsumption},
+		connect.Method{Spec: queryServiceListReorderSuggestionsSpec(), Handler: adapter.listReorderSuggestions},
 	)
 }
 
@@ -400,6 +499,30 @@ func (UnimplementedQueryServiceHandler) GetStockLevels(context.Context, *v1.GetS
 
 func (UnimplementedQueryServiceHandler) ListStockLevels(context.Context, *v1.ListStockLevelsRequest) (*v1.ListStockLevelsResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.QueryService.ListStockLevels is not implemented")
+}
+
+func (UnimplementedQueryServiceHandler) ListLocationStock(context.Context, *v1.ListLocationStockRequest) (*v1.ListLocationStockResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.QueryService.ListLocationStock is not implemented")
+}
+
+func (UnimplementedQueryServiceHandler) ListLowStock(context.Context, *v1.ListLowStockRequest) (*v1.ListLowStockResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.QueryService.ListLowStock is not implemented")
+}
+
+func (UnimplementedQueryServiceHandler) ListClinicStock(context.Context, *v1.ListClinicStockRequest) (*v1.ListClinicStockResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.QueryService.ListClinicStock is not implemented")
+}
+
+func (UnimplementedQueryServiceHandler) ListExpiringLots(context.Context, *v1.ListExpiringLotsRequest) (*v1.ListExpiringLotsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.QueryService.ListExpiringLots is not implemented")
+}
+
+func (UnimplementedQueryServiceHandler) ListConsumption(context.Context, *v1.ListConsumptionRequest) (*v1.ListConsumptionResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.QueryService.ListConsumption is not implemented")
+}
+
+func (UnimplementedQueryServiceHandler) ListReorderSuggestions(context.Context, *v1.ListReorderSuggestionsRequest) (*v1.ListReorderSuggestionsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.QueryService.ListReorderSuggestions is not implemented")
 }
 
 type queryServiceClient struct {
@@ -545,6 +668,54 @@ func (c *queryServiceClient) GetStockLevels(ctx context.Context, req *v1.GetStoc
 func (c *queryServiceClient) ListStockLevels(ctx context.Context, req *v1.ListStockLevelsRequest) (*v1.ListStockLevelsResponse, error) {
 	var res v1.ListStockLevelsResponse
 	if err := c.client.CallUnary(ctx, queryServiceListStockLevelsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *queryServiceClient) ListLocationStock(ctx context.Context, req *v1.ListLocationStockRequest) (*v1.ListLocationStockResponse, error) {
+	var res v1.ListLocationStockResponse
+	if err := c.client.CallUnary(ctx, queryServiceListLocationStockSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *queryServiceClient) ListLowStock(ctx context.Context, req *v1.ListLowStockRequest) (*v1.ListLowStockResponse, error) {
+	var res v1.ListLowStockResponse
+	if err := c.client.CallUnary(ctx, queryServiceListLowStockSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *queryServiceClient) ListClinicStock(ctx context.Context, req *v1.ListClinicStockRequest) (*v1.ListClinicStockResponse, error) {
+	var res v1.ListClinicStockResponse
+	if err := c.client.CallUnary(ctx, queryServiceListClinicStockSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *queryServiceClient) ListExpiringLots(ctx context.Context, req *v1.ListExpiringLotsRequest) (*v1.ListExpiringLotsResponse, error) {
+	var res v1.ListExpiringLotsResponse
+	if err := c.client.CallUnary(ctx, queryServiceListExpiringLotsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *queryServiceClient) ListConsumption(ctx context.Context, req *v1.ListConsumptionRequest) (*v1.ListConsumptionResponse, error) {
+	var res v1.ListConsumptionResponse
+	if err := c.client.CallUnary(ctx, queryServiceListConsumptionSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *queryServiceClient) ListReorderSuggestions(ctx context.Context, req *v1.ListReorderSuggestionsRequest) (*v1.ListReorderSuggestionsResponse, error) {
+	var res v1.ListReorderSuggestionsResponse
+	if err := c.client.CallUnary(ctx, queryServiceListReorderSuggestionsSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -762,6 +933,78 @@ func (h queryServiceHandler) listStockLevels(ctx context.Context, _ connect.Spec
 		return err
 	}
 	res, err := h.svc.ListStockLevels(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h queryServiceHandler) listLocationStock(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListLocationStockRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListLocationStock(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h queryServiceHandler) listLowStock(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListLowStockRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListLowStock(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h queryServiceHandler) listClinicStock(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListClinicStockRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListClinicStock(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h queryServiceHandler) listExpiringLots(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListExpiringLotsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListExpiringLots(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h queryServiceHandler) listConsumption(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListConsumptionRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListConsumption(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h queryServiceHandler) listReorderSuggestions(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListReorderSuggestionsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListReorderSuggestions(ctx, &req)
 	if err != nil {
 		return err
 	}
