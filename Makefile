@@ -10,7 +10,7 @@ FUZZ_INPUTS  ?= 40000
 JOURNAL_ENTRIES ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test bench bench-journal lint generate fmt fuzz clean-data tools check-generated check-format race-ready
+.PHONY: help run cluster build test bench bench-journal lint generate fmt fuzz clean-data tools check-generated check-format race-ready
 # Steps of a target read what the ones before them wrote.
 .NOTPARALLEL:
 
@@ -19,6 +19,9 @@ help: ## List the targets
 
 run: build ## Start a database, load demo clinics and serve: everything on this machine
 	@$(BIN) dev
+
+cluster: build ## Start a database and three nodes, each with an etcd member: a cluster on this machine
+	@$(BIN) dev --nodes 3
 
 build: ## Build bin/stockledger
 	@go build -o $(BIN) ./cmd/stockledger
@@ -57,8 +60,9 @@ generate: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-connect-go ## 
 fmt: ## Format all code
 	gofmt -w $(GO_FILES)
 
-clean-data: build ## Delete what make run keeps, to start over
+clean-data: build ## Delete what make run and make cluster keep, to start over
 	@$(BIN) dev --clean-data
+	@$(BIN) dev --nodes 3 --clean-data
 
 # Generated files are committed; this fails where they are not what generating
 # them now gives.

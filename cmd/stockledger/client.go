@@ -18,6 +18,7 @@ type client struct {
 	inventory stockledgerv1connect.InventoryServiceClient
 	catalog   stockledgerv1connect.CatalogServiceClient
 	pharmacy  stockledgerv1connect.PharmacyServiceClient
+	admin     stockledgerv1connect.AdminServiceClient
 }
 
 func newClient(url, token string) *client {
@@ -34,6 +35,7 @@ func newClient(url, token string) *client {
 		inventory: stockledgerv1connect.NewInventoryServiceClient(conn),
 		catalog:   stockledgerv1connect.NewCatalogServiceClient(conn),
 		pharmacy:  stockledgerv1connect.NewPharmacyServiceClient(conn),
+		admin:     stockledgerv1connect.NewAdminServiceClient(conn),
 	}
 }
 

@@ -3,9 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/stockledger/stockledger/ledger"
 	"github.com/stockledger/stockledger/txn"
@@ -95,5 +100,47 @@ func TestBackUpAndRestore(t *testing.T) {
 	hidden, err := filepath.Glob(filepath.Join(folder, ".*"))
 	if err != nil || len(hidden) != 0 {
 		t.Errorf("a failed export leaves %v", hidden)
+	}
+}
+
+// Replaying shows each table beside what the journal makes of it, and ends with
+// 1 where they differ.
+func TestReplay(t *testing.T) {
+	clinic, url := aClinic(t), txntest.URL(t)
+	if code := run(context.Background(), []string{"replay", clinic, "--database-url", url}); code != 0 {
+		t.Errorf("it ends with %d", code)
+	}
+	if code := run(context.Background(), []string{"replay", "no-such-clinic", "--database-url", url}); code != 2 {
+		t.Errorf("without the clinic it ends with %d", code)
+	}
+	db := txntest.Open(t)
+	table := func() string {
+		t.Helper()
+		var out bytes.Buffer
+		if _, err := replay(t.Context(), db, []ledger.ClinicID{ledger.ClinicID(clinic)}, &out, newProgress(io.Discard, "commands", 0)); err != nil {
+			t.Fatal(err)
+		}
+		return out.String()
+	}
+	sound := table()
+	if !strings.Contains(sound, "replayed up to sequence ") || strings.Contains(sound, "read-models") || len(strings.Split(sound, "\n")) < 12 {
+		t.Errorf("it says:\n%s", sound)
+	}
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	if _, err := conn.Exec(t.Context(), "UPDATE stock SET available = available + 1 WHERE clinic_id = $1", clinic); err != nil {
+		t.Fatal(err)
+	}
+	if broken := table(); !regexp.MustCompile(`(?m)^ *stock +1 +1 +1$`).MatchString(broken) || !strings.Contains(broken, "projection-follows-journal") {
+		t.Errorf("with a wrong balance it says:\n%s", broken)
+	}
+	if code := run(context.Background(), []string{"replay", clinic, "--database-url", url}); code != 1 {
+		t.Errorf("with a wrong balance it ends with %d", code)
+	}
+	if _, err := conn.Exec(t.Context(), "UPDATE stock SET available = available - 1 WHERE clinic_id = $1", clinic); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -23,9 +23,11 @@ import (
 
 // devCmd runs everything on one machine.
 type devCmd struct {
-	DataDir     string `type:"path" env:"STOCKLEDGER_DATA_DIR" placeholder:"DIR" help:"Where the database, the key and the token are kept: a folder of its own. Default: .stockledger in the current folder."`
+	DataDir     string `type:"path" env:"STOCKLEDGER_DATA_DIR" placeholder:"DIR" help:"Where the database, the key and the token are kept: a folder of its own. Default: .stockledger in the current folder, and .stockledger-cluster with several nodes."`
 	Listen      string `default:"127.0.0.1:8080" env:"STOCKLEDGER_LISTEN" placeholder:"ADDRESS" help:"Address of the API; another port is taken where this one is in use. Default: 127.0.0.1:8080."`
 	AdminListen string `default:"127.0.0.1:8081" env:"STOCKLEDGER_ADMIN_LISTEN" placeholder:"ADDRESS" help:"Address of probes and metrics; another port is taken where this one is in use. Default: 127.0.0.1:8081."`
+	Nodes       int    `default:"1" env:"STOCKLEDGER_NODES" help:"How many nodes to start: with 3 or 5, each is a process of its own with an etcd member, and one that ends is started again. Default: 1."`
+	BasePort    int    `default:"8080" env:"STOCKLEDGER_BASE_PORT" placeholder:"PORT" help:"With several nodes: the first port of the first node. A node takes five, and the next one begins ten ports on. Default: 8080."`
 	CleanData   bool   `help:"Delete the data folder and exit."`
 }
 
@@ -39,6 +41,7 @@ Examples:
 
   stockledger dev
   stockledger dev --data-dir /var/lib/stockledger --listen 127.0.0.1:9080
+  stockledger dev --nodes 3
   stockledger dev --clean-data`
 }
 
@@ -53,6 +56,9 @@ func (c *devCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if c.CleanData {
 		return cleanData(dir, os.Stdout)
 	}
+	if err := c.check(); err != nil {
+		return err
+	}
 	if err := claimDir(dir); err != nil {
 		return err
 	}
@@ -61,7 +67,11 @@ func (c *devCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	err = c.serve(ctx, log, dir, database)
+	if c.Nodes > 1 {
+		err = c.serveCluster(ctx, log, dir, database)
+	} else {
+		err = c.serve(ctx, log, dir, database)
+	}
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
 	if err := errors.Join(err, database.Stop(stop)); err != nil && !errors.Is(err, context.Canceled) {
@@ -73,6 +83,9 @@ func (c *devCmd) Run(ctx context.Context, log *slog.Logger) error {
 func (c *devCmd) dataDir() string {
 	if c.DataDir != "" {
 		return c.DataDir
+	}
+	if c.Nodes > 1 {
+		return ".stockledger-cluster"
 	}
 	return ".stockledger"
 }
@@ -116,26 +129,31 @@ func cleanData(dir string, out io.Writer) error {
 }
 
 func (c *devCmd) serve(ctx context.Context, log *slog.Logger, dir string, database *localdb.Server) error {
-	fmt.Fprintf(os.Stderr, "database: %s\n", database.Description)
-	if err := txn.Migrate(ctx, database.URL); err != nil {
-		return err
-	}
-	flags := nodeFlags{
-		Listen: freeOr(c.Listen), AdminListen: freeOr(c.AdminListen), IssuerKey: filepath.Join(dir, "issuer.key"), PatientKey: filepath.Join(dir, "patient.key"), GracePeriod: 10 * time.Second,
-		CachedDocuments: 400_000,
-	}
-	n, err := openNode(ctx, database.URL, flags, log)
+	n, err := c.open(ctx, log, dir, database, clusterFlags{EtcdDir: filepath.Join(dir, "etcd"), JobTimeZone: "UTC"})
 	if err != nil {
 		return err
 	}
-	// Nothing is printed to try before it works.
-	if err := loadDemo(ctx, n.executor, time.Now(), os.Stderr); err != nil {
-		n.db.Close()
-		return err
+	return n.run(ctx, func() { printWelcome(os.Stdout, n, dir) })
+}
+
+// open brings the schema up to date, opens a node, loads the demo and leaves a
+// token: nothing is printed to try before it works.
+func (c *devCmd) open(ctx context.Context, log *slog.Logger, dir string, database *localdb.Server, in clusterFlags) (*node, error) {
+	fmt.Fprintf(os.Stderr, "database: %s\n", database.Description)
+	if err := txn.Migrate(ctx, database.URL); err != nil {
+		return nil, err
 	}
-	token, err := filepath.Abs(filepath.Join(dir, "token"))
+	flags := nodeFlags{
+		Listen: freeOr(c.Listen), AdminListen: freeOr(c.AdminListen), IssuerKey: filepath.Join(dir, "issuer.key"), PatientKey: filepath.Join(dir, "patient.key"), GracePeriod: 10 * time.Second,
+		CachedDocuments: 400_000, clusterFlags: in,
+	}
+	n, err := openNode(ctx, database.URL, flags, log)
+	if err != nil {
+		return nil, err
+	}
+	err = loadDemo(ctx, n.executor, time.Now(), os.Stderr)
 	if err == nil {
-		err = writeDevToken(n.issuer, token)
+		err = writeDevToken(n.issuer, tokenFile(dir))
 	}
 	if err == nil {
 		// For stockledger verify and the other commands on the database.
@@ -143,10 +161,12 @@ func (c *devCmd) serve(ctx context.Context, log *slog.Logger, dir string, databa
 	}
 	if err != nil {
 		n.db.Close()
-		return err
+		return nil, err
 	}
-	return n.run(ctx, func() { printWelcome(os.Stdout, n, token, dir) })
+	return n, nil
 }
+
+func tokenFile(dir string) string { return filepath.Join(dir, "token") }
 
 // freeOr returns the address if nobody listens on it, else one with a free port.
 func freeOr(address string) string {
@@ -172,6 +192,14 @@ func writeDevToken(issuer *rpc.Issuer, path string) error {
 	return os.WriteFile(path, []byte(token+"\n"), 0o600)
 }
 
+// shellPath is a path from anywhere, as a shell takes it.
+func shellPath(path string) string {
+	if whole, err := filepath.Abs(path); err == nil {
+		path = whole
+	}
+	return shellWord(path)
+}
+
 // shellWord quotes a path where a shell would take it for several words.
 func shellWord(path string) string {
 	safe := func(r rune) bool {
@@ -185,34 +213,40 @@ func shellWord(path string) string {
 
 // printWelcome prints what to try. The commands can be pasted again and again:
 // their keys hold the time.
-func printWelcome(out io.Writer, n *node, token, dir string) {
-	token = shellWord(token)
-	api := "http://" + n.server.Addr()
-	clinic := demo.Clinics()[0]
+func printWelcome(out io.Writer, n *node, dir string) {
+	token, api := shellPath(tokenFile(dir)), "http://"+n.server.Addr()
 	fmt.Fprintf(out, `
 stockledger is ready.
 
-  API      %[1]s   (Connect, gRPC, gRPC-Web and JSON)
-  admin    http://%[2]s   (/livez, /readyz, /metrics)
+  API      %s   (Connect, gRPC, gRPC-Web and JSON)
+  admin    http://%s   (/livez, /readyz, /metrics)
   clinics  hillside, riverside, st-anne
-  data     %[3]s
-  token    %[4]s   (does everything, for 30 days)
+  data     %s
+  token    %s   (does everything, for 30 days)
 
 Paste these in another terminal, as often as you like:
+`, api, n.server.AdminAddr(), dir, token)
+	printToTry(out, api, token)
+	fmt.Fprint(out, `
+Ctrl-C stops everything. "make clean-data" starts over.
 
+`)
+}
+
+// printToTry prints three commands.
+func printToTry(out io.Writer, api, token string) {
+	clinic := demo.Clinics()[0]
+	fmt.Fprintf(out, `
 1. What does the dispensary hold?
 
-  curl -s %[1]s/stockledger.v1.QueryService/GetStock -H "Authorization: Bearer $(cat %[4]s)" -H 'Content-Type: application/json' -d '{"clinicId":"%[5]s","locationId":"%[6]s","medicineId":"%[7]s"}'
+  curl -s %[1]s/stockledger.v1.QueryService/GetStock -H "Authorization: Bearer $(cat %[2]s)" -H 'Content-Type: application/json' -d '{"clinicId":"%[3]s","locationId":"%[4]s","medicineId":"%[5]s"}'
 
 2. Reserve 20 of it until tonight:
 
-  curl -s %[1]s/stockledger.v1.InventoryService/ReserveStock -H "Authorization: Bearer $(cat %[4]s)" -H 'Content-Type: application/json' -d '{"clinicId":"%[5]s","command":{"idempotencyKey":"try-reserve-'$(date +%%s%%N)'","reserveStock":{"locationId":"%[6]s","medicineId":"%[7]s","quantity":"20","reasonCode":"ward-round","deadline":"'$(date -u +%%Y-%%m-%%d)'T23:59:59Z"}}}'
+  curl -s %[1]s/stockledger.v1.InventoryService/ReserveStock -H "Authorization: Bearer $(cat %[2]s)" -H 'Content-Type: application/json' -d '{"clinicId":"%[3]s","command":{"idempotencyKey":"try-reserve-'$(date +%%s%%N)'","reserveStock":{"locationId":"%[4]s","medicineId":"%[5]s","quantity":"20","reasonCode":"ward-round","deadline":"'$(date -u +%%Y-%%m-%%d)'T23:59:59Z"}}}'
 
 3. Issue 5 of it to a ward:
 
-  curl -s %[1]s/stockledger.v1.InventoryService/IssueStock -H "Authorization: Bearer $(cat %[4]s)" -H 'Content-Type: application/json' -d '{"clinicId":"%[5]s","command":{"idempotencyKey":"try-issue-'$(date +%%s%%N)'","issueStock":{"locationId":"%[6]s","medicineId":"%[7]s","quantity":"5","recipient":"maternity"}}}'
-
-Ctrl-C stops everything. "make clean-data" starts over.
-
-`, api, n.server.AdminAddr(), dir, token, clinic.ID, demo.ShownLocation, demo.ShownMedicine)
+  curl -s %[1]s/stockledger.v1.InventoryService/IssueStock -H "Authorization: Bearer $(cat %[2]s)" -H 'Content-Type: application/json' -d '{"clinicId":"%[3]s","command":{"idempotencyKey":"try-issue-'$(date +%%s%%N)'","issueStock":{"locationId":"%[4]s","medicineId":"%[5]s","quantity":"5","recipient":"maternity"}}}'
+`, api, token, clinic.ID, demo.ShownLocation, demo.ShownMedicine)
 }

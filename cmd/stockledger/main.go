@@ -21,11 +21,14 @@ type cli struct {
 	Serve            serveCmd            `cmd:"" help:"Serve the API."`
 	Migrate          migrateCmd          `cmd:"" help:"Bring the database's schema up to date, or show its state."`
 	Import           importCmd           `cmd:"" help:"Import medicines or stock from a CSV file, through the API."`
+	Replay           replayCmd           `cmd:"" help:"Recompute clinics from their journals and show, table by table, how what is stored differs."`
 	Verify           verifyCmd           `cmd:"" help:"Replay every journal and compare it with everything stored, or replay a journal's file."`
 	Checkpoint       checkpointCmd       `cmd:"" help:"Write signed checkpoints of all journals, to be kept outside of the database."`
 	Clinic           clinicCmd           `cmd:"" help:"Export and restore whole clinics."`
 	Register         registerCmd         `cmd:"" help:"Write a controlled medicine's register as CSV, for an inspector."`
 	RecalledPatients recalledPatientsCmd `cmd:"" help:"Write whom a lot, or the lots of a recall, reached as CSV."`
+	Jobs             jobsCmd             `cmd:"" help:"Show and run the background jobs."`
+	Cluster          clusterCmd          `cmd:"" help:"Show the cluster."`
 	Token            tokenCmd            `cmd:"" help:"Print a token for callers of the API."`
 	Dev              devCmd              `cmd:"" help:"Run all of it on this machine, with demo clinics: what make run does."`
 	Version          versionCmd          `cmd:"" help:"Print the version."`

@@ -37,6 +37,8 @@ func startTestNode(t *testing.T) *testNode {
 	flags := nodeFlags{
 		Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", IssuerKey: filepath.Join(t.TempDir(), "issuer.key"),
 		GracePeriod: 10 * time.Second, CachedDocuments: 10_000, WriteConns: 4, ReadConns: 4,
+		// The tests share one database, and it belongs to one cluster at most.
+		clusterFlags: clusterFlags{NoCluster: true, JobTimeZone: "UTC"},
 	}
 	n, err := openNode(context.Background(), txntest.URL(t), flags, quiet())
 	if err != nil {
@@ -87,6 +89,7 @@ func TestCommandLineParses(t *testing.T) {
 		"import stock " + file + " --clinic c --token t --create-locations --reference r",
 		"verify --database-url postgresql://x --clinic a --clinic b",
 		"verify --file f",
+		"replay --database-url postgresql://x a b",
 		"verify --database-url postgresql://x --checkpoints d --issuer-key k",
 		"checkpoint --database-url postgresql://x --dir d --issuer-key k",
 		"clinic export c --database-url postgresql://x --output -",
@@ -285,5 +288,32 @@ func TestTokenRoundTrip(t *testing.T) {
 	log.Reset()
 	if issue(); log.Len() > 0 {
 		t.Errorf("with a key there already it says: %s", log.String())
+	}
+}
+
+// A node keeps the read models up unless it is told not to, as the one of
+// stockledger dev is not.
+func TestNodeKeepsReadModels(t *testing.T) {
+	n := startTestNode(t)
+	clinic := demo.Clinics()[0]
+	clinic.ID = txntest.NewClinicID(t)
+	medicines, err := demo.Medicines()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := giveDemo(t.Context(), n.executor, ledger.ClinicID(clinic.ID), demoCommands(clinic, medicines, time.Now())); err != nil {
+		t.Fatal(err)
+	}
+	queries := txn.NewQueries(n.db)
+	for attempt := 1; ; attempt++ {
+		rows, _, _, err := queries.MedicineSummaries(t.Context(), ledger.ClinicID(clinic.ID), txn.StockFilter{}, "", 10, txn.ReadOptions{})
+		var behind *txn.ReadModelsBehindError
+		if errors.As(err, &behind) && attempt < 30 {
+			continue // it has waited by itself
+		}
+		if err != nil || len(rows) != 10 {
+			t.Fatalf("the models show %d medicines, %v", len(rows), err)
+		}
+		return
 	}
 }

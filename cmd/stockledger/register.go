@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stockledger/stockledger/ledger"
+	"github.com/stockledger/stockledger/rpc"
 	"github.com/stockledger/stockledger/txn"
 )
 
@@ -135,10 +136,10 @@ func (r *registerWriter) write(line *txn.RegisterLine) error {
 	number := func(n int64) string { return strconv.FormatInt(n, 10) }
 	at := func(i ledger.Instant) string { return i.Time().In(r.zone).Format(time.RFC3339) }
 	return r.csv.Write([]string{
-		strconv.Itoa(r.lines), at(line.RecordedAt), at(line.OccurredAt), number(int64(line.Sequence)), line.Kind.String(), string(line.Lot), line.Party,
+		strconv.Itoa(r.lines), at(line.RecordedAt), at(line.OccurredAt), number(int64(line.Sequence)), line.Kind.String(), string(line.Lot), rpc.CSVText(line.Party),
 		number(line.Opening), number(line.In), number(line.Out), number(line.Balance),
-		string(line.Requester), string(line.Actor), string(line.Witness), line.ReasonCode, line.Reference, line.DocumentID, corrects,
-		string(line.PrescriptionID), line.Prescriber, string(line.PatientID),
+		rpc.CSVText(string(line.Requester)), rpc.CSVText(string(line.Actor)), rpc.CSVText(string(line.Witness)), line.ReasonCode, line.Reference, line.DocumentID, corrects,
+		string(line.PrescriptionID), rpc.CSVText(line.Prescriber), string(line.PatientID),
 	})
 }
 

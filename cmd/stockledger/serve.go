@@ -2,16 +2,19 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/stockledger/stockledger/cluster"
 	"github.com/stockledger/stockledger/rpc"
 	"github.com/stockledger/stockledger/txn"
 )
@@ -39,10 +42,14 @@ type nodeFlags struct {
 	CachedDocuments int           `default:"400000" env:"STOCKLEDGER_CACHED_DOCUMENTS" help:"Most documents of clinics' states kept in memory. The node's memory limit is 256 MiB and 400 bytes for each, unless GOMEMLIMIT says otherwise."`
 	CachedAnswers   int           `default:"100000" env:"STOCKLEDGER_CACHED_ANSWERS" help:"Most answers to queries kept in memory."`
 	RedisURL        string        `env:"STOCKLEDGER_REDIS_URL" placeholder:"URL" help:"Redis server through which nodes share answers to queries, for example redis://:password@redis:6379/0. Nothing fails without it."`
+	ReplicaURLs     []string      `name:"replica-url" env:"STOCKLEDGER_REPLICA_URLS" placeholder:"URL" help:"Streaming replica of a PostgreSQL database, for reads with CONSISTENCY_BOUNDED. May be repeated. CockroachDB needs none: it reads from its followers."`
+	ReplicaMaxLag   time.Duration `default:"100ms" env:"STOCKLEDGER_REPLICA_MAX_LAG" help:"How far a replica may be behind and still be read."`
+	NoReadModels    bool          `env:"STOCKLEDGER_NO_READ_MODELS" help:"Leave it to other nodes to keep the read models up that reports read. At least one has to do it."`
 	CheckpointDir   string        `type:"path" env:"STOCKLEDGER_CHECKPOINT_DIR" placeholder:"FOLDER" help:"Write a signed checkpoint of each journal here once a day. See stockledger checkpoint --help."`
 	DrainDelay      time.Duration `default:"0s" env:"STOCKLEDGER_DRAIN_DELAY" help:"Time between readiness going off and the port closing, for load balancers to notice."`
 	GracePeriod     time.Duration `default:"25s" env:"STOCKLEDGER_GRACE_PERIOD" help:"How long requests under way may take to end at shutdown."`
-	Profiling       bool          `env:"STOCKLEDGER_PROFILING" help:"Serve profiles at /debug/pprof on the admin address."`
+	clusterFlags
+	Profiling bool `env:"STOCKLEDGER_PROFILING" help:"Serve profiles at /debug/pprof on the admin address."`
 }
 
 // Help shows an example.
@@ -101,9 +108,18 @@ type node struct {
 	executor *txn.Executor
 	feed     *txn.Feed
 	cache    *txn.Cache
+	replicas *txn.Replicas
+	models   *txn.ReadModels // nil: other nodes keep them up
 	issuer   *rpc.Issuer
 	server   *rpc.Server
-	grace    time.Duration
+	router   *cluster.Router
+	// dispatcher has operations carried out.
+	dispatcher *cluster.Dispatcher
+	peerTLS    *tls.Config
+	runner     *cluster.Runner
+	joined     atomic.Pointer[cluster.Cluster]
+	flags      clusterFlags
+	grace      time.Duration
 	// checkpoints is the folder that they are written to, or empty.
 	checkpoints string
 }
@@ -133,7 +149,7 @@ func openNode(ctx context.Context, databaseURL string, flags nodeFlags, log *slo
 	if err != nil {
 		return nil, err
 	}
-	n := &node{log: log, db: db, grace: flags.GracePeriod, checkpoints: flags.CheckpointDir}
+	n := &node{log: log, db: db, flags: flags.clusterFlags, grace: flags.GracePeriod, checkpoints: flags.CheckpointDir}
 	if err := n.build(ctx, flags); err != nil {
 		db.Close()
 		return nil, err
@@ -163,19 +179,45 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 	if n.cache, err = txn.NewCache(n.db, txn.CacheConfig{Entries: flags.CachedAnswers, RedisURL: flags.RedisURL, Log: n.log}); err != nil {
 		return err
 	}
+	metrics := []func(prometheus.Registerer){n.cache.RegisterMetrics}
+	if !flags.NoReadModels {
+		n.models = txn.NewReadModels(n.db, txn.ReadModelsConfig{Log: n.log})
+		metrics = append(metrics, n.models.RegisterMetrics)
+	}
 	queries := txn.NewQueries(n.db)
 	queries.UseCache(n.cache)
+	n.replicas, err = txn.OpenReplicas(ctx, n.db, txn.ReplicasConfig{URLs: flags.ReplicaURLs, MaxLag: flags.ReplicaMaxLag, MaxConns: flags.ReadConns, Log: n.log})
+	if err != nil {
+		return err
+	}
+	queries.UseReplicas(n.replicas)
+	metrics = append(metrics, n.replicas.RegisterMetrics)
 	n.executor = txn.NewExecutor(n.db, txn.ExecutorConfig{
 		GroupCommands: flags.GroupCommands, GroupsInFlight: flags.GroupsInFlight, QueueCommands: flags.QueueCommands,
-		CachedDocuments: flags.CachedDocuments, Feed: n.feed, Cache: n.cache, Log: n.log,
+		CachedDocuments: flags.CachedDocuments, Feed: n.feed, Cache: n.cache, ReadModels: n.models, Log: n.log,
 	})
+	if n.peerTLS, err = cluster.PeerTLS(n.issuer.Secret("nodes")); err != nil {
+		return err
+	}
+	n.router = cluster.NewRouter(n.executor, n.peerTLS, n.log)
+	operations := txn.NewOperations(n.db)
+	n.dispatcher = cluster.NewDispatcher(operations, n.executor, n.router, cluster.DispatcherConfig{Log: n.log})
+	jobs, err := n.flags.jobs(cluster.StandardJobs(n.db, txn.NewChores(n.db, n.router, n.log)))
+	if err != nil {
+		return err
+	}
+	if n.runner, err = cluster.NewRunner(n.db, jobs, cluster.RunnerConfig{Log: n.log}); err != nil {
+		return err
+	}
+	metrics = append(metrics, n.executor.RegisterMetrics, n.router.RegisterMetrics, n.runner.RegisterMetrics, n.dispatcher.RegisterMetrics)
 	n.server, err = rpc.NewServer(rpc.Config{
 		Listen: flags.Listen, AdminListen: flags.AdminListen, AllowedOrigins: flags.AllowedOrigins,
 		DrainDelay: flags.DrainDelay, ShutdownTimeout: flags.GracePeriod, Profiling: flags.Profiling, Log: n.log,
 	}, rpc.Deps{
-		Executor: n.executor, Queries: queries, Feed: n.feed, Database: n.db, Issuer: n.issuer,
-		Patients: txn.NewPatients(n.db), Keyring: keyring,
-		Metrics: []func(prometheus.Registerer){n.executor.RegisterMetrics, n.cache.RegisterMetrics},
+		Executor: n.router, Queries: queries, Feed: n.feed, Database: n.db, Issuer: n.issuer,
+		Patients: txn.NewPatients(n.db), Keyring: keyring, Administration: n.administration(),
+		Operations: rpc.OperationQueue{Store: operations, Encode: cluster.EncodeSubmission, Submitted: n.dispatcher.Submitted},
+		Metrics:    metrics,
 	})
 	return err
 }
@@ -188,10 +230,6 @@ const lookAtHeadsEvery = 200 * time.Millisecond
 // behind. Its own it follows up at once.
 const followRecallsEvery = 10 * time.Second
 
-// returnUncollectedEvery is how often a node looks for what lies ready and was
-// not collected in time.
-const returnUncollectedEvery = time.Minute
-
 // run serves until ctx ends and then stops in the reverse order of the start.
 // It calls listening once the addresses are known.
 func (n *node) run(ctx context.Context, listening func()) error {
@@ -199,8 +237,18 @@ func (n *node) run(ctx context.Context, listening func()) error {
 		n.db.Close()
 		return err
 	}
+	var peers *cluster.PeerServer
+	if !n.flags.NoCluster {
+		var err error
+		if peers, err = n.listenForPeers(ctx); err != nil {
+			n.db.Close()
+			return err
+		}
+	}
 	n.log.Info("serving", "api", n.server.Addr(), "admin", n.server.AdminAddr(), "database", n.db.Server().Kind, "version", version)
 	listening()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	following, stop := context.WithCancel(ctx)
 	var background sync.WaitGroup
 	background.Go(func() { n.executor.FollowRecalls(following, followRecallsEvery) })
@@ -215,13 +263,33 @@ func (n *node) run(ctx context.Context, listening func()) error {
 			n.log.Warn("journals cannot be followed; cached answers grow older, as they say", "error", err)
 		})
 	})
-	background.Go(func() { n.executor.ReturnUncollected(following, returnUncollectedEvery) })
+	background.Go(func() { n.replicas.Run(following) })
+	background.Go(func() { n.dispatcher.Run(following) })
+	if n.models != nil {
+		background.Go(func() { n.models.Run(following) })
+	}
+	var refused error // by the cluster
+	if peers != nil {
+		background.Go(func() {
+			if refused = n.takePart(following, peers.Addr()); refused != nil {
+				cancel()
+			}
+		})
+	}
 	err := n.server.Run(ctx)
 	stop()
 	background.Wait()
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.grace)
-	defer cancel()
-	err = errors.Join(err, n.executor.Close(grace))
+	grace, endGrace := context.WithTimeout(context.WithoutCancel(ctx), n.grace)
+	defer endGrace()
+	err = errors.Join(refused, err, n.executor.Close(grace))
+	if peers != nil {
+		err = errors.Join(err, peers.Close(grace))
+	}
+	n.router.Close()
+	if c := n.joined.Load(); c != nil {
+		err = errors.Join(err, c.Close())
+	}
+	n.replicas.Close()
 	n.db.Close()
 	n.log.Info("stopped")
 	return err

@@ -1,0 +1,306 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "github.com/stockledger/stockledger/proto/gen/stockledger/v1"
+	"github.com/stockledger/stockledger/txn"
+)
+
+// serverFlags name a node whose API is asked.
+type serverFlags struct {
+	Server string `default:"http://127.0.0.1:8080" env:"STOCKLEDGER_SERVER" placeholder:"URL" help:"A node's API. Default: http://127.0.0.1:8080."`
+	Token  string `required:"" env:"STOCKLEDGER_TOKEN" help:"Token of somebody who may do this, for all clinics."`
+}
+
+// jobsCmd shows and runs the background jobs.
+type jobsCmd struct {
+	List     jobsListCmd     `cmd:"" help:"List the jobs, each with its last run and its next one."`
+	Runs     jobsRunsCmd     `cmd:"" help:"List the runs of a job, the latest first."`
+	Run      jobsRunCmd      `cmd:"" help:"Run a job now."`
+	Findings jobsFindingsCmd `cmd:"" help:"List what the jobs found at a clinic that somebody should look at."`
+}
+
+type jobsListCmd struct{ serverFlags }
+
+// Run prints the jobs.
+func (c *jobsListCmd) Run(ctx context.Context) error {
+	answer, err := newClient(c.Server, c.Token).admin.ListJobs(ctx, &pb.ListJobsRequest{})
+	if err != nil {
+		return explain(err)
+	}
+	return printJobs(os.Stdout, answer.GetJobs())
+}
+
+func printJobs(out io.Writer, jobs []*pb.Job) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "JOB\tSCHEDULE\tNEXT\tLAST RUN\tSTATE\tCLINICS\tCOMMANDS\tFINDINGS\tFAILURES")
+	for _, job := range jobs {
+		schedule := job.GetSchedule() + " " + job.GetTimeZone()
+		if job.GetSchedule() == "" {
+			schedule = "by hand"
+		}
+		last := job.GetLastRun()
+		if last == nil {
+			fmt.Fprintf(w, "%s\t%s\t%s\tnever\n", job.GetJob(), schedule, moment(job.GetNextAt()))
+			continue
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\n", job.GetJob(), schedule, moment(job.GetNextAt()), moment(last.GetScheduledAt()),
+			stateText(last), last.GetClinics(), last.GetCommands(), last.GetFindings(), last.GetFailures())
+	}
+	return w.Flush()
+}
+
+type jobsRunsCmd struct {
+	serverFlags
+	Job   string `arg:"" help:"The job."`
+	Limit int32  `default:"20" env:"STOCKLEDGER_LIMIT" help:"Most runs to list. Default: 20."`
+}
+
+// Run prints the runs of a job.
+func (c *jobsRunsCmd) Run(ctx context.Context) error {
+	answer, err := newClient(c.Server, c.Token).admin.ListJobRuns(ctx, &pb.ListJobRunsRequest{Job: c.Job, Page: &pb.Page{PageSize: c.Limit}})
+	if err != nil {
+		return explain(err)
+	}
+	return printRuns(os.Stdout, answer.GetRuns())
+}
+
+func printRuns(out io.Writer, runs []*pb.JobRun) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "SCHEDULED\tBY\tSTATE\tNODE\tTOOK\tCLINICS\tCOMMANDS\tFINDINGS\tFAILURES")
+	for _, run := range runs {
+		by := run.GetRequestedBy()
+		if by == "" {
+			by = "schedule"
+		}
+		took := "-"
+		if run.GetFinishedAt() != nil {
+			took = run.GetFinishedAt().AsTime().Sub(run.GetStartedAt().AsTime()).Round(time.Millisecond).String()
+		}
+		failures := fmt.Sprint(run.GetFailures())
+		if run.GetFailure() != "" {
+			failures += ", the last: " + run.GetFailure()
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", moment(run.GetScheduledAt()), by, stateText(run), run.GetNodeId(), took,
+			run.GetClinics(), run.GetCommands(), run.GetFindings(), failures)
+	}
+	return w.Flush()
+}
+
+func stateText(run *pb.JobRun) string {
+	return strings.ToLower(strings.TrimPrefix(run.GetState().String(), "JOB_RUN_STATE_"))
+}
+
+func moment(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return "-"
+	}
+	return t.AsTime().UTC().Format("2006-01-02T15:04:05Z")
+}
+
+type jobsRunCmd struct {
+	serverFlags
+	Job  string        `arg:"" help:"The job."`
+	Wait time.Duration `default:"0s" env:"STOCKLEDGER_WAIT" help:"Wait so long for the run to end, and show how it goes."`
+}
+
+// Run asks for a run, and follows it where it is told to.
+func (c *jobsRunCmd) Run(ctx context.Context) error {
+	from := newClient(c.Server, c.Token).admin
+	answer, err := from.RunJob(ctx, &pb.RunJobRequest{Job: c.Job})
+	if err != nil {
+		return explain(err)
+	}
+	run := answer.GetRun()
+	if c.Wait == 0 {
+		fmt.Printf("%s is asked for. To see how it goes: stockledger jobs runs %s\n", c.Job, c.Job)
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.Wait)
+	defer cancel()
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for clinics := int64(-1); ; {
+		runs, err := from.ListJobRuns(ctx, &pb.ListJobRunsRequest{Job: c.Job, Page: &pb.Page{PageSize: 100}})
+		if err != nil && ctx.Err() == nil {
+			return explain(err)
+		}
+		for _, r := range runs.GetRuns() {
+			if !r.GetScheduledAt().AsTime().Equal(run.GetScheduledAt().AsTime()) {
+				continue
+			}
+			if r.GetFinishedAt() != nil {
+				return printRuns(os.Stdout, []*pb.JobRun{r})
+			}
+			if r.GetClinics() != clinics {
+				clinics = r.GetClinics()
+				fmt.Fprintf(os.Stderr, "%s: %d clinics done\n", stateText(r), clinics)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the run of %s has not ended within %s; it goes on, and stockledger jobs runs %s tells how", c.Job, c.Wait, c.Job)
+		case <-tick.C:
+		}
+	}
+}
+
+type jobsFindingsCmd struct {
+	serverFlags
+	Clinic string `arg:"" help:"The clinic."`
+	Job    string `env:"STOCKLEDGER_JOB" help:"Only what this job found."`
+}
+
+// Run prints what was found at a clinic.
+func (c *jobsFindingsCmd) Run(ctx context.Context) error {
+	from := newClient(c.Server, c.Token).admin
+	findings, err := everyPage(func(page *pb.Page) ([]*pb.Finding, string, error) {
+		answer, err := from.ListFindings(ctx, &pb.ListFindingsRequest{ClinicId: c.Clinic, Job: c.Job, Page: page})
+		return answer.GetFindings(), answer.GetNextPageToken(), err
+	})
+	if err != nil {
+		return explain(err)
+	}
+	if len(findings) == 0 {
+		fmt.Println("nothing was found")
+		return nil
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "JOB\tKIND\tSUBJECT\tSEQUENCE\tSINCE\tMESSAGE")
+	for _, f := range findings {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", f.GetJob(), f.GetKind(), f.GetSubject(), f.GetSequence(), moment(f.GetFirstFoundAt()), f.GetMessage())
+	}
+	return w.Flush()
+}
+
+// clusterCmd shows the cluster.
+type clusterCmd struct {
+	Status clusterStatusCmd `cmd:"" help:"Show the nodes, the leader and the jobs."`
+	Home   clusterHomeCmd   `cmd:"" help:"Show which node executes a clinic's commands."`
+	Pin    clusterPinCmd    `cmd:"" help:"Have a node execute a clinic's commands for as long as it is there."`
+	Unpin  clusterUnpinCmd  `cmd:"" help:"Let a clinic go back to the node where it would be without a pin."`
+	Adopt  clusterAdoptCmd  `cmd:"" help:"Let a database belong to another etcd cluster, after the first one is gone for good."`
+}
+
+type clusterStatusCmd struct{ serverFlags }
+
+// Run prints how the cluster is.
+func (c *clusterStatusCmd) Run(ctx context.Context) error {
+	from := newClient(c.Server, c.Token).admin
+	state, err := from.GetCluster(ctx, &pb.GetClusterRequest{})
+	if err != nil {
+		return explain(err)
+	}
+	jobs, err := from.ListJobs(ctx, &pb.ListJobsRequest{})
+	if err != nil {
+		return explain(err)
+	}
+	return printCluster(os.Stdout, state, jobs.GetJobs())
+}
+
+func printCluster(out io.Writer, state *pb.GetClusterResponse, jobs []*pb.Job) error {
+	if len(state.GetEtcdEndpoints()) == 0 {
+		fmt.Fprint(out, "this node takes no part in a cluster, or has not joined it yet\n\n")
+	} else {
+		fmt.Fprintf(out, "etcd: %s\n\n", strings.Join(state.GetEtcdEndpoints(), ", "))
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NODE\tAPI\tREGION\tVERSION\tSTARTED\tCLINICS\tWAITING\tROLE")
+	for _, n := range state.GetNodes() {
+		role := ""
+		if n.GetId() == state.GetLeaderId() {
+			role = fmt.Sprintf("leader, epoch %d", state.GetLeaderEpoch())
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", n.GetName(), n.GetApiAddress(), n.GetRegion(), n.GetVersion(), moment(n.GetStartedAt()), n.GetClinics(), n.GetWaitingCommands(), role)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if len(state.GetQueues()) > 0 {
+		fmt.Fprintln(out, "\nOPERATIONS THAT WAIT")
+	}
+	for _, q := range state.GetQueues() {
+		fmt.Fprintf(out, "%s: %d, the oldest since %s\n", strings.ToLower(strings.TrimPrefix(q.GetPriority().String(), "PRIORITY_")), q.GetWaiting(), moment(q.GetOldestAt()))
+	}
+	for _, pin := range state.GetPins() {
+		fmt.Fprintf(out, "\nclinic %s is pinned to %s\n", pin.GetClinicId(), pin.GetNodeName())
+	}
+	fmt.Fprintln(out)
+	return printJobs(out, jobs)
+}
+
+type clusterHomeCmd struct {
+	serverFlags
+	Clinic string `arg:"" help:"The clinic."`
+}
+
+// Run prints a clinic's home.
+func (c *clusterHomeCmd) Run(ctx context.Context) error {
+	answer, err := newClient(c.Server, c.Token).admin.GetHome(ctx, &pb.GetHomeRequest{ClinicId: c.Clinic})
+	if err != nil {
+		return explain(err)
+	}
+	switch home := answer.GetHome(); {
+	case home == nil:
+		fmt.Println("each node executes the commands that it is asked for")
+	case answer.GetPinned():
+		fmt.Printf("%s at %s, pinned\n", home.GetName(), home.GetApiAddress())
+	default:
+		fmt.Printf("%s at %s\n", home.GetName(), home.GetApiAddress())
+	}
+	return nil
+}
+
+type clusterPinCmd struct {
+	serverFlags
+	Clinic string `arg:"" help:"The clinic."`
+	Node   string `arg:"" help:"The node's name, as stockledger cluster status shows it."`
+}
+
+// Run pins a clinic.
+func (c *clusterPinCmd) Run(ctx context.Context) error {
+	_, err := newClient(c.Server, c.Token).admin.PinClinic(ctx, &pb.PinClinicRequest{ClinicId: c.Clinic, NodeName: c.Node})
+	return explain(err)
+}
+
+type clusterUnpinCmd struct {
+	serverFlags
+	Clinic string `arg:"" help:"The clinic."`
+}
+
+// Run takes a pin back.
+func (c *clusterUnpinCmd) Run(ctx context.Context) error {
+	_, err := newClient(c.Server, c.Token).admin.PinClinic(ctx, &pb.PinClinicRequest{ClinicId: c.Clinic})
+	return explain(err)
+}
+
+type clusterAdoptCmd struct{ databaseFlags }
+
+// Help says when to use it.
+func (clusterAdoptCmd) Help() string {
+	return `A database remembers the etcd cluster that it belongs to, and nodes of another refuse to start: they would elect a second leader. Where the first cluster is gone for good, for example because its data folder was lost, stop all nodes and run this once. The next node that starts brings its own.`
+}
+
+// Run forgets the etcd cluster.
+func (c *clusterAdoptCmd) Run(ctx context.Context, log *slog.Logger) error {
+	db, err := txn.Open(ctx, txn.Config{DatabaseURL: c.DatabaseURL, Log: log})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if err := db.LeaveCluster(ctx); err != nil {
+		return err
+	}
+	fmt.Println("the database belongs to no etcd cluster now; the next node that starts brings its own")
+	return nil
+}
