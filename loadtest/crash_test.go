@@ -44,7 +44,8 @@ var built struct {
 	err    error
 }
 
-func startCluster(tb testing.TB, flags ...string) *cluster {
+// buildServer builds the server once and returns where it is.
+func buildServer(tb testing.TB) string {
 	tb.Helper()
 	built.once.Do(func() {
 		dir, err := filepath.Abs(filepath.Join("..", "bin"))
@@ -59,7 +60,12 @@ func startCluster(tb testing.TB, flags ...string) *cluster {
 	if built.err != nil {
 		tb.Fatalf("build the server: %v", built.err)
 	}
-	c := &cluster{tb: tb, binary: built.binary, key: filepath.Join(tb.TempDir(), "issuer.key"), databaseURL: txntest.URL(tb), flags: flags}
+	return built.binary
+}
+
+func startCluster(tb testing.TB, flags ...string) *cluster {
+	tb.Helper()
+	c := &cluster{tb: tb, binary: buildServer(tb), key: filepath.Join(tb.TempDir(), "issuer.key"), databaseURL: txntest.URL(tb), flags: flags}
 	c.start()
 	tb.Cleanup(func() {
 		if err := c.node.Stop(); err != nil {

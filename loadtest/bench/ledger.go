@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/stockledger/stockledger/loadtest/node"
 	pb "github.com/stockledger/stockledger/proto/gen/stockledger/v1"
 )
 
@@ -22,6 +23,7 @@ import (
 // of its own, so that none starts with the open reservations of the one before.
 type spread struct {
 	b         *bench
+	at        *place // nil: the bench's own
 	name      string
 	prefix    string // of this round's clinics
 	clinics   int
@@ -37,6 +39,13 @@ const setupUnits = 1_000_000_000_000
 
 func (b *bench) newSpread(name string, clinics, medicines int) *spread {
 	return &spread{b: b, name: name, clinics: clinics, medicines: medicines}
+}
+
+func (s *spread) place() *place {
+	if s.at != nil {
+		return s.at
+	}
+	return &place{[]*node.Node{s.b.node}, s.b.pool}
 }
 
 func (s *spread) clinic(i int) string { return s.prefix + "-" + strconv.Itoa(i) }
@@ -57,7 +66,7 @@ func (s *spread) prepare(round int) error {
 	errs := make([]error, setupCallers)
 	for caller := range setupCallers {
 		wg.Go(func() {
-			w, err := dial(s.b.node)
+			w, err := dial(s.place().node(caller))
 			for err == nil {
 				i := int(next.Add(1)) - 1
 				if i >= s.clinics {
@@ -111,7 +120,7 @@ func (s *spread) load(callers, size int) func(context.Context, int) (sample, err
 	return func(ctx context.Context, round int) (sample, error) {
 		wires := make([]*wire, callers)
 		for i := range wires {
-			w, err := dial(s.b.node)
+			w, err := dial(s.place().node(i))
 			if err != nil {
 				return sample{}, err
 			}
@@ -190,7 +199,7 @@ const agreement = `SELECT
 func (s *spread) agree(ctx context.Context, _ int64) error {
 	var heads, journal, entries, reserved, holds int64
 	from, to := s.prefix+"-", s.prefix+"."
-	if err := s.b.pool.QueryRow(ctx, agreement, from, to).Scan(&heads, &journal, &entries, &reserved, &holds); err != nil {
+	if err := s.place().pool.QueryRow(ctx, agreement, from, to).Scan(&heads, &journal, &entries, &reserved, &holds); err != nil {
 		return err
 	}
 	done := s.done.Load()
@@ -228,7 +237,7 @@ func (b *bench) parts() []*part {
 			&part{key: "unary_" + over.key, name: "unary, 256 connections, " + over.name, prepare: s.prepare, load: s.load(256, 1), agree: s.agree, tables: ledgerTables},
 		)
 	}
-	return slices.Concat(parts, b.transferParts(), b.pharmacyParts(), b.readParts())
+	return slices.Concat(parts, b.transferParts(), b.pharmacyParts(), b.readParts(), b.modelParts(), b.clusterParts())
 }
 
 // transferParts are compared with hand-written SQL of the same five steps. They

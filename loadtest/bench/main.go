@@ -71,6 +71,8 @@ type bench struct {
 	sqlTransfers *sqlTransfers
 	sqlPharmacy  *sqlPharmacy
 	node         *node.Node
+	database     string // its URL
+	scratch      string // a folder that goes when the run ends
 	version      string // what the database says of itself
 	run          string // makes the ids of this run its own
 	closing      []func()
@@ -100,7 +102,7 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, server.Stop()) }()
-	b := &bench{options: o, ctx: ctx, out: out, pool: pool, node: server, run: strconv.FormatInt(time.Now().UnixMicro(), 36)}
+	b := &bench{options: o, ctx: ctx, out: out, pool: pool, node: server, database: database.URL, scratch: scratch, run: strconv.FormatInt(time.Now().UnixMicro(), 36)}
 	return b.measure()
 }
 

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
-	"time"
+	"sync"
+	"sync/atomic"
 
 	"google.golang.org/genproto/googleapis/type/date"
 	"google.golang.org/protobuf/proto"
@@ -127,21 +129,38 @@ func (r *reads) history(int) error {
 		return err
 	}
 	r.b.progress("writing %d entries of one account\n", r.b.History)
-	load := r.card.load(batchCallers, batchSize)
-	ctx, cancel := context.WithCancel(r.b.ctx)
-	defer cancel()
-	go func() {
-		defer cancel()
-		tick := time.NewTicker(10 * time.Millisecond)
-		defer tick.Stop()
-		for r.card.done.Load() < int64(r.b.History) && ctx.Err() == nil {
-			<-tick.C
-		}
-	}()
-	if _, err := load(ctx, 0); err != nil {
+	var next atomic.Int64
+	var writers sync.WaitGroup
+	errs := make([]error, setupCallers)
+	for caller := range setupCallers {
+		writers.Go(func() {
+			w, err := dial(r.b.node)
+			for n := next.Add(historyBatch); err == nil && n <= int64(r.b.History) && r.b.ctx.Err() == nil; n = next.Add(historyBatch) {
+				err = w.execute(r.receipts(n))
+			}
+			errs[caller] = err
+		})
+	}
+	writers.Wait()
+	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	return r.walk()
+}
+
+// historyBatch is how many entries are written at a time.
+const historyBatch = 1000
+
+// receipts are commands that leave nothing behind but their entries.
+func (r *reads) receipts(n int64) *pb.ExecuteBatchRequest {
+	commands := make([]*pb.Command, historyBatch)
+	for i := range commands {
+		commands[i] = &pb.Command{
+			IdempotencyKey: fmt.Sprintf("receipt-%d-%d", n, i),
+			Body:           &pb.Command_ReceiveStock{ReceiveStock: &pb.ReceiveStock{LocationId: "store", LotId: "l0", Quantity: 1}},
+		}
+	}
+	return &pb.ExecuteBatchRequest{ClinicId: r.card.clinic(0), Commands: commands}
 }
 
 // walk reads the whole card once, for the tokens of its pages.

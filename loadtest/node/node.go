@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -38,17 +39,22 @@ const startTimeout = 30 * time.Second
 // Start runs a binary's serve command, with more flags where there are any, and
 // waits until it is ready. The key file is made where it is missing.
 func Start(ctx context.Context, binary, databaseURL, keyFile string, flags ...string) (*Node, error) {
-	address, err := freeAddress()
+	address, err := FreeAddress()
 	if err != nil {
 		return nil, err
 	}
-	admin, err := freeAddress()
+	admin, err := FreeAddress()
 	if err != nil {
 		return nil, err
 	}
 	token, err := exec.CommandContext(ctx, binary, "token", "--issuer-key", keyFile, "--role", "admin", "--clinic", "*", "--subject", "loadtest", "--ttl", "24h").Output()
 	if err != nil {
 		return nil, fmt.Errorf("make a token with %s: %w", binary, err)
+	}
+	// Nodes that are not told where etcd is would each bring one of their own, and
+	// a database belongs to one.
+	if !slices.ContainsFunc(flags, func(f string) bool { return strings.HasPrefix(f, "--etcd-") }) {
+		flags = append(slices.Clone(flags), "--no-cluster")
 	}
 	n := &Node{Address: address, Admin: admin, Token: strings.TrimSpace(string(token)), log: &bytes.Buffer{}, exited: make(chan struct{})}
 	// Not tied to ctx: an interrupt must not kill it before it is stopped.
@@ -70,7 +76,8 @@ func Start(ctx context.Context, binary, databaseURL, keyFile string, flags ...st
 	return n, nil
 }
 
-func freeAddress() (string, error) {
+// FreeAddress returns an address on this machine that nobody listens on now.
+func FreeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err

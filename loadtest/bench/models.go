@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/stockledger/stockledger/loadtest/node"
+	pb "github.com/stockledger/stockledger/proto/gen/stockledger/v1"
+	"github.com/stockledger/stockledger/txn"
+)
+
+// place is where a load goes: nodes with the database that they write to.
+type place struct {
+	nodes []*node.Node
+	pool  *pgxpool.Pool
+}
+
+// node is the one that a caller speaks to.
+func (p *place) node(caller int) *node.Node { return p.nodes[caller%len(p.nodes)] }
+
+// ownPlace starts nodes, with flags of each one's own, on a database of their own
+// on the same server: what is compared there has nothing beside it, and nobody
+// else keeps its read models.
+func (b *bench) ownPlace(name string, nodes ...[]string) (p *place, stop func(), err error) {
+	var closing []func()
+	stop = func() {
+		for _, end := range slices.Backward(closing) {
+			end()
+		}
+	}
+	database := "bench_" + name + "_" + b.run
+	if _, err := b.pool.Exec(b.ctx, "CREATE DATABASE "+database); err != nil {
+		return nil, stop, fmt.Errorf("make a database: %w", err)
+	}
+	closing = append(closing, func() {
+		_, _ = b.pool.Exec(context.WithoutCancel(b.ctx), "DROP DATABASE "+database)
+	})
+	at, err := url.Parse(b.database)
+	if err != nil {
+		return nil, stop, fmt.Errorf("database URL: %w", err)
+	}
+	at.Path = "/" + database
+	if err := txn.Migrate(b.ctx, at.String()); err != nil {
+		return nil, stop, err
+	}
+	p = &place{}
+	if p.pool, err = openPool(b.ctx, at.String()); err != nil {
+		return nil, stop, err
+	}
+	closing = append(closing, p.pool.Close)
+	for _, flags := range nodes {
+		n, err := node.Start(b.ctx, b.Node, at.String(), filepath.Join(b.scratch, name+".key"), flags...)
+		if err != nil {
+			return nil, stop, err
+		}
+		p.nodes = append(p.nodes, n)
+		closing = append(closing, func() { _ = n.Stop() })
+	}
+	return p, stop, nil
+}
+
+// apart is a spread whose clinics are at a place of their own.
+type apart struct {
+	*spread
+	nodes [][]string // the flags of each node
+}
+
+// prepare starts the place in the first round.
+func (a apart) prepare(round int) error {
+	if a.at == nil {
+		at, stop, err := a.b.ownPlace(a.name, a.nodes...)
+		a.b.closing = append(a.b.closing, stop)
+		if err != nil {
+			return err
+		}
+		a.at = at
+	}
+	return a.spread.prepare(round)
+}
+
+const (
+	lagWriters = 256
+	lagProbes  = 4
+)
+
+// lag measures how long after a command was answered a report shows it, while
+// others write as fast as they can.
+func (s *spread) lag(ctx context.Context, round int) (sample, error) {
+	var writers sync.WaitGroup
+	var wrote error
+	writers.Go(func() { _, wrote = s.load(lagWriters, 1)(ctx, round) })
+	wires := make([]*wire, lagProbes)
+	for i := range wires {
+		w, err := dial(s.place().node(i))
+		if err != nil {
+			return sample{}, err
+		}
+		defer func() { _ = w.conn.Close() }()
+		wires[i] = w
+	}
+	run := rand.Uint32()
+	var mu sync.Mutex
+	var lags []time.Duration
+	probed, err := drive(ctx, lagProbes, func(_ context.Context, caller, n int) (int, error) {
+		lag, err := s.probe(wires[caller], fmt.Sprintf("probe-%08x-%d-%d", run, caller, n))
+		mu.Lock()
+		defer mu.Unlock()
+		lags = append(lags, lag)
+		return 1, err
+	})
+	writers.Wait()
+	slices.Sort(lags)
+	probed.latencies = lags
+	return probed, errors.Join(err, wrote)
+}
+
+// probe gives a command and asks for a report that reflects it.
+func (s *spread) probe(w *wire, key string) (time.Duration, error) {
+	clinic := s.clinic(rand.IntN(s.clinics))
+	body, err := proto.Marshal(&pb.CommandRequest{ClinicId: clinic, Command: s.command(key)})
+	if err != nil {
+		return 0, err
+	}
+	answer, err := w.post("InventoryService/ReserveStock", body)
+	if err != nil {
+		return 0, err
+	}
+	s.done.Add(1)
+	began := time.Now()
+	var given pb.CommandResponse
+	if err := proto.Unmarshal(answer, &given); err != nil {
+		return 0, err
+	}
+	body, err = proto.Marshal(&pb.ListClinicStockRequest{ClinicId: clinic, Page: &pb.Page{PageSize: 1}, Read: &pb.ReadOptions{
+		Consistency: pb.Consistency_CONSISTENCY_CACHED, MinSequence: given.GetAccepted().GetSequence(),
+	}})
+	if err != nil {
+		return 0, err
+	}
+	_, err = w.post("QueryService/ListClinicStock", body)
+	return time.Since(began), err
+}
+
+// modelParts compare writing with read models and without, and measure how far
+// the models are behind.
+func (b *bench) modelParts() []*part {
+	without, with := apart{b.newSpread("plain", 100, 50), [][]string{{"--no-read-models"}}}, apart{b.newSpread("models", 100, 50), [][]string{nil}}
+	writing := func(key, name string, a apart, callers, size int, against *part) *part {
+		return &part{key: key, name: name, prepare: a.prepare, load: a.load(callers, size), agree: a.agree, against: against}
+	}
+	batch := writing("plain_batch", "batch, without read models", without, batchCallers, batchSize, nil)
+	unary := writing("plain_unary", "unary, 256 connections, without read models", without, 256, 1, nil)
+	return []*part{
+		batch,
+		writing("models_batch", "batch, with read models", with, batchCallers, batchSize, batch),
+		unary,
+		writing("models_unary", "unary, 256 connections, with read models", with, 256, 1, unary),
+		{key: "model_lag", name: "until a report shows a command, at that load", prepare: with.prepare, load: with.lag, agree: with.agree},
+	}
+}
