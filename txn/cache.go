@@ -41,7 +41,7 @@ type CacheConfig struct {
 // change and comes after it, from a slow reader or from another node, is
 // recognized by its sequence and dropped.
 type Cache struct {
-	db      *DB
+	directory *Directory
 	cfg     CacheConfig
 	memory  *otter.Cache[cacheKey, *kept]
 	shared  *sharedCache // nil: there is none
@@ -93,7 +93,7 @@ const (
 )
 
 // NewCache returns a cache. It follows journals as long as [Cache.Run] runs.
-func NewCache(db *DB, cfg CacheConfig) (*Cache, error) {
+func NewCache(d *Directory, cfg CacheConfig) (*Cache, error) {
 	setDefault(&cfg.Entries, 100_000)
 	setDefault(&cfg.LookEvery, 200*time.Millisecond)
 	if cfg.Clock == nil {
@@ -103,7 +103,7 @@ func NewCache(db *DB, cfg CacheConfig) (*Cache, error) {
 		cfg.Log = slog.Default()
 	}
 	c := &Cache{
-		db: db, cfg: cfg, metrics: newCacheMetrics(), behind: make(chan struct{}, 1), followed: make(map[ledger.ClinicID]*followed),
+		directory: d, cfg: cfg, metrics: newCacheMetrics(), behind: make(chan struct{}, 1), followed: make(map[ledger.ClinicID]*followed),
 	}
 	var err error
 	c.memory, err = otter.New(&otter.Options[cacheKey, *kept]{

@@ -222,14 +222,17 @@ func (c *Cache) catchUp(ctx context.Context) error {
 	for len(clinics) > 0 {
 		chunk := clinics[:min(len(clinics), headsChunk)]
 		clinics = clinics[len(chunk):]
-		if err := c.db.readTx(ctx, func(tx pgx.Tx) error { return c.catchUpWith(ctx, tx, chunk) }); err != nil {
+		err := c.directory.each(func(db *DB) error {
+			return db.readTx(ctx, func(tx pgx.Tx) error { return c.catchUpWith(ctx, tx, chunk) })
+		})
+		if err != nil {
 			return fmt.Errorf("txn: follow journals: %w", err)
 		}
 	}
 	return nil
 }
 
-const headsOfClinics = `SELECT clinic_id, epoch, sequence, recorded_at FROM heads WHERE clinic_id = ANY($1)`
+const headsOfClinics = `SELECT clinic_id, epoch, sequence, recorded_at FROM heads WHERE clinic_id = ANY($1) AND epoch > 0`
 
 func (c *Cache) catchUpWith(ctx context.Context, tx pgx.Tx, clinics []string) error {
 	heads := make(map[ledger.ClinicID]AsOf, len(clinics))

@@ -21,7 +21,7 @@ func Heads(ctx context.Context, db *DB, after ledger.ClinicID, limit int) ([]Cli
 	var heads []ClinicHead
 	err := db.readTx(ctx, func(tx pgx.Tx) (err error) {
 		s := selectFrom(`SELECT clinic_id, epoch, sequence, hash FROM heads WHERE`).
-			add(` clinic_id > ? AND epoch <> ? ORDER BY clinic_id LIMIT ?`, after, restoringEpoch, limit)
+			add(` clinic_id > ? AND epoch > 0 ORDER BY clinic_id LIMIT ?`, after, limit)
 		heads, err = collect(ctx, tx, s, func(rows pgx.Rows, h *ClinicHead) error {
 			var hash []byte
 			err := rows.Scan(&h.Clinic, &h.Epoch, &h.Sequence, &hash)

@@ -1,6 +1,7 @@
 package txn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,15 +23,16 @@ type Submitter interface {
 // commands alone, under keys that name what they are about: any number of nodes
 // may do the same chore at a time, any number of times.
 type Chores struct {
-	db      *DB
-	queries *Queries
-	submit  Submitter
-	log     *slog.Logger
+	directory *Directory
+	queries   *Queries
+	submit    Submitter
+	log       *slog.Logger
 }
 
-// NewChores returns the chores of a database, whose commands go to a submitter.
-func NewChores(db *DB, submit Submitter, log *slog.Logger) *Chores {
-	return &Chores{db: db, queries: NewQueries(db), submit: submit, log: log}
+// NewChores returns the chores at the clinics of a directory, whose commands go
+// to a submitter.
+func NewChores(d *Directory, submit Submitter, log *slog.Logger) *Chores {
+	return &Chores{directory: d, queries: NewQueries(d), submit: submit, log: log}
 }
 
 // Errand is one chore at one clinic.
@@ -99,7 +101,7 @@ func (c *Chores) ExpireHolds(ctx context.Context, e Errand) (Looked, error) {
 	var done Looked
 	for after := (dueHold{}); ; {
 		var due []dueHold
-		err := c.db.readTx(ctx, func(tx pgx.Tx) (err error) {
+		err := c.directory.read(ctx, e.Clinic, func(tx pgx.Tx) (err error) {
 			s := selectFrom(selectDueHolds)
 			s.args = []any{e.Clinic, e.Now, after.deadline, after.id, choreChunk}
 			due, err = collect(ctx, tx, s, func(rows pgx.Rows, h *dueHold) error { return rows.Scan(&h.deadline, &h.id) })
@@ -198,7 +200,7 @@ func (c *Chores) ReturnUncollected(ctx context.Context, e Errand) (Looked, error
 	var done Looked
 	for {
 		var ids []ledger.DispensingID
-		err := c.db.readTx(ctx, func(tx pgx.Tx) (err error) {
+		err := c.directory.read(ctx, e.Clinic, func(tx pgx.Tx) (err error) {
 			s := selectFrom(selectUncollected)
 			s.args = []any{e.Clinic, e.Now, choreChunk}
 			ids, err = collect(ctx, tx, s, func(rows pgx.Rows, id *ledger.DispensingID) error { return rows.Scan(id) })
@@ -385,38 +387,40 @@ func (c *Chores) WithTransfers(ctx context.Context, _ time.Time, after ledger.Cl
 }
 
 func (c *Chores) clinics(ctx context.Context, after ledger.ClinicID, limit int, condition string, args ...any) (ids []ledger.ClinicID, err error) {
-	err = c.db.readTx(ctx, func(tx pgx.Tx) error {
-		s := selectFrom(`SELECT h.clinic_id FROM heads AS h WHERE`).add(` h.clinic_id > ? AND h.epoch <> ?`, after, restoringEpoch).
-			add(condition, args...).add(` ORDER BY h.clinic_id LIMIT ?`, limit)
-		ids, err = collect(ctx, tx, s, func(rows pgx.Rows, id *ledger.ClinicID) error { return rows.Scan(id) })
+	err = c.directory.each(func(db *DB) error {
+		var some []ledger.ClinicID
+		err := db.readTx(ctx, func(tx pgx.Tx) (err error) {
+			s := selectFrom(`SELECT h.clinic_id FROM heads AS h WHERE`).add(` h.clinic_id > ? AND h.epoch > 0`, after).
+				add(condition, args...).add(` ORDER BY h.clinic_id LIMIT ?`, limit)
+			some, err = collect(ctx, tx, s, func(rows pgx.Rows, id *ledger.ClinicID) error { return rows.Scan(id) })
+			return err
+		})
+		ids = append(ids, some...)
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("txn: list clinics: %w", err)
 	}
-	return ids, nil
+	slices.Sort(ids)
+	return ids[:min(limit, len(ids))], nil
 }
 
 // newDayChunk is how many clinics are looked through at a time for those where
 // a day has begun.
 const newDayChunk = 1000
 
+// clinicZone is a clinic with its time zone.
+type clinicZone struct {
+	id   ledger.ClinicID
+	zone string
+}
+
 // WithNewDay lists the clinics at which a day began after one moment and not
 // after another; all, where the first is zero.
 func (c *Chores) WithNewDay(ctx context.Context, from, to time.Time, after ledger.ClinicID, limit int) ([]ledger.ClinicID, error) {
-	type clinicZone struct {
-		id   ledger.ClinicID
-		zone string
-	}
 	var found []ledger.ClinicID
 	for {
-		var clinics []clinicZone
-		err := c.db.readTx(ctx, func(tx pgx.Tx) (err error) {
-			s := selectFrom(`SELECT h.clinic_id, c.time_zone FROM heads AS h JOIN clinics AS c ON c.clinic_id = h.clinic_id WHERE`).
-				add(` h.clinic_id > ? AND h.epoch <> ? ORDER BY h.clinic_id LIMIT ?`, after, restoringEpoch, newDayChunk)
-			clinics, err = collect(ctx, tx, s, func(rows pgx.Rows, z *clinicZone) error { return rows.Scan(&z.id, &z.zone) })
-			return err
-		})
+		clinics, err := c.zones(ctx, after, newDayChunk)
 		if err != nil {
 			return nil, fmt.Errorf("txn: list clinics: %w", err)
 		}
@@ -433,4 +437,21 @@ func (c *Chores) WithNewDay(ctx context.Context, from, to time.Time, after ledge
 			return found, nil
 		}
 	}
+}
+
+// zones reads the next clinics with their time zones.
+func (c *Chores) zones(ctx context.Context, after ledger.ClinicID, limit int) (clinics []clinicZone, err error) {
+	err = c.directory.each(func(db *DB) error {
+		var some []clinicZone
+		err := db.readTx(ctx, func(tx pgx.Tx) (err error) {
+			s := selectFrom(`SELECT h.clinic_id, c.time_zone FROM heads AS h JOIN clinics AS c ON c.clinic_id = h.clinic_id WHERE`).
+				add(` h.clinic_id > ? AND h.epoch > 0 ORDER BY h.clinic_id LIMIT ?`, after, limit)
+			some, err = collect(ctx, tx, s, func(rows pgx.Rows, z *clinicZone) error { return rows.Scan(&z.id, &z.zone) })
+			return err
+		})
+		clinics = append(clinics, some...)
+		return err
+	})
+	slices.SortFunc(clinics, func(a, b clinicZone) int { return cmp.Compare(a.id, b.id) })
+	return clinics[:min(limit, len(clinics))], err
 }

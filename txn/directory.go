@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
@@ -14,23 +15,82 @@ import (
 // ShardID names a database that holds clinics.
 type ShardID string
 
-// OnlyShard is the one shard of this release.
-const OnlyShard ShardID = "shard-1"
+// MainShard is the database that holds the directory, and clinics too.
+const MainShard ShardID = "shard-1"
 
 const (
 	directorySelect = `SELECT shard_id FROM clinic_directory WHERE clinic_id = $1`
 	directoryInsert = `INSERT INTO clinic_directory (clinic_id, shard_id, created_at) VALUES ($1, $2, now())`
 )
 
-// Directory maps each clinic to its shard. What it has found once it keeps: a
-// clinic leaves its shard only while its journal is sealed.
+// Directory maps each clinic to its shard, and has the shards that this process
+// reaches. What it has found once it keeps until a shard says that the clinic is
+// not there: a clinic that leaves a shard is sealed there first, and for good.
 type Directory struct {
-	db    *DB
-	known sync.Map // ledger.ClinicID → ShardID
+	main   *DB
+	region string
+	ids    []ShardID // main first
+	shards map[ShardID]*DB
+	known  sync.Map // ledger.ClinicID → ShardID
 }
 
-// NewDirectory returns a directory on the database that holds it.
-func NewDirectory(db *DB) *Directory { return &Directory{db: db} }
+// NewDirectory returns a directory in the database that holds it, which is a
+// shard too.
+func NewDirectory(main *DB) *Directory {
+	return &Directory{main: main, ids: []ShardID{MainShard}, shards: map[ShardID]*DB{MainShard: main}}
+}
+
+// Reach adds a shard that this process reaches. It must be called before the
+// directory is used. The error says that the database is another shard, or none
+// yet.
+func (d *Directory) Reach(ctx context.Context, id ShardID, db *DB) error {
+	if d.shards[id] != nil {
+		return fmt.Errorf("shard %s is named twice; %s is the main database", id, MainShard)
+	}
+	is, err := db.identity(ctx)
+	switch {
+	case err != nil:
+		return err
+	case is == "":
+		return fmt.Errorf("the database is no shard yet: run \"stockledger shard add %s\"", id)
+	case is != id:
+		return fmt.Errorf("the database is shard %s, and not %s", is, id)
+	}
+	d.ids = append(d.ids, id)
+	d.shards[id] = db
+	return nil
+}
+
+// Near has new clinics placed on shards of a region, where there are any.
+func (d *Directory) Near(region string) { d.region = region }
+
+// Main is the database that holds the directory.
+func (d *Directory) Main() *DB { return d.main }
+
+// Shards are the shards that this process reaches, the main one first.
+func (d *Directory) Shards() []ShardID { return slices.Clone(d.ids) }
+
+// On returns the database of a shard, nil where this process does not reach it.
+func (d *Directory) On(id ShardID) *DB { return d.shards[id] }
+
+// databases are those of all shards.
+func (d *Directory) databases() []*DB {
+	all := make([]*DB, len(d.ids))
+	for i, id := range d.ids {
+		all[i] = d.shards[id]
+	}
+	return all
+}
+
+// each runs fn on all shards until one fails.
+func (d *Directory) each(fn func(*DB) error) error {
+	for _, db := range d.databases() {
+		if err := fn(db); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // Shard returns the clinic's shard, or a *[ledger.Rejection] with
 // CLINIC_NOT_FOUND.
@@ -39,7 +99,7 @@ func (d *Directory) Shard(ctx context.Context, clinic ledger.ClinicID) (ShardID,
 		return shard.(ShardID), nil
 	}
 	var shard ShardID
-	err := d.db.readTx(ctx, func(tx pgx.Tx) error {
+	err := d.main.readTx(ctx, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, directorySelect, clinic).Scan(&shard)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -52,35 +112,274 @@ func (d *Directory) Shard(ctx context.Context, clinic ledger.ClinicID) (ShardID,
 	return shard, nil
 }
 
-// check makes sure that the clinic lives on the one shard that there is.
-func (d *Directory) check(ctx context.Context, clinic ledger.ClinicID) error {
+// DB returns the database that holds a clinic. The error is a *[ledger.Rejection]
+// with CLINIC_NOT_FOUND, ErrUnavailable where this process does not reach the
+// shard, or one of the database.
+func (d *Directory) DB(ctx context.Context, clinic ledger.ClinicID) (*DB, error) {
 	shard, err := d.Shard(ctx, clinic)
+	if err != nil {
+		return nil, err
+	}
+	db := d.shards[shard]
+	if db == nil {
+		return nil, fmt.Errorf("%w: clinic %s lives on shard %s, which this node does not reach; give it to --shard", ErrUnavailable, clinic, shard)
+	}
+	return db, nil
+}
+
+// likely is DB without a look-up where there is but one shard.
+func (d *Directory) likely(ctx context.Context, clinic ledger.ClinicID) (*DB, error) {
+	if len(d.ids) == 1 {
+		return d.main, nil
+	}
+	return d.DB(ctx, clinic)
+}
+
+// at runs fn on the database of a clinic, and once more on another one where the
+// clinic has moved there.
+func (d *Directory) at(ctx context.Context, clinic ledger.ClinicID, fn func(*DB) error) error {
+	db, err := d.likely(ctx, clinic)
 	if err != nil {
 		return err
 	}
-	if shard != OnlyShard {
-		return fmt.Errorf("%w: clinic %s lives on shard %s, which this node does not reach", ErrUnavailable, clinic, shard)
+	err = fn(db)
+	if !errors.Is(err, ErrMoving) {
+		return err
+	}
+	now, failed := d.Moved(ctx, clinic)
+	if failed != nil {
+		return failed
+	}
+	if now == db {
+		return err // it is still on its way
+	}
+	return fn(now)
+}
+
+// read runs fn in a transaction that reads a clinic's database.
+func (d *Directory) read(ctx context.Context, clinic ledger.ClinicID, fn func(pgx.Tx) error) error {
+	return d.readOn(ctx, clinic, func(_ *DB, tx pgx.Tx) error { return fn(tx) })
+}
+
+func (d *Directory) readOn(ctx context.Context, clinic ledger.ClinicID, fn func(*DB, pgx.Tx) error) error {
+	return d.at(ctx, clinic, func(db *DB) error {
+		return db.readTx(ctx, func(tx pgx.Tx) error {
+			if err := unsealed(ctx, tx, clinic); err != nil {
+				return err
+			}
+			return fn(db, tx)
+		})
+	})
+}
+
+// write runs fn in a transaction that writes what no head guards to a clinic's
+// database.
+func (d *Directory) write(ctx context.Context, clinic ledger.ClinicID, fn func(pgx.Tx) error) error {
+	return d.writeOn(ctx, clinic, func(_ *DB, tx pgx.Tx) error { return fn(tx) })
+}
+
+func (d *Directory) writeOn(ctx context.Context, clinic ledger.ClinicID, fn func(*DB, pgx.Tx) error) error {
+	return d.at(ctx, clinic, func(db *DB) error {
+		return db.InTx(ctx, func(tx pgx.Tx) error {
+			if err := unsealed(ctx, tx, clinic); err != nil {
+				return err
+			}
+			return fn(db, tx)
+		})
+	})
+}
+
+const selectSealed = `SELECT EXISTS (SELECT 1 FROM sealed_clinics WHERE clinic_id = $1)`
+
+// unsealed returns ErrMoving for a clinic that leaves the shard or has left it.
+// Whoever writes without the head's lock has to ask, in the same transaction.
+func unsealed(ctx context.Context, tx pgx.Tx, clinic ledger.ClinicID) error {
+	var sealed bool
+	if err := tx.QueryRow(ctx, selectSealed, clinic).Scan(&sealed); err != nil {
+		return fmt.Errorf("look whether clinic %s is sealed: %w", clinic, err)
+	}
+	if sealed {
+		return ErrMoving
 	}
 	return nil
 }
 
+// Moved returns the database that holds a clinic now, which was not where the
+// directory said.
+func (d *Directory) Moved(ctx context.Context, clinic ledger.ClinicID) (*DB, error) {
+	d.known.Delete(clinic)
+	return d.DB(ctx, clinic)
+}
+
 // assign gives a clinic a place unless it has one. A place without a clinic
 // does no harm: its journal is empty.
-func (d *Directory) assign(ctx context.Context, clinic ledger.ClinicID) error {
-	err := d.check(ctx, clinic)
+func (d *Directory) assign(ctx context.Context, clinic ledger.ClinicID) (*DB, error) {
+	db, err := d.DB(ctx, clinic)
 	var absent *ledger.Rejection
 	if !errors.As(err, &absent) {
-		return err
+		return db, err
 	}
-	err = d.db.InTx(ctx, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, directoryInsert, clinic, OnlyShard)
+	shard, err := d.place(ctx)
+	if err != nil {
+		return nil, err
+	}
+	err = d.main.InTx(ctx, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, directoryInsert, clinic, shard)
 		return err
 	})
 	if _, taken := uniqueViolation(err); err != nil && !taken && !isAmbiguous(err) {
-		return fmt.Errorf("txn: assign clinic %s to a shard: %w", clinic, err)
+		return nil, fmt.Errorf("txn: assign clinic %s to a shard: %w", clinic, err)
 	}
 	// Whoever assigned it, and whether or not this attempt did, it is there now.
-	return d.check(ctx, clinic)
+	return d.DB(ctx, clinic)
+}
+
+// locate returns the database that executes a submission.
+func (d *Directory) locate(ctx context.Context, s Submission) (*DB, error) {
+	for _, c := range s.Commands {
+		if c.Body.Kind() == ledger.KindCreateClinic {
+			return d.assign(ctx, s.Clinic)
+		}
+	}
+	return d.DB(ctx, s.Clinic)
+}
+
+// place chooses the shard of a new clinic: one that is open, of this region
+// where there is any, and of those the one with the fewest clinics.
+func (d *Directory) place(ctx context.Context) (ShardID, error) {
+	if len(d.ids) == 1 {
+		return MainShard, nil
+	}
+	list, err := d.List(ctx)
+	if err != nil {
+		return "", err
+	}
+	var best *Shard
+	for i := range list {
+		s := &list[i]
+		if !s.Open || d.shards[s.ID] == nil {
+			continue
+		}
+		near, nearest := s.Region == d.region, best != nil && best.Region == d.region
+		if best == nil || near && !nearest || near == nearest && s.Clinics < best.Clinics {
+			best = s
+		}
+	}
+	if best == nil {
+		return "", fmt.Errorf("%w: no shard that this node reaches takes new clinics; run \"stockledger shard open\"", ErrUnavailable)
+	}
+	return best.ID, nil
+}
+
+// Shard is a database that holds clinics.
+type Shard struct {
+	ID     ShardID
+	Region string
+	// Open tells that new clinics are placed there.
+	Open    bool
+	Clinics int64
+}
+
+const (
+	selectShards = `SELECT s.shard_id, s.region, s.is_open, (SELECT count(*) FROM clinic_directory AS c WHERE c.shard_id = s.shard_id)
+		FROM shards AS s ORDER BY s.shard_id`
+	insertShard    = `INSERT INTO shards (shard_id, region, is_open, added_at) VALUES ($1, $2, $3, now()) ON CONFLICT (shard_id) DO NOTHING`
+	setShardRegion = `UPDATE shards SET region = $2 WHERE shard_id = $1`
+	setShardOpen   = `UPDATE shards SET is_open = $2 WHERE shard_id = $1`
+	selectIdentity = `SELECT shard_id FROM shard_identity`
+	insertIdentity = `INSERT INTO shard_identity (shard_id) VALUES ($1) ON CONFLICT (shard_id) DO NOTHING`
+)
+
+// List returns the shards that were added, by id. There is none where the main
+// database is alone.
+func (d *Directory) List(ctx context.Context) (list []Shard, err error) {
+	err = d.main.readTx(ctx, func(tx pgx.Tx) error {
+		list, err = collect(ctx, tx, selectFrom(selectShards), func(rows pgx.Rows, s *Shard) error {
+			return rows.Scan(&s.ID, &s.Region, &s.Open, &s.Clinics)
+		})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("txn: list shards: %w", err)
+	}
+	return list, nil
+}
+
+// identity is the shard that a database is; empty where it was never made one.
+func (db *DB) identity(ctx context.Context) (id ShardID, err error) {
+	err = db.readTx(ctx, func(tx pgx.Tx) error {
+		id = ""
+		err := tx.QueryRow(ctx, selectIdentity).Scan(&id)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("txn: read which shard the database is: %w", err)
+	}
+	return id, nil
+}
+
+// CheckMain refuses a database that was made a shard of another one.
+func (d *Directory) CheckMain(ctx context.Context) error {
+	is, err := d.main.identity(ctx)
+	if err == nil && is != "" && is != MainShard {
+		err = fmt.Errorf("the database is shard %s of another one: name the one with the directory, and this one with --shard", is)
+	}
+	return err
+}
+
+// Add makes a database a shard, which takes no new clinics yet. It may be
+// repeated.
+func (d *Directory) Add(ctx context.Context, id ShardID, region string, db *DB) error {
+	is, err := db.identity(ctx)
+	if err != nil {
+		return err
+	}
+	if is != "" && is != id {
+		return fmt.Errorf("the database is shard %s already", is)
+	}
+	if id != MainShard {
+		heads, err := ClinicsWithHeads(ctx, db, "", 1)
+		if err != nil {
+			return err
+		}
+		if is == "" && len(heads) > 0 {
+			return fmt.Errorf("the database has clinics of its own, %s among them: a shard begins empty", heads[0])
+		}
+	}
+	err = db.settle(ctx, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, insertIdentity, id)
+		return err
+	})
+	if err == nil {
+		err = d.main.settle(ctx, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, insertShard, id, region, id == MainShard)
+			if err == nil && region != "" {
+				_, err = tx.Exec(ctx, setShardRegion, id, region)
+			}
+			return err
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("txn: add shard %s: %w", id, err)
+	}
+	return nil
+}
+
+// SetOpen says whether new clinics are placed on a shard. It reports whether
+// there is such a shard.
+func (d *Directory) SetOpen(ctx context.Context, id ShardID, open bool) (found bool, err error) {
+	err = d.main.settle(ctx, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, setShardOpen, id, open)
+		found = tag.RowsAffected() > 0
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("txn: open or close shard %s: %w", id, err)
+	}
+	return found, nil
 }
 
 func clinicNotFound(clinic ledger.ClinicID) *ledger.Rejection {

@@ -31,6 +31,37 @@ func (restoringError) Error() string {
 // Is makes it ErrUnavailable.
 func (restoringError) Is(target error) bool { return target == ErrUnavailable }
 
+// ErrMoving means that the clinic is about to leave the shard, or has left it.
+// It is ErrUnavailable too, of this one clinic: within a second or so it is
+// back, here or there.
+var ErrMoving error = movingError{}
+
+type movingError struct{}
+
+// Error says what is going on.
+func (movingError) Error() string {
+	return "txn: the clinic is not available while it moves to another shard"
+}
+
+// Is makes it ErrUnavailable.
+func (movingError) Is(target error) bool { return target == ErrUnavailable }
+
+// sealed is the epoch of a head whose clinic leaves the shard: nobody can
+// execute it there any more.
+func sealed(epoch int64) int64 { return -epoch }
+
+// absence is why nobody may execute or read a clinic whose head has a certain
+// epoch; nil where anybody may.
+func absence(epoch int64) error {
+	switch {
+	case epoch > 0:
+		return nil
+	case epoch == restoringEpoch:
+		return ErrRestoring
+	}
+	return ErrMoving
+}
+
 // Epoch is a span of a clinic's journal between two restores. The first one has
 // no document of its own: it begins with the journal.
 type Epoch struct {
@@ -180,8 +211,8 @@ func StartEpoch(ctx context.Context, db *DB, clinic ledger.ClinicID, least int64
 		switch {
 		case head.Sequence == 0:
 			return clinicNotFound(clinic)
-		case head.Epoch == restoringEpoch:
-			return ErrRestoring
+		case absence(head.Epoch) != nil:
+			return absence(head.Epoch)
 		}
 		known, err := readEpochs(ctx, tx, clinic)
 		if err != nil {
@@ -197,11 +228,11 @@ func StartEpoch(ctx context.Context, db *DB, clinic ledger.ClinicID, least int64
 }
 
 // ClinicsWithHeads lists the clinics that have a journal, by id, from after one
-// of them.
+// of them. Those that have left for another shard do not count.
 func ClinicsWithHeads(ctx context.Context, db *DB, after ledger.ClinicID, limit int) ([]ledger.ClinicID, error) {
 	var clinics []ledger.ClinicID
 	err := db.readTx(ctx, func(tx pgx.Tx) (err error) {
-		s := selectFrom(`SELECT clinic_id FROM heads WHERE`).add(` clinic_id > ? ORDER BY clinic_id LIMIT ?`, after, limit)
+		s := selectFrom(`SELECT clinic_id FROM heads WHERE`).add(` clinic_id > ? AND epoch >= 0 ORDER BY clinic_id LIMIT ?`, after, limit)
 		clinics, err = collect(ctx, tx, s, func(rows pgx.Rows, id *ledger.ClinicID) error { return rows.Scan(id) })
 		return err
 	})

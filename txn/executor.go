@@ -50,6 +50,9 @@ type ExecutorConfig struct {
 	// ResolveTimeout is how long a group whose outcome is unknown is looked up
 	// before its callers are told so. Default 5 s.
 	ResolveTimeout time.Duration
+	// Directory tells which clinics are on this shard. Default: one that knows no
+	// other.
+	Directory *Directory
 	// Feed, where there is one, is told of what this executor commits.
 	Feed *Feed
 	// Cache, where there is one, is told as well, before anybody is answered.
@@ -76,6 +79,9 @@ func (c ExecutorConfig) withDefaults(db *DB) ExecutorConfig {
 	setDefault(&c.QueueCommands, 4000)
 	setDefault(&c.CachedDocuments, 400_000)
 	setDefault(&c.ResolveTimeout, 5*time.Second)
+	if c.Directory == nil {
+		c.Directory = NewDirectory(db)
+	}
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
@@ -144,12 +150,12 @@ func (s *submission) answer(first int, verdicts []Verdict) {
 	}
 }
 
-// Executor executes commands in groups. It is safe for concurrent use.
+// Executor executes the commands of one shard's clinics in groups. It is safe for
+// concurrent use.
 type Executor struct {
 	db        *DB
 	cfg       ExecutorConfig
 	sql       statements
-	directory *Directory
 	homes     *homeCache
 	metrics   *executorMetrics
 
@@ -167,7 +173,6 @@ func NewExecutor(db *DB, cfg ExecutorConfig) *Executor {
 	e := &Executor{
 		db: db, cfg: cfg,
 		sql:       newStatements(db.server.Kind),
-		directory: NewDirectory(db),
 		homes:     newHomeCache(cfg.CachedDocuments),
 		metrics:   newExecutorMetrics(),
 		recalled:  make(chan struct{}, 1),
@@ -271,15 +276,14 @@ func rejectLinked(verdicts []Verdict, offender int, cause *ledger.Rejection) {
 	}
 }
 
-// locate finds the clinic's shard. A clinic that is about to be created gets
-// its place in the directory first.
+// locate makes sure that the clinic is on this shard. A clinic that is about to
+// be created gets its place in the directory first.
 func (e *Executor) locate(ctx context.Context, s Submission) error {
-	for _, c := range s.Commands {
-		if c.Body.Kind() == ledger.KindCreateClinic {
-			return e.directory.assign(ctx, s.Clinic)
-		}
+	db, err := e.cfg.Directory.locate(ctx, s)
+	if err == nil && db != e.db {
+		return fmt.Errorf("clinic %s: %w", s.Clinic, ErrMoving)
 	}
-	return e.directory.check(ctx, s.Clinic)
+	return err
 }
 
 func (e *Executor) enqueue(sub *submission, units []*unit) error {

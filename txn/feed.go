@@ -16,8 +16,8 @@ import (
 // clinics that are waited for at a time. It only says that there is something to
 // read; what is read is the journal.
 type Feed struct {
-	db    *DB
-	every time.Duration
+	directory *Directory
+	every     time.Duration
 
 	mu     sync.Mutex
 	topics map[ledger.ClinicID]*topic
@@ -31,8 +31,8 @@ type topic struct {
 }
 
 // NewFeed returns a feed that looks at the heads every so often once it runs.
-func NewFeed(db *DB, every time.Duration) *Feed {
-	return &Feed{db: db, every: every, topics: make(map[ledger.ClinicID]*topic)}
+func NewFeed(d *Directory, every time.Duration) *Feed {
+	return &Feed{directory: d, every: every, topics: make(map[ledger.ClinicID]*topic)}
 }
 
 // Run looks at the heads of the clinics that are waited for, until ctx ends.
@@ -64,16 +64,19 @@ func (f *Feed) look(ctx context.Context) error {
 		return nil
 	}
 	heads := make(map[ledger.ClinicID]Place, len(clinics))
-	err := f.db.readTx(ctx, func(tx pgx.Tx) error {
-		s := selectFrom(`SELECT clinic_id, epoch, sequence FROM heads WHERE`).add(` clinic_id = ANY(?)`, clinics)
-		_, err := collect(ctx, tx, s, func(rows pgx.Rows, _ *struct{}) error {
-			var clinic ledger.ClinicID
-			var head Place
-			err := rows.Scan(&clinic, &head.Epoch, &head.Sequence)
-			heads[clinic] = head
+	err := f.directory.each(func(db *DB) error {
+		return db.readTx(ctx, func(tx pgx.Tx) error {
+			// What is left of a clinic that has moved has another epoch.
+			s := selectFrom(`SELECT clinic_id, epoch, sequence FROM heads WHERE`).add(` clinic_id = ANY(?) AND epoch > 0`, clinics)
+			_, err := collect(ctx, tx, s, func(rows pgx.Rows, _ *struct{}) error {
+				var clinic ledger.ClinicID
+				var head Place
+				err := rows.Scan(&clinic, &head.Epoch, &head.Sequence)
+				heads[clinic] = head
+				return err
+			})
 			return err
 		})
-		return err
 	})
 	if err != nil {
 		return fmt.Errorf("txn: look at heads: %w", err)

@@ -97,8 +97,8 @@ func (e *Executor) load(ctx context.Context, parts []part, homes []*home) {
 			continue
 		}
 		cause := err
-		if state := states[h.clinic]; state != nil && state.Head().Epoch == restoringEpoch {
-			cause = ErrRestoring
+		if state := states[h.clinic]; state != nil && absence(state.Head().Epoch) != nil {
+			cause = absence(state.Head().Epoch)
 		} else if h.state = state; state != nil {
 			continue
 		}
@@ -331,9 +331,9 @@ func (e *Executor) freshen(ctx context.Context, tx pgx.Tx, h *home) error {
 	if err != nil {
 		return err
 	}
-	if head.Epoch == restoringEpoch {
+	if absent := absence(head.Epoch); absent != nil {
 		h.state = nil
-		return fmt.Errorf("clinic %s: %w", h.clinic, ErrRestoring)
+		return fmt.Errorf("clinic %s: %w", h.clinic, absent)
 	}
 	if h.state != nil && h.state.Head().Epoch == head.Epoch && h.state.Head().Sequence <= head.Sequence {
 		if err := catchUp(ctx, tx, h.state); err != nil {
@@ -402,6 +402,8 @@ func (e *Executor) failure(w *unit, err error) error {
 		return ErrAmbiguous
 	case errors.Is(err, ErrRestoring):
 		return ErrRestoring
+	case errors.Is(err, ErrMoving):
+		return ErrMoving
 	case isUnavailable(err):
 		e.cfg.Log.Debug("the database is unavailable", "clinic", w.submission.Clinic, "error", err)
 		return ErrUnavailable

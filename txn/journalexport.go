@@ -55,8 +55,8 @@ func (e *exporter) run(ctx context.Context, w io.Writer) error {
 	switch {
 	case head.Sequence == 0:
 		return clinicNotFound(e.clinic)
-	case head.Epoch == restoringEpoch:
-		return ErrRestoring
+	case absence(head.Epoch) != nil:
+		return absence(head.Epoch)
 	}
 	if e.replayer, err = newReplayer(e.clinic, head.Epoch); err != nil {
 		return err

@@ -84,7 +84,7 @@ func (im *importer) run(ctx context.Context) error {
 	if im.start.Epoch != restoringEpoch && im.start.Sequence == im.end.Sequence {
 		return nil // it is all there, and in use
 	}
-	if err := NewDirectory(im.db).assign(ctx, im.header.Clinic); err != nil {
+	if err := im.locate(ctx); err != nil {
 		return err
 	}
 	if err := im.close(ctx); err != nil {

@@ -103,13 +103,10 @@ type QueuedOperation struct {
 var ErrNotQueued = errors.New("txn: the operation does not wait any more")
 
 // Operations keeps the commands that are carried out later.
-type Operations struct {
-	db        *DB
-	directory *Directory
-}
+type Operations struct{ directory *Directory }
 
-// NewOperations returns the operations of a database.
-func NewOperations(db *DB) *Operations { return &Operations{db, NewDirectory(db)} }
+// NewOperations returns the operations in the databases of a directory.
+func NewOperations(d *Directory) *Operations { return &Operations{d} }
 
 var operationsTable = table{"operations", []string{"clinic_id", "idempotency_key"}, []column{
 	{"clinic_id", "text"}, {"idempotency_key", "text"}, {"priority", "int2"}, {"state", "int2"}, {"kind", "int2"}, {"actor", "text"},
@@ -189,12 +186,12 @@ func formatFailure(r *ledger.Rejection) (string, error) {
 func (o *Operations) Submit(ctx context.Context, clinic ledger.ClinicID, operations []NewOperation, at time.Time) ([]SubmittedOperation, error) {
 	for _, n := range operations {
 		if n.Command.Body.Kind() == ledger.KindCreateClinic {
-			if err := o.directory.assign(ctx, clinic); err != nil {
+			if _, err := o.directory.assign(ctx, clinic); err != nil {
 				return nil, err
 			}
 		}
 	}
-	if err := o.directory.check(ctx, clinic); err != nil {
+	if _, err := o.directory.DB(ctx, clinic); err != nil {
 		return nil, err
 	}
 	at = at.Truncate(time.Microsecond)
@@ -211,8 +208,8 @@ func (o *Operations) Submit(ctx context.Context, clinic ledger.ClinicID, operati
 }
 
 func (o *Operations) submit(ctx context.Context, clinic ledger.ClinicID, operations []NewOperation, at time.Time) (submitted []SubmittedOperation, err error) {
-	err = o.db.InTx(ctx, func(tx pgx.Tx) error {
-		known, err := o.known(ctx, tx, clinic, operations)
+	err = o.directory.writeOn(ctx, clinic, func(db *DB, tx pgx.Tx) error {
+		known, err := o.known(ctx, tx, db.server.Kind, clinic, operations)
 		if err != nil {
 			return err
 		}
@@ -249,13 +246,13 @@ type knownOperation struct {
 	hash []byte
 }
 
-func (o *Operations) known(ctx context.Context, tx pgx.Tx, clinic ledger.ClinicID, operations []NewOperation) (map[string]knownOperation, error) {
+func (o *Operations) known(ctx context.Context, tx pgx.Tx, server ServerKind, clinic ledger.ClinicID, operations []NewOperation) (map[string]knownOperation, error) {
 	keys := make([]string, len(operations))
 	for i, n := range operations {
 		keys[i] = n.Command.IdempotencyKey
 	}
 	columns := append(strings.Split(operationColumns, ", "), "request_hash")
-	list, err := collect(ctx, tx, operationsByKeys(o.db.server.Kind, columns, clinic, keys), func(rows pgx.Rows, k *knownOperation) error {
+	list, err := collect(ctx, tx, operationsByKeys(server, columns, clinic, keys), func(rows pgx.Rows, k *knownOperation) error {
 		return scanOperationAnd(rows, &k.Operation, &k.hash)
 	})
 	known := make(map[string]knownOperation, len(list))
@@ -294,7 +291,7 @@ func (r *operationRows) columns() []any {
 
 // Get returns an operation, and whether there is one.
 func (o *Operations) Get(ctx context.Context, clinic ledger.ClinicID, key string) (found Operation, ok bool, err error) {
-	err = o.db.readTx(ctx, func(tx pgx.Tx) error {
+	err = o.directory.read(ctx, clinic, func(tx pgx.Tx) error {
 		found, ok, err = getOperation(ctx, tx, clinic, key)
 		return err
 	})
@@ -316,9 +313,8 @@ func getOperation(ctx context.Context, tx pgx.Tx, clinic ledger.ClinicID, key st
 // Record returns the record of a command that was carried out, and whether the
 // journal has it: a restore may have taken it back.
 func (o *Operations) Record(ctx context.Context, clinic ledger.ClinicID, key string) (record ledger.Record, ok bool, err error) {
-	sql := newStatements(o.db.server.Kind)
-	err = o.db.readTx(ctx, func(tx pgx.Tx) error {
-		found, err := readRecordsByKey(ctx, tx, sql, clinic, []string{key})
+	err = o.directory.readOn(ctx, clinic, func(db *DB, tx pgx.Tx) error {
+		found, err := readRecordsByKey(ctx, tx, newStatements(db.server.Kind), clinic, []string{key})
 		record, ok = found[key]
 		return err
 	})
@@ -346,7 +342,7 @@ func (o *Operations) List(ctx context.Context, clinic ledger.ClinicID, filter Op
 	if filter.State != 0 {
 		states = []OperationState{filter.State}
 	}
-	err = o.db.readTx(ctx, func(tx pgx.Tx) error {
+	err = o.directory.read(ctx, clinic, func(tx pgx.Tx) error {
 		list = nil
 		for _, state := range states {
 			s := selectFrom(`SELECT `+operationColumns+` FROM operations WHERE`).
@@ -388,7 +384,7 @@ func (o *Operations) Resubmit(ctx context.Context, clinic ledger.ClinicID, key s
 }
 
 func (o *Operations) change(ctx context.Context, sql string, clinic ledger.ClinicID, key string, at time.Time) (is Operation, ok bool, err error) {
-	err = o.db.InTx(ctx, func(tx pgx.Tx) error {
+	err = o.directory.write(ctx, clinic, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, sql, clinic, key, at); err != nil {
 			return err
 		}
@@ -412,7 +408,7 @@ func (o *Operations) Postpone(ctx context.Context, op Operation, cause *ledger.R
 	if due.IsZero() {
 		state, finished, due = OperationFailed, at, op.DueAt
 	}
-	err = o.db.InTx(ctx, func(tx pgx.Tx) error {
+	err = o.directory.write(ctx, op.Clinic, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, postponeOperation, op.Clinic, op.IdempotencyKey, state, nullTime(finished), op.Attempts+1, due, text)
 		return err
 	})
@@ -424,9 +420,12 @@ func (o *Operations) Postpone(ctx context.Context, op Operation, cause *ledger.R
 
 // WaitingClinics are those at which operations wait.
 func (o *Operations) WaitingClinics(ctx context.Context) (clinics []ledger.ClinicID, err error) {
-	err = o.db.readTx(ctx, func(tx pgx.Tx) error {
-		clinics, err = collect(ctx, tx, selectFrom(selectWaitingClinics), func(rows pgx.Rows, id *ledger.ClinicID) error { return rows.Scan(id) })
-		return err
+	err = o.directory.each(func(db *DB) error {
+		return db.readTx(ctx, func(tx pgx.Tx) error {
+			some, err := collect(ctx, tx, selectFrom(selectWaitingClinics), func(rows pgx.Rows, id *ledger.ClinicID) error { return rows.Scan(id) })
+			clinics = append(clinics, some...)
+			return err
+		})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("txn: list the clinics at which operations wait: %w", err)
@@ -437,7 +436,7 @@ func (o *Operations) WaitingClinics(ctx context.Context) (clinics []ledger.Clini
 // Next returns operations that wait at a clinic and are due, the oldest first,
 // from after a place.
 func (o *Operations) Next(ctx context.Context, clinic ledger.ClinicID, priority Priority, after OperationPlace, now time.Time, limit int) (next []QueuedOperation, err error) {
-	err = o.db.readTx(ctx, func(tx pgx.Tx) error {
+	err = o.directory.read(ctx, clinic, func(tx pgx.Tx) error {
 		s := selectFrom(`SELECT `+operationColumns+`, submission FROM operations WHERE`).
 			add(` clinic_id = ? AND state = 1 AND priority = ? AND (submitted_at, idempotency_key) > (?, ?)`, clinic, priority, after.SubmittedAt, after.IdempotencyKey).
 			add(` AND due_at <= ?`, now).
@@ -464,10 +463,29 @@ type Depth struct {
 // Depths tells how much waits at all clinics, by priority; one at which nothing
 // does is left out.
 func (o *Operations) Depths(ctx context.Context) (depths []Depth, err error) {
-	err = o.db.readTx(ctx, func(tx pgx.Tx) error {
-		depths, err = collect(ctx, tx, selectFrom(selectDepths), func(rows pgx.Rows, d *Depth) error { return rows.Scan(&d.Priority, &d.Waiting, &d.Oldest) })
+	sum := make(map[Priority]Depth)
+	err = o.directory.each(func(db *DB) error {
+		var some []Depth
+		err := db.readTx(ctx, func(tx pgx.Tx) (err error) {
+			some, err = collect(ctx, tx, selectFrom(selectDepths), func(rows pgx.Rows, d *Depth) error { return rows.Scan(&d.Priority, &d.Waiting, &d.Oldest) })
+			return err
+		})
+		for _, d := range some {
+			if before, ok := sum[d.Priority]; ok {
+				d.Waiting += before.Waiting
+				if before.Oldest.Before(d.Oldest) {
+					d.Oldest = before.Oldest
+				}
+			}
+			sum[d.Priority] = d
+		}
 		return err
 	})
+	for _, p := range Priorities() {
+		if d, ok := sum[p]; ok {
+			depths = append(depths, d)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("txn: count what waits: %w", err)
 	}
@@ -477,7 +495,7 @@ func (o *Operations) Depths(ctx context.Context) (depths []Depth, err error) {
 // Forget deletes a clinic's operations that ended and were submitted before a
 // moment.
 func (o *Operations) Forget(ctx context.Context, clinic ledger.ClinicID, before time.Time) error {
-	err := o.db.InTx(ctx, func(tx pgx.Tx) error {
+	err := o.directory.write(ctx, clinic, func(tx pgx.Tx) error {
 		for _, state := range operationStates[1:] {
 			if _, err := tx.Exec(ctx, deleteOperations, clinic, state, before); err != nil {
 				return err

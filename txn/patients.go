@@ -196,14 +196,14 @@ func (r *privateRows) queue(b *pgx.Batch, sql statements) {
 
 // Patients reads and writes what is kept of patients outside of the journal. It
 // knows only ciphertext.
-type Patients struct{ db *DB }
+type Patients struct{ directory *Directory }
 
-// NewPatients returns the side table of a database.
-func NewPatients(db *DB) *Patients { return &Patients{db} }
+// NewPatients returns the side tables of a directory's databases.
+func NewPatients(d *Directory) *Patients { return &Patients{d} }
 
 // Key reads a patient's wrapped key, nil where there is none.
 func (p *Patients) Key(ctx context.Context, clinic ledger.ClinicID, patient ledger.PatientID) ([]byte, error) {
-	return p.one(ctx, "read a patient's key", selectKey, clinic, patient)
+	return p.one(ctx, clinic, "read a patient's key", selectKey, patient)
 }
 
 // PutKey stores a wrapped key for a patient who is about to be registered,
@@ -211,7 +211,7 @@ func (p *Patients) Key(ctx context.Context, clinic ledger.ClinicID, patient ledg
 // was erased meanwhile. A key without a patient says nothing about anybody.
 func (p *Patients) PutKey(ctx context.Context, clinic ledger.ClinicID, patient ledger.PatientID, wrapped []byte) ([]byte, error) {
 	var stored []byte
-	err := p.db.InTx(ctx, func(tx pgx.Tx) error {
+	err := p.directory.write(ctx, clinic, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, insertKey, clinic, patient, wrapped, ledger.DocumentPatient); err != nil {
 			return err
 		}
@@ -230,14 +230,15 @@ func (p *Patients) PutKey(ctx context.Context, clinic ledger.ClinicID, patient l
 
 // Text reads the ciphertext of a text, nil where there is none.
 func (p *Patients) Text(ctx context.Context, clinic ledger.ClinicID, patient ledger.PatientID, digest string) ([]byte, error) {
-	return p.one(ctx, "read a patient's text", selectText, clinic, patient, digest)
+	return p.one(ctx, clinic, "read a patient's text", selectText, patient, digest)
 }
 
-func (p *Patients) one(ctx context.Context, what, sql string, args ...any) ([]byte, error) {
+// one reads one value; the clinic is the statement's first argument.
+func (p *Patients) one(ctx context.Context, clinic ledger.ClinicID, what, sql string, args ...any) ([]byte, error) {
 	var found []byte
-	err := p.db.readTx(ctx, func(tx pgx.Tx) error {
+	err := p.directory.read(ctx, clinic, func(tx pgx.Tx) error {
 		found = nil
-		err := tx.QueryRow(ctx, sql, args...).Scan(&found)
+		err := tx.QueryRow(ctx, sql, append([]any{clinic}, args...)...).Scan(&found)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}
@@ -252,6 +253,6 @@ func (p *Patients) one(ctx context.Context, what, sql string, args ...any) ([]by
 // Identified returns the patient with an identifier, by its digest; empty where
 // there is none.
 func (p *Patients) Identified(ctx context.Context, clinic ledger.ClinicID, digest string) (ledger.PatientID, error) {
-	found, err := p.one(ctx, "find a patient", selectIdentified, clinic, digest)
+	found, err := p.one(ctx, clinic, "find a patient", selectIdentified, digest)
 	return ledger.PatientID(found), err
 }

@@ -62,19 +62,20 @@ func (e *SequenceNotReachedError) Error() string {
 // Queries read the projections. They never write, and use connections that
 // cannot.
 type Queries struct {
-	db    *DB
-	cache *Cache // nil: there is none
-	// replicas are read where an answer may be behind; nil: there are none.
+	directory *Directory
+	cache     *Cache // nil: there is none
+	// replicas of the main shard are read where an answer may be behind; nil:
+	// there are none.
 	replicas *Replicas
 	// Clock tells what day it is, for expiry. Default time.Now. Where it is
 	// behind the clinic's head, the head's time counts, as it does for commands.
 	Clock func() time.Time
 }
 
-// NewQueries returns the queries on a database.
-func NewQueries(db *DB) *Queries { return &Queries{db: db, Clock: time.Now} }
+// NewQueries returns the queries on the databases of a directory.
+func NewQueries(d *Directory) *Queries { return &Queries{directory: d, Clock: time.Now} }
 
-// UseReplicas lets reads that may be behind go to replicas.
+// UseReplicas lets reads of the main shard that may be behind go to replicas.
 func (q *Queries) UseReplicas(r *Replicas) { q.replicas = r }
 
 // view is one clinic at one moment.
@@ -103,27 +104,45 @@ func (q *Queries) read(ctx context.Context, clinic ledger.ClinicID, o ReadOption
 // readFirst is read with questions that are asked in the same round trip as
 // what the view is. They are answered once it is known.
 func (q *Queries) readFirst(ctx context.Context, clinic ledger.ClinicID, o ReadOptions, first func(*view) []question, fn func(*view) error) (AsOf, error) {
-	// Whatever a follower lacks, the primary has the last word.
+	var asOf AsOf
+	err := q.directory.at(ctx, clinic, func(db *DB) (err error) {
+		asOf, err = q.readOn(ctx, db, clinic, o, first, fn)
+		return err
+	})
+	return asOf, err
+}
+
+// readOn reads a shard. Whatever a follower of it lacks, the primary has the
+// last word.
+func (q *Queries) readOn(ctx context.Context, db *DB, clinic ledger.ClinicID, o ReadOptions, first func(*view) []question, fn func(*view) error) (AsOf, error) {
 	if o.Consistency == Bounded {
-		if one := q.replicas.pick(o.MaxStaleness); one != nil {
-			asOf, err := q.readAs(ctx, clinic, o, source{readTx: one.readTx, follower: true}, first, fn)
+		if one := q.replicasOf(db).pick(o.MaxStaleness); one != nil {
+			asOf, err := q.readAs(ctx, clinic, o, source{readTx: one.readTx, server: db.server.Kind, follower: true}, first, fn)
 			q.replicas.done(one, err)
 			if err == nil || ctx.Err() != nil {
 				return asOf, err
 			}
 		}
-		if begin := followerReadSQL(q.db.server.Kind, o.MaxStaleness); begin != "" {
-			asOf, err := q.readAs(ctx, clinic, o, source{readTx: q.db.readTx, follower: true, begin: begin}, first, fn)
+		if begin := followerReadSQL(db.server.Kind, o.MaxStaleness); begin != "" {
+			asOf, err := q.readAs(ctx, clinic, o, source{readTx: db.readTx, server: db.server.Kind, follower: true, begin: begin}, first, fn)
 			if err == nil || ctx.Err() != nil {
 				return asOf, err
 			}
 		}
 	}
-	return q.readAs(ctx, clinic, o, source{readTx: q.db.readTx}, first, fn)
+	return q.readAs(ctx, clinic, o, source{readTx: db.readTx, server: db.server.Kind}, first, fn)
+}
+
+func (q *Queries) replicasOf(db *DB) *Replicas {
+	if db != q.directory.main {
+		return nil
+	}
+	return q.replicas
 }
 
 // source is where a read goes.
 type source struct {
+	server   ServerKind
 	readTx   func(context.Context, func(pgx.Tx) error) error
 	follower bool   // which may be behind
 	begin    string // what makes a transaction read it; empty: nothing
@@ -137,7 +156,7 @@ func (q *Queries) readAs(ctx context.Context, clinic ledger.ClinicID, o ReadOpti
 				return err
 			}
 		}
-		v, err := q.open(ctx, tx, clinic, first)
+		v, err := q.open(ctx, tx, from.server, clinic, first)
 		if err != nil {
 			return err
 		}
@@ -173,8 +192,8 @@ func (v *view) fresh(ctx context.Context, o ReadOptions, follower bool) error {
 	return &SequenceNotReachedError{Want: o.MinSequence, Have: v.asOf.Sequence}
 }
 
-func (q *Queries) open(ctx context.Context, tx pgx.Tx, clinic ledger.ClinicID, first func(*view) []question) (*view, error) {
-	v := &view{tx: tx, server: q.db.server.Kind, id: clinic}
+func (q *Queries) open(ctx context.Context, tx pgx.Tx, server ServerKind, clinic ledger.ClinicID, first func(*view) []question) (*view, error) {
+	v := &view{tx: tx, server: server, id: clinic}
 	header := question{selectFrom(selectView), func(rows pgx.Rows) error {
 		if !rows.Next() {
 			return cmp.Or(rows.Err(), error(clinicNotFound(clinic)))
@@ -189,8 +208,8 @@ func (q *Queries) open(ctx context.Context, tx pgx.Tx, clinic ledger.ClinicID, f
 		return nil, absent
 	case err != nil:
 		return nil, fmt.Errorf("read clinic %s: %w", clinic, err)
-	case v.asOf.Epoch == restoringEpoch:
-		return nil, fmt.Errorf("read clinic %s: %w", clinic, ErrRestoring)
+	case absence(v.asOf.Epoch) != nil:
+		return nil, fmt.Errorf("read clinic %s: %w", clinic, absence(v.asOf.Epoch))
 	}
 	return v, nil
 }

@@ -30,19 +30,49 @@ func (q *Queries) Clinic(ctx context.Context, clinic ledger.ClinicID, o ReadOpti
 // ListClinics reads clinics by id: all, or where ids is not nil, those of them
 // that exist. It reports whether there are more.
 func (q *Queries) ListClinics(ctx context.Context, ids []ledger.ClinicID, after ledger.ClinicID, limit int) ([]ClinicRow, bool, error) {
-	s := selectFrom(`SELECT clinic_id, name, time_zone, backdating_days, active, last_sequence FROM clinics`).
-		add(` WHERE clinic_id > ?`, after).
-		addIf(ids != nil, ` AND clinic_id = ANY(?)`, texts(ids)).
-		add(` ORDER BY clinic_id LIMIT ?`, limit+1)
-	var rows []ClinicRow
-	err := q.db.readTx(ctx, func(tx pgx.Tx) (err error) {
-		rows, err = collect(ctx, tx, s, func(rows pgx.Rows, c *ClinicRow) error {
-			return rows.Scan(&c.ID, &c.Name, &c.TimeZone, &c.BackdatingDays, &c.Active, &c.LastSequence)
-		})
+	var all []ClinicRow
+	err := q.directory.each(func(db *DB) error {
+		rows, err := q.clinicsOn(ctx, db, ids, after, limit+1)
+		all = append(all, rows...)
 		return err
 	})
-	rows, more := page(rows, limit)
+	slices.SortFunc(all, func(a, b ClinicRow) int { return cmp.Compare(a.ID, b.ID) })
+	rows, more := page(all, limit)
 	return rows, more, err
+}
+
+// clinicsOn reads the next clinics that a shard holds. What is left there of one
+// that has moved is passed over.
+func (q *Queries) clinicsOn(ctx context.Context, db *DB, ids []ledger.ClinicID, after ledger.ClinicID, limit int) (held []ClinicRow, err error) {
+	for {
+		s := selectFrom(`SELECT clinic_id, name, time_zone, backdating_days, active, last_sequence FROM clinics`).
+			add(` WHERE clinic_id > ?`, after).
+			addIf(ids != nil, ` AND clinic_id = ANY(?)`, texts(ids)).
+			add(` ORDER BY clinic_id LIMIT ?`, limit)
+		var rows []ClinicRow
+		err := db.readTx(ctx, func(tx pgx.Tx) (err error) {
+			rows, err = collect(ctx, tx, s, func(rows pgx.Rows, c *ClinicRow) error {
+				return rows.Scan(&c.ID, &c.Name, &c.TimeZone, &c.BackdatingDays, &c.Active, &c.LastSequence)
+			})
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, row := range rows {
+			after = row.ID
+			at, err := q.directory.likely(ctx, row.ID)
+			if err != nil && !errors.Is(err, ErrUnavailable) {
+				return nil, err
+			}
+			if at == db {
+				held = append(held, row)
+			}
+		}
+		if len(held) >= limit || len(rows) < limit {
+			return held, nil
+		}
+	}
 }
 
 const (

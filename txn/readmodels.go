@@ -221,7 +221,7 @@ func (m *ReadModels) behind(ctx context.Context) (map[ledger.ClinicID]*backlog, 
 	for _, head := range heads {
 		cursor := at[head.clinic]
 		untouched := time.Since(cursor.at) > modelsBehind || time.Since(head.at) > modelsBehind
-		if head.Place != cursor.Place && head.Epoch != restoringEpoch && untouched {
+		if head.Place != cursor.Place && absence(head.Epoch) == nil && untouched {
 			behind[head.clinic] = &backlog{lost: true}
 		}
 	}
@@ -332,7 +332,7 @@ func (m *ReadModels) steps(ctx context.Context, clinics []ledger.ClinicID, backl
 			if step == nil {
 				step = &modelStep{clinic: clinic}
 			}
-			if head.Epoch == restoringEpoch || head == step.from || m.broken[step.clinic] == head {
+			if absence(head.Epoch) != nil || head == step.from || m.broken[step.clinic] == head {
 				continue
 			}
 			err := step.read(ctx, tx, head, backlogs[step.clinic])

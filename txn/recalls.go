@@ -107,8 +107,8 @@ func (e *Executor) follow(ctx context.Context, r clinicRecall) error {
 			e.cfg.Log.Info("a recall's follow-up goes on elsewhere", "clinic", r.clinic, "recall", r.RecallID, "reason", rejection.Reason)
 			return nil
 		}
-		if errors.Is(verdicts[0].Err, ErrRestoring) {
-			return nil // its turn comes when the clinic is back
+		if errors.Is(verdicts[0].Err, ErrRestoring) || errors.Is(verdicts[0].Err, ErrMoving) {
+			return nil // its turn comes when the clinic is back, here or elsewhere
 		}
 		if verdicts[0].Err != nil {
 			return verdicts[0].Err

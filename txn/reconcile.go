@@ -40,12 +40,21 @@ const (
 // anything, it replays the whole journal. It reads one snapshot, and repairs
 // nothing.
 func (c *Chores) Reconcile(ctx context.Context, e Errand) (Looked, error) {
+	var done Looked
+	err := c.directory.at(ctx, e.Clinic, func(db *DB) (err error) {
+		done, err = reconcile(ctx, db, e)
+		return err
+	})
+	return done, err
+}
+
+func reconcile(ctx context.Context, db *DB, e Errand) (Looked, error) {
 	var v *verifier
 	var place reconciled
-	err := c.db.patient(verifyTimeout).readTx(ctx, func(tx pgx.Tx) (err error) {
+	err := db.patient(verifyTimeout).readTx(ctx, func(tx pgx.Tx) (err error) {
 		from := func() *verifier {
 			v := newVerifier(e.Clinic, tx)
-			v.server = c.db.server.Kind
+			v.server = db.server.Kind
 			return v
 		}
 		v = from()
@@ -55,6 +64,9 @@ func (c *Chores) Reconcile(ctx context.Context, e Errand) (Looked, error) {
 		var epoch int64
 		if err := tx.QueryRow(ctx, `SELECT epoch FROM heads WHERE clinic_id = $1`, e.Clinic).Scan(&epoch); err != nil {
 			return err
+		}
+		if absent := absence(epoch); absent != nil {
+			return absent
 		}
 		if place.Epoch != epoch || fullPassDue(e.Clinic, place.fullAt, e.Now) {
 			place = reconciled{Place: Place{Epoch: epoch}, fullAt: e.Now}
@@ -88,7 +100,7 @@ func (c *Chores) Reconcile(ctx context.Context, e Errand) (Looked, error) {
 	if v.count > 0 {
 		place.fullAt = time.Unix(0, 0) // from nothing the next time, too
 	}
-	err = c.db.InTx(ctx, func(tx pgx.Tx) error {
+	err = db.InTx(ctx, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, upsertReconciled, e.Clinic, place.Epoch, place.Sequence, place.hash[:], e.Now, place.fullAt)
 		return err
 	})

@@ -47,7 +47,7 @@ func (v *verifier) checkHead(ctx context.Context) error {
 		return nil
 	}
 	if epoch == restoringEpoch {
-		v.found(ruleHead, "head", sequence, "the clinic's restore has not ended; start the import again")
+		v.found(ruleHead, "head", sequence, "the clinic's restore, or its move to this shard, has not ended; start the import or the move again")
 	}
 	last := want.Sequence
 	if sequence > last {
