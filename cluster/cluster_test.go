@@ -236,7 +236,7 @@ func TestDatabaseOfAnotherCluster(t *testing.T) {
 }
 
 // clinics makes clinics with stock, each with overdue holds.
-func clinics(tb testing.TB, e *txn.Executor, n, holds int) []ledger.ClinicID {
+func clinics(tb testing.TB, e *txn.Executors, n, holds int) []ledger.ClinicID {
 	tb.Helper()
 	ids := make([]ledger.ClinicID, n)
 	for i := range ids {
@@ -269,9 +269,9 @@ func clinics(tb testing.TB, e *txn.Executor, n, holds int) []ledger.ClinicID {
 	return ids
 }
 
-func newExecutor(tb testing.TB, db *txn.DB, clock func() time.Time) *txn.Executor {
+func newExecutor(tb testing.TB, db *txn.DB, clock func() time.Time) *txn.Executors {
 	tb.Helper()
-	e := txn.NewExecutor(db, txn.ExecutorConfig{Log: quiet, Clock: clock})
+	e := txn.NewExecutors(txn.NewDirectory(db), txn.ExecutorConfig{Log: quiet, Clock: clock}, nil)
 	tb.Cleanup(func() {
 		if err := e.Close(context.Background()); err != nil {
 			tb.Error(err)

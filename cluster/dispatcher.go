@@ -133,13 +133,13 @@ func (d *Dispatcher) Run(ctx context.Context) {
 // look finds the clinics at which something waits.
 func (d *Dispatcher) look(ctx context.Context) error {
 	clinics, err := d.ops.WaitingClinics(ctx)
-	if err != nil {
-		return err
-	}
 	for _, clinic := range clinics {
 		if d.router.executesHere(clinic) {
 			d.Wake(clinic)
 		}
+	}
+	if err != nil {
+		return err
 	}
 	depths, err := d.ops.Depths(ctx)
 	if err != nil {

@@ -38,7 +38,7 @@ func receiving(quantity int64) *ledger.ReceiveStock {
 
 func submitTo(tb testing.TB, db *txn.DB, clinic ledger.ClinicID, ops ...txn.NewOperation) {
 	tb.Helper()
-	submitted, err := txn.NewOperations(db).Submit(tb.Context(), clinic, ops, time.Now())
+	submitted, err := txn.NewOperations(txn.NewDirectory(db)).Submit(tb.Context(), clinic, ops, time.Now())
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func ended(tb testing.TB, db *txn.DB, clinic ledger.ClinicID, key string, state 
 	var op txn.Operation
 	eventually(tb, fmt.Sprint(key, " ends as ", state), func() bool {
 		var err error
-		if op, _, err = txn.NewOperations(db).Get(context.Background(), clinic, key); err != nil {
+		if op, _, err = txn.NewOperations(txn.NewDirectory(db)).Get(context.Background(), clinic, key); err != nil {
 			tb.Fatal(err)
 		}
 		return op.State == state
@@ -125,7 +125,7 @@ func TestOperationsAreTriedAgain(t *testing.T) {
 		}
 		return nil
 	}}
-	d := NewDispatcher(txn.NewOperations(db), script, a.Router, DispatcherConfig{LookEvery: 20 * time.Millisecond, RetryAfter: time.Millisecond, Attempts: 4, Log: quiet})
+	d := NewDispatcher(txn.NewOperations(txn.NewDirectory(db)), script, a.Router, DispatcherConfig{LookEvery: 20 * time.Millisecond, RetryAfter: time.Millisecond, Attempts: 4, Log: quiet})
 	a.dispatcher = d
 	a.dispatching(t)
 	submitTo(t, db, clinic, operation(t, clinic, "away", txn.NormalPriority, receiving(1)), operation(t, clinic, "odd", txn.NormalPriority, receiving(1)),
@@ -133,7 +133,7 @@ func TestOperationsAreTriedAgain(t *testing.T) {
 	ended(t, db, clinic, "broken", txn.OperationFailed)
 	ended(t, db, clinic, "odd", txn.OperationAccepted)
 	ended(t, db, clinic, "away", txn.OperationAccepted)
-	op, _, err := txn.NewOperations(db).Get(t.Context(), clinic, "broken")
+	op, _, err := txn.NewOperations(txn.NewDirectory(db)).Get(t.Context(), clinic, "broken")
 	if err != nil || op.Attempts != 4 || op.Failure == nil || op.Failure.Reason != "INTERNAL" || op.FinishedAt.IsZero() {
 		t.Errorf("what never worked is %+v, %v", op, err)
 	}
@@ -144,7 +144,7 @@ func TestOperationsAreTriedAgain(t *testing.T) {
 	if tries != 4 {
 		t.Errorf("it was tried %d times", tries)
 	}
-	if _, _, err := txn.NewOperations(db).Resubmit(t.Context(), clinic, "broken", time.Now()); err != nil {
+	if _, _, err := txn.NewOperations(txn.NewDirectory(db)).Resubmit(t.Context(), clinic, "broken", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	ended(t, db, clinic, "broken", txn.OperationAccepted)
@@ -163,7 +163,7 @@ func TestSharesOfPriorities(t *testing.T) {
 		}
 	}
 	submitTo(t, db, clinic, ops...)
-	d := NewDispatcher(txn.NewOperations(db), a.executor, a.Router, DispatcherConfig{Batch: 32, Log: quiet})
+	d := NewDispatcher(txn.NewOperations(txn.NewDirectory(db)), a.executor, a.Router, DispatcherConfig{Batch: 32, Log: quiet})
 	rounds := func(urgent bool, most int) (rounds [][3]int) {
 		l := &lane{laneID: laneID{clinic, urgent}, after: make(map[txn.Priority]txn.OperationPlace)}
 		for len(rounds) < most {

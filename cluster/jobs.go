@@ -15,7 +15,7 @@ const runsAreKept = 60 * 24 * time.Hour
 const operationsAreKept = 30 * 24 * time.Hour
 
 // StandardJobs are the jobs of every installation.
-func StandardJobs(db *txn.DB, chores *txn.Chores) []Job {
+func StandardJobs(d *txn.Directory, chores *txn.Chores) []Job {
 	return []Job{
 		{
 			Name: "expire-holds", About: "Gives up the reservations whose deadlines have passed, with the transfers that they serve.",
@@ -54,10 +54,10 @@ func StandardJobs(db *txn.DB, chores *txn.Chores) []Job {
 			Schedule: "30 3 * * *", Jitter: 10 * time.Minute,
 			Clinics: atNow(chores.Clinics),
 			Do: func(ctx context.Context, e txn.Errand) (txn.Looked, error) {
-				return txn.Looked{}, txn.NewOperations(db).Forget(ctx, e.Clinic, e.Now.Add(-operationsAreKept))
+				return txn.Looked{}, txn.NewOperations(d).Forget(ctx, e.Clinic, e.Now.Add(-operationsAreKept))
 			},
 			Finally: func(ctx context.Context, term txn.Term) error {
-				_, err := txn.NewJobs(db).Forget(ctx, term, time.Now().Add(-runsAreKept))
+				_, err := txn.NewJobs(d.Main()).Forget(ctx, term, time.Now().Add(-runsAreKept))
 				return err
 			},
 		},

@@ -18,7 +18,7 @@ import (
 // or none can be reached, it has them executed here: where a command is executed
 // decides how fast it is and not whether it is right.
 type Router struct {
-	local    *txn.Executor
+	local    *txn.Executors
 	security *tls.Config
 	log      *slog.Logger
 
@@ -32,7 +32,7 @@ type Router struct {
 
 // NewRouter returns a router that executes everything at an executor until
 // [Router.Follow] tells it of other nodes.
-func NewRouter(local *txn.Executor, security *tls.Config, log *slog.Logger) *Router {
+func NewRouter(local *txn.Executors, security *tls.Config, log *slog.Logger) *Router {
 	return &Router{
 		local: local, security: security, log: log, homes: NewHomes(nil, nil), peers: make(map[string]*peer),
 		forwarded: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -85,7 +85,7 @@ func (r *Router) Accepting() bool { return r.local.Accepting() }
 // connection was lost.
 const attempts = 3
 
-// Submit has commands executed by their clinic's home, as [txn.Executor.Submit]
+// Submit has commands executed by their clinic's home, as [txn.Executors.Submit]
 // does here. After a connection was lost it asks the home again, under the same
 // keys: what was carried out is answered from the journal.
 func (r *Router) Submit(ctx context.Context, s txn.Submission) ([]txn.Verdict, error) {

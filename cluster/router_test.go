@@ -120,7 +120,7 @@ func TestSubmissionsTravel(t *testing.T) {
 // router.
 type testRouter struct {
 	*Router
-	executor   *txn.Executor
+	executor   *txn.Executors
 	dispatcher *Dispatcher
 	peers      *PeerServer
 	self       Node
@@ -136,7 +136,7 @@ func newTestRouter(tb testing.TB, db *txn.DB, name string) *testRouter {
 	}
 	executor := newExecutor(tb, db, nil)
 	router := NewRouter(executor, security, quiet)
-	dispatcher := NewDispatcher(txn.NewOperations(db), executor, router, DispatcherConfig{LookEvery: time.Hour, RetryAfter: 100 * time.Millisecond, Log: quiet})
+	dispatcher := NewDispatcher(txn.NewOperations(txn.NewDirectory(db)), executor, router, DispatcherConfig{LookEvery: time.Hour, RetryAfter: 100 * time.Millisecond, Log: quiet})
 	peers, err := ListenForPeers(tb.Context(), "127.0.0.1:0", security, executor, dispatcher.Wake, quiet)
 	if err != nil {
 		tb.Fatal(err)
@@ -307,7 +307,7 @@ func TestConnectionsBreak(t *testing.T) {
 		v.turn(true)
 		v.turn(false)
 	}
-	state, _, err := txn.NewQueries(db).BalanceAt(t.Context(), clinic, ledger.Shelf{Location: "store", Medicine: "zinc"}, "L1", head(t, db, clinic), txn.ReadOptions{Consistency: txn.Strong})
+	state, _, err := txn.NewQueries(txn.NewDirectory(db)).BalanceAt(t.Context(), clinic, ledger.Shelf{Location: "store", Medicine: "zinc"}, "L1", head(t, db, clinic), txn.ReadOptions{Consistency: txn.Strong})
 	if err != nil || state.Available != 100+callers*each {
 		t.Errorf("there are %d units, %v", state.Available, err)
 	}
@@ -408,7 +408,7 @@ func TestStrangersAreNoPeers(t *testing.T) {
 
 func head(tb testing.TB, db *txn.DB, clinic ledger.ClinicID) ledger.Sequence {
 	tb.Helper()
-	_, asOf, err := txn.NewQueries(db).Clinic(tb.Context(), clinic, txn.ReadOptions{Consistency: txn.Strong})
+	_, asOf, err := txn.NewQueries(txn.NewDirectory(db)).Clinic(tb.Context(), clinic, txn.ReadOptions{Consistency: txn.Strong})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -404,7 +404,7 @@ func (l *leadership) patiently(ctx context.Context, job *scheduledJob, clinic le
 	wait := l.cfg.RetryAfter / 64
 	for attempt := 1; ; attempt++ {
 		looked, err := job.Do(ctx, txn.Errand{Clinic: clinic, Now: l.cfg.Clock()})
-		if err == nil || errors.Is(err, txn.ErrRestoring) { // its turn comes when it is back
+		if err == nil || errors.Is(err, txn.ErrRestoring) || errors.Is(err, txn.ErrMoving) { // its turn comes when it is back
 			return txn.ClinicLooked{Clinic: clinic, Looked: looked}
 		}
 		if attempt >= l.cfg.Attempts || ctx.Err() != nil {

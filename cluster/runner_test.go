@@ -85,7 +85,7 @@ func TestLeaderIsCutOffInTheMiddleOfAStep(t *testing.T) {
 	past := func() time.Time { return time.Now().Add(-time.Hour) } // when the holds were made
 	ids := clinics(t, newExecutor(t, db, past), 20, 3)
 	executor := newExecutor(t, db, nil)
-	chores := txn.NewChores(db, executor, quiet)
+	chores := txn.NewChores(txn.NewDirectory(db), executor, quiet)
 
 	etcd := member(t, db, "etcd")
 	t.Cleanup(func() { _ = etcd.Close() })
@@ -132,7 +132,7 @@ func TestLeaderIsCutOffInTheMiddleOfAStep(t *testing.T) {
 		t.Errorf("the old leader recorded something: %+v, %v", after, err)
 	}
 	for _, id := range ids {
-		events, _, _, err := txn.NewQueries(db).Events(t.Context(), id, txn.Place{}, &txn.EventFilter{}, 100, txn.ReadOptions{})
+		events, _, _, err := txn.NewQueries(txn.NewDirectory(db)).Events(t.Context(), id, txn.Place{}, &txn.EventFilter{}, 100, txn.ReadOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -344,7 +344,7 @@ func TestLatest(t *testing.T) {
 func TestJobsAndTheirSchedules(t *testing.T) {
 	t.Parallel()
 	db := txntest.Open(t)
-	r := newRunner(t, db, RunnerConfig{}, StandardJobs(db, txn.NewChores(db, nil, quiet))...)
+	r := newRunner(t, db, RunnerConfig{}, StandardJobs(txn.NewDirectory(db), txn.NewChores(txn.NewDirectory(db), nil, quiet))...)
 	for _, job := range r.Jobs() {
 		if job.About == "" || job.Next.IsZero() || time.Until(job.Next) > 25*time.Hour || !r.Knows(job.Name) {
 			t.Errorf("job %s is due at %s: %s", job.Name, job.Next, job.About)

@@ -74,7 +74,7 @@ func newRecalledClinic(t *testing.T, locations, holds int) *recalledClinic {
 	t.Helper()
 	db := txntest.Open(t)
 	c := &recalledClinic{
-		tb: t, executor: txn.NewExecutor(db, txn.ExecutorConfig{}), queries: txn.NewQueries(db), id: ledger.ClinicID(txntest.NewClinicID(t)),
+		tb: t, executor: txn.NewExecutor(db, txn.ExecutorConfig{}), queries: txn.NewQueries(txn.NewDirectory(db)), id: ledger.ClinicID(txntest.NewClinicID(t)),
 	}
 	t.Cleanup(func() {
 		if err := c.executor.Close(context.Background()); err != nil {

@@ -77,9 +77,9 @@ func openNode(tb testing.TB, cfg Config, deps Deps) *node {
 	}
 	db := txntest.Open(tb)
 	if deps.Feed == nil {
-		deps.Feed = txn.NewFeed(db, 20*time.Millisecond)
+		deps.Feed = txn.NewFeed(txn.NewDirectory(db), 20*time.Millisecond)
 	}
-	cache, err := txn.NewCache(db, txn.CacheConfig{LookEvery: 20 * time.Millisecond, Log: cfg.Log})
+	cache, err := txn.NewCache(txn.NewDirectory(db), txn.CacheConfig{LookEvery: 20 * time.Millisecond, Log: cfg.Log})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -91,11 +91,11 @@ func openNode(tb testing.TB, cfg Config, deps Deps) *node {
 		deps.Database = db
 	}
 	if deps.Queries == nil {
-		deps.Queries = txn.NewQueries(db)
+		deps.Queries = txn.NewQueries(txn.NewDirectory(db))
 		deps.Queries.UseCache(cache)
 	}
 	if deps.Patients == nil {
-		deps.Patients = txn.NewPatients(db)
+		deps.Patients = txn.NewPatients(txn.NewDirectory(db))
 	}
 	if deps.Keyring == nil {
 		deps.Keyring = newTestKeyring(tb)
@@ -105,7 +105,7 @@ func openNode(tb testing.TB, cfg Config, deps Deps) *node {
 	}
 	var dispatcher *cluster.Dispatcher
 	if deps.Operations.Store == nil {
-		deps.Operations.Store = txn.NewOperations(db)
+		deps.Operations.Store = txn.NewOperations(txn.NewDirectory(db))
 		dispatcher = cluster.NewDispatcher(deps.Operations.Store, deps.Executor, cluster.NewRouter(nil, nil, cfg.Log), cluster.DispatcherConfig{LookEvery: time.Hour, Log: cfg.Log})
 		deps.Operations.Encode, deps.Operations.Submitted = cluster.EncodeSubmission, dispatcher.Submitted
 	}

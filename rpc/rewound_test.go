@@ -24,11 +24,11 @@ func restored(t *testing.T, n *node, file []byte) *node {
 		t.Fatal(err)
 	}
 	t.Cleanup(db.Close)
-	if _, err := txn.ImportJournal(t.Context(), db, bytes.NewReader(file), txn.ImportJournalOptions{}); err != nil {
+	if _, err := txn.ImportJournal(t.Context(), txn.NewDirectory(db), bytes.NewReader(file), txn.ImportJournalOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	return startNode(t, Config{}, Deps{
-		Issuer: n.issuer, Executor: txn.NewExecutor(db, txn.ExecutorConfig{Log: quietLog()}), Database: db, Queries: txn.NewQueries(db),
+		Issuer: n.issuer, Executor: txn.NewExecutor(db, txn.ExecutorConfig{Log: quietLog()}), Database: db, Queries: txn.NewQueries(txn.NewDirectory(db)),
 	})
 }
 

@@ -42,12 +42,12 @@ type CacheConfig struct {
 // recognized by its sequence and dropped.
 type Cache struct {
 	directory *Directory
-	cfg     CacheConfig
-	memory  *otter.Cache[cacheKey, *kept]
-	shared  *sharedCache // nil: there is none
-	flights singleflight.Group
-	metrics *cacheMetrics
-	behind  chan struct{} // one is waiting when a clinic has to be caught up with
+	cfg       CacheConfig
+	memory    *otter.Cache[cacheKey, *kept]
+	shared    *sharedCache // nil: there is none
+	flights   singleflight.Group
+	metrics   *cacheMetrics
+	behind    chan struct{} // one is waiting when a clinic has to be caught up with
 
 	mu       sync.RWMutex
 	followed map[ledger.ClinicID]*followed

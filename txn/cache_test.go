@@ -30,11 +30,11 @@ type cachingNode struct {
 func newCachingNode(tb testing.TB, cfg CacheConfig, follows bool) *cachingNode {
 	tb.Helper()
 	db := testDB(tb)
-	cache, err := NewCache(db, cfg)
+	cache, err := NewCache(NewDirectory(db), cfg)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	n := &cachingNode{testExecutor(tb, ExecutorConfig{Cache: cache}), NewQueries(db), cache}
+	n := &cachingNode{testExecutor(tb, ExecutorConfig{Cache: cache}), NewQueries(NewDirectory(db)), cache}
 	n.queries.UseCache(cache)
 	if cfg.Clock != nil {
 		n.queries.Clock = cfg.Clock
@@ -479,7 +479,7 @@ func (c *testClinic) history() shelfHistory {
 	history := make(shelfHistory)
 	var after *MovementKey
 	for {
-		moved, next, _, err := NewQueries(c.e.db).Movements(c.tb.Context(), c.id, MovementFilter{}, after, 1000, ReadOptions{})
+		moved, next, _, err := NewQueries(NewDirectory(c.e.db)).Movements(c.tb.Context(), c.id, MovementFilter{}, after, 1000, ReadOptions{})
 		if err != nil {
 			c.tb.Fatal(err)
 		}

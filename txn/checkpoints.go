@@ -16,19 +16,21 @@ type ClinicHead struct {
 }
 
 // Heads reads the ends of all journals, by clinic, from after one of them.
-// Clinics that are being restored are left out.
-func Heads(ctx context.Context, db *DB, after ledger.ClinicID, limit int) ([]ClinicHead, error) {
-	var heads []ClinicHead
-	err := db.readTx(ctx, func(tx pgx.Tx) (err error) {
-		s := selectFrom(`SELECT clinic_id, epoch, sequence, hash FROM heads WHERE`).
-			add(` clinic_id > ? AND epoch > 0 ORDER BY clinic_id LIMIT ?`, after, limit)
-		heads, err = collect(ctx, tx, s, func(rows pgx.Rows, h *ClinicHead) error {
-			var hash []byte
-			err := rows.Scan(&h.Clinic, &h.Epoch, &h.Sequence, &hash)
-			copy(h.Hash[:], hash)
+// Clinics that are being restored or moved are left out.
+func Heads(ctx context.Context, d *Directory, after ledger.ClinicID, limit int) ([]ClinicHead, error) {
+	heads, err := merged(d, limit, func(h ClinicHead) ledger.ClinicID { return h.Clinic }, func(db *DB) (heads []ClinicHead, err error) {
+		err = db.readTx(ctx, func(tx pgx.Tx) error {
+			s := selectFrom(`SELECT clinic_id, epoch, sequence, hash FROM heads WHERE`).
+				add(` clinic_id > ? AND epoch > 0 ORDER BY clinic_id LIMIT ?`, after, limit)
+			heads, err = collect(ctx, tx, s, func(rows pgx.Rows, h *ClinicHead) error {
+				var hash []byte
+				err := rows.Scan(&h.Clinic, &h.Epoch, &h.Sequence, &hash)
+				copy(h.Hash[:], hash)
+				return err
+			})
 			return err
 		})
-		return err
+		return heads, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("txn: list heads: %w", err)

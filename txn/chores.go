@@ -1,7 +1,6 @@
 package txn
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -387,22 +386,29 @@ func (c *Chores) WithTransfers(ctx context.Context, _ time.Time, after ledger.Cl
 }
 
 func (c *Chores) clinics(ctx context.Context, after ledger.ClinicID, limit int, condition string, args ...any) (ids []ledger.ClinicID, err error) {
-	err = c.directory.each(func(db *DB) error {
-		var some []ledger.ClinicID
-		err := db.readTx(ctx, func(tx pgx.Tx) (err error) {
+	ids, err = merged(c.directory, limit, func(id ledger.ClinicID) ledger.ClinicID { return id }, func(db *DB) (ids []ledger.ClinicID, err error) {
+		err = db.readTx(ctx, func(tx pgx.Tx) error {
 			s := selectFrom(`SELECT h.clinic_id FROM heads AS h WHERE`).add(` h.clinic_id > ? AND h.epoch > 0`, after).
 				add(condition, args...).add(` ORDER BY h.clinic_id LIMIT ?`, limit)
-			some, err = collect(ctx, tx, s, func(rows pgx.Rows, id *ledger.ClinicID) error { return rows.Scan(id) })
+			ids, err = collect(ctx, tx, s, func(rows pgx.Rows, id *ledger.ClinicID) error { return rows.Scan(id) })
 			return err
 		})
-		ids = append(ids, some...)
-		return err
+		return ids, err
 	})
-	if err != nil {
+	if err = c.without(err); err != nil {
 		return nil, fmt.Errorf("txn: list clinics: %w", err)
 	}
-	slices.Sort(ids)
-	return ids[:min(limit, len(ids))], nil
+	return ids, nil
+}
+
+// without forgives that some of several shards are away: the others' clinics
+// must not wait for them.
+func (c *Chores) without(err error) error {
+	if len(c.directory.ids) == 1 || !isUnavailable(err) {
+		return err
+	}
+	c.log.Warn("a job passes over the clinics of a shard that is away", "error", err)
+	return nil
 }
 
 // newDayChunk is how many clinics are looked through at a time for those where
@@ -441,17 +447,14 @@ func (c *Chores) WithNewDay(ctx context.Context, from, to time.Time, after ledge
 
 // zones reads the next clinics with their time zones.
 func (c *Chores) zones(ctx context.Context, after ledger.ClinicID, limit int) (clinics []clinicZone, err error) {
-	err = c.directory.each(func(db *DB) error {
-		var some []clinicZone
-		err := db.readTx(ctx, func(tx pgx.Tx) (err error) {
+	clinics, err = merged(c.directory, limit, func(z clinicZone) ledger.ClinicID { return z.id }, func(db *DB) (clinics []clinicZone, err error) {
+		err = db.readTx(ctx, func(tx pgx.Tx) error {
 			s := selectFrom(`SELECT h.clinic_id, c.time_zone FROM heads AS h JOIN clinics AS c ON c.clinic_id = h.clinic_id WHERE`).
 				add(` h.clinic_id > ? AND h.epoch > 0 ORDER BY h.clinic_id LIMIT ?`, after, limit)
-			some, err = collect(ctx, tx, s, func(rows pgx.Rows, z *clinicZone) error { return rows.Scan(&z.id, &z.zone) })
+			clinics, err = collect(ctx, tx, s, func(rows pgx.Rows, z *clinicZone) error { return rows.Scan(&z.id, &z.zone) })
 			return err
 		})
-		clinics = append(clinics, some...)
-		return err
+		return clinics, err
 	})
-	slices.SortFunc(clinics, func(a, b clinicZone) int { return cmp.Compare(a.id, b.id) })
-	return clinics[:min(limit, len(clinics))], err
+	return clinics, c.without(err)
 }

@@ -17,7 +17,7 @@ import (
 
 // chores are those of a pharmacy, at its own time.
 func (p *pharmacy) chores() *Chores {
-	c := NewChores(p.e.db, p.e, slog.New(slog.DiscardHandler))
+	c := NewChores(NewDirectory(p.e.db), p.e, slog.New(slog.DiscardHandler))
 	c.queries.Clock = p.clock.read
 	return c
 }
@@ -261,7 +261,7 @@ func TestReconcile(t *testing.T) {
 			t.Parallel()
 			c, _, _ := verifiable(t, e)
 			t.Cleanup(func() { wipe(t, e.db, c.id) })
-			chores := NewChores(e.db, e, slog.New(slog.DiscardHandler))
+			chores := NewChores(NewDirectory(e.db), e, slog.New(slog.DiscardHandler))
 			look := func(after time.Duration) []Finding {
 				t.Helper()
 				done, err := chores.Reconcile(t.Context(), Errand{Clinic: c.id, Now: night.Add(after)})

@@ -1,9 +1,11 @@
 package txn
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -40,12 +42,57 @@ func NewDirectory(main *DB) *Directory {
 	return &Directory{main: main, ids: []ShardID{MainShard}, shards: map[ShardID]*DB{MainShard: main}}
 }
 
+// OpenDirectory opens the database that holds the directory, and the shards
+// beside it by their ids. It does not migrate them. The error is ErrUnavailable
+// where one can't be reached, or says which is not the shard that it should be.
+func OpenDirectory(ctx context.Context, cfg Config, shards map[ShardID]string) (*Directory, error) {
+	main, err := Open(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	d := NewDirectory(main)
+	if err := d.openShards(ctx, cfg, shards); err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *Directory) openShards(ctx context.Context, cfg Config, shards map[ShardID]string) error {
+	for _, id := range slices.Sorted(maps.Keys(shards)) {
+		cfg.DatabaseURL = shards[id]
+		db, err := Open(ctx, cfg)
+		if err != nil {
+			return fmt.Errorf("shard %s: %w", id, err)
+		}
+		if err := d.Reach(ctx, id, db); err != nil {
+			db.Close()
+			return fmt.Errorf("shard %s: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// Close closes the databases.
+func (d *Directory) Close() {
+	for _, db := range d.shards {
+		db.Close()
+	}
+}
+
 // Reach adds a shard that this process reaches. It must be called before the
 // directory is used. The error says that the database is another shard, or none
 // yet.
 func (d *Directory) Reach(ctx context.Context, id ShardID, db *DB) error {
 	if d.shards[id] != nil {
 		return fmt.Errorf("shard %s is named twice; %s is the main database", id, MainShard)
+	}
+	current, wanted, err := db.SchemaVersion(ctx)
+	if err != nil {
+		return err
+	}
+	if current < wanted {
+		return fmt.Errorf("its schema is at version %d and this release needs %d: run \"stockledger migrate up\" with --shard", current, wanted)
 	}
 	is, err := db.identity(ctx)
 	switch {
@@ -82,14 +129,30 @@ func (d *Directory) databases() []*DB {
 	return all
 }
 
-// each runs fn on all shards until one fails.
+// each runs fn on all shards, also after one has failed.
 func (d *Directory) each(fn func(*DB) error) error {
-	for _, db := range d.databases() {
-		if err := fn(db); err != nil {
-			return err
+	var failed error
+	for _, id := range d.ids {
+		if err := fn(d.shards[id]); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("shard %s: %w", id, err))
 		}
 	}
-	return nil
+	return failed
+}
+
+// merged reads the next rows from all shards, in the order of their clinics. With
+// an error come the rows of those shards that answered.
+func merged[T any](d *Directory, limit int, clinic func(T) ledger.ClinicID, read func(*DB) ([]T, error)) ([]T, error) {
+	var all []T
+	err := d.each(func(db *DB) error {
+		some, err := read(db)
+		if err == nil {
+			all = append(all, some...)
+		}
+		return err
+	})
+	slices.SortStableFunc(all, func(a, b T) int { return cmp.Compare(clinic(a), clinic(b)) })
+	return all[:min(limit, len(all))], err
 }
 
 // Shard returns the clinic's shard, or a *[ledger.Rejection] with
@@ -122,9 +185,13 @@ func (d *Directory) DB(ctx context.Context, clinic ledger.ClinicID) (*DB, error)
 	}
 	db := d.shards[shard]
 	if db == nil {
-		return nil, fmt.Errorf("%w: clinic %s lives on shard %s, which this node does not reach; give it to --shard", ErrUnavailable, clinic, shard)
+		return nil, d.unreached(clinic, shard)
 	}
 	return db, nil
+}
+
+func (d *Directory) unreached(clinic ledger.ClinicID, shard ShardID) error {
+	return fmt.Errorf("%w: clinic %s lives on shard %s, which this node does not reach; give it to --shard", ErrUnavailable, clinic, shard)
 }
 
 // likely is DB without a look-up where there is but one shard.
@@ -215,15 +282,34 @@ func (d *Directory) Moved(ctx context.Context, clinic ledger.ClinicID) (*DB, err
 // does no harm: its journal is empty.
 func (d *Directory) assign(ctx context.Context, clinic ledger.ClinicID) (*DB, error) {
 	db, err := d.DB(ctx, clinic)
-	var absent *ledger.Rejection
-	if !errors.As(err, &absent) {
+	if !isAbsent(err) {
 		return db, err
 	}
 	shard, err := d.place(ctx)
 	if err != nil {
 		return nil, err
 	}
-	err = d.main.InTx(ctx, func(tx pgx.Tx) error {
+	return d.settle(ctx, clinic, shard)
+}
+
+func isAbsent(err error) bool {
+	var absent *ledger.Rejection
+	return errors.As(err, &absent)
+}
+
+// future returns the shard that holds a clinic, or would if it were created now.
+func (d *Directory) future(ctx context.Context, clinic ledger.ClinicID) (ShardID, error) {
+	shard, err := d.Shard(ctx, clinic)
+	if isAbsent(err) {
+		return d.place(ctx)
+	}
+	return shard, err
+}
+
+// settle writes down which shard a clinic is on, unless somebody else has, and
+// returns the database that it is on.
+func (d *Directory) settle(ctx context.Context, clinic ledger.ClinicID, shard ShardID) (*DB, error) {
+	err := d.main.InTx(ctx, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, directoryInsert, clinic, shard)
 		return err
 	})

@@ -205,7 +205,7 @@ func TestUncollectedIsPutBack(t *testing.T) {
 	p.must(&ledger.RegisterPatient{PatientID: ada})
 	id := p.prescribe("")
 	ready := p.must(&ledger.PrepareDispensing{Dispense: dispense(id, 5).Dispense, CollectBy: ledger.InstantOf(p.clock.read().Add(time.Hour))})
-	chores := NewChores(p.e.db, p.e, slog.Default())
+	chores := NewChores(NewDirectory(p.e.db), p.e, slog.Default())
 	putBack := func(want int64) {
 		t.Helper()
 		errand := Errand{Clinic: p.id, Now: p.clock.read()}

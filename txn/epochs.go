@@ -46,9 +46,9 @@ func (movingError) Error() string {
 // Is makes it ErrUnavailable.
 func (movingError) Is(target error) bool { return target == ErrUnavailable }
 
-// sealed is the epoch of a head whose clinic leaves the shard: nobody can
+// sealedEpoch is the epoch of a head whose clinic leaves the shard: nobody can
 // execute it there any more.
-func sealed(epoch int64) int64 { return -epoch }
+func sealedEpoch(epoch int64) int64 { return -epoch }
 
 // absence is why nobody may execute or read a clinic whose head has a certain
 // epoch; nil where anybody may.

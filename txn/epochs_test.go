@@ -34,7 +34,7 @@ func (c *testClinic) startEpoch() Epoch {
 func TestReadsOfWhatARestoreTookBack(t *testing.T) {
 	t.Parallel()
 	c, _, _ := verifiable(t, testExecutor(t, ExecutorConfig{}))
-	db, q := c.e.db, NewQueries(c.e.db)
+	db, q := c.e.db, NewQueries(NewDirectory(c.e.db))
 	older := export(t, db, c.id) // 12 commands
 	c.receive(1)
 	c.receive(1) // 13 and 14 are lost
@@ -253,7 +253,7 @@ func TestHeadsOfOtherEpochsDoNotMove(t *testing.T) {
 		t.Errorf("the neighbour's head moved to %+v", now)
 	}
 	var absent *ledger.Rejection
-	if _, _, err := NewQueries(db).Clinic(t.Context(), missing, ReadOptions{}); !errors.As(err, &absent) {
+	if _, _, err := NewQueries(NewDirectory(db)).Clinic(t.Context(), missing, ReadOptions{}); !errors.As(err, &absent) {
 		t.Errorf("the missing clinic: %v", err)
 	}
 	c.receive(1)

@@ -148,7 +148,7 @@ func (c *testClinic) sql(sql string, args ...any) {
 // nobody waits for.
 func TestFeed(t *testing.T) {
 	t.Parallel()
-	feed := NewFeed(testDB(t), 10*time.Millisecond)
+	feed := NewFeed(NewDirectory(testDB(t)), 10*time.Millisecond)
 	own := newTestClinic(t, testExecutor(t, ExecutorConfig{Feed: feed}))
 	other := &testClinic{tb: t, e: testExecutor(t, ExecutorConfig{}), id: own.id, keys: 1000}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -153,11 +153,11 @@ func (s *submission) answer(first int, verdicts []Verdict) {
 // Executor executes the commands of one shard's clinics in groups. It is safe for
 // concurrent use.
 type Executor struct {
-	db        *DB
-	cfg       ExecutorConfig
-	sql       statements
-	homes     *homeCache
-	metrics   *executorMetrics
+	db      *DB
+	cfg     ExecutorConfig
+	sql     statements
+	homes   *homeCache
+	metrics *executorMetrics
 
 	recalled chan struct{} // wakes FollowRecalls
 
@@ -172,10 +172,10 @@ func NewExecutor(db *DB, cfg ExecutorConfig) *Executor {
 	cfg = cfg.withDefaults(db)
 	e := &Executor{
 		db: db, cfg: cfg,
-		sql:       newStatements(db.server.Kind),
-		homes:     newHomeCache(cfg.CachedDocuments),
-		metrics:   newExecutorMetrics(),
-		recalled:  make(chan struct{}, 1),
+		sql:      newStatements(db.server.Kind),
+		homes:    newHomeCache(cfg.CachedDocuments),
+		metrics:  newExecutorMetrics(),
+		recalled: make(chan struct{}, 1),
 		former: newFormer(formerLimits{
 			groupCommands: cfg.GroupCommands, queueCommands: cfg.QueueCommands, inFlight: cfg.GroupsInFlight,
 		}),

@@ -78,11 +78,11 @@ func (f *Feed) look(ctx context.Context) error {
 			return err
 		})
 	})
-	if err != nil {
-		return fmt.Errorf("txn: look at heads: %w", err)
-	}
 	for clinic, head := range heads {
 		f.note(clinic, head)
+	}
+	if err != nil {
+		return fmt.Errorf("txn: look at heads: %w", err)
 	}
 	return nil
 }

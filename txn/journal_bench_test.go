@@ -131,7 +131,7 @@ func (j *journalBench) verify(look func()) {
 }
 
 func (j *journalBench) restore(db *DB, look func()) {
-	done, err := ImportJournal(j.b.Context(), db, j.open("made"), ImportJournalOptions{
+	done, err := ImportJournal(j.b.Context(), NewDirectory(db), j.open("made"), ImportJournalOptions{
 		Check: func(int64) { look() }, Progress: func(int64, int64) { look() },
 	})
 	j.check(err)

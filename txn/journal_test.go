@@ -92,7 +92,7 @@ func export(tb testing.TB, db *DB, clinic ledger.ClinicID) []byte {
 
 func restore(tb testing.TB, db *DB, file []byte) ImportedJournal {
 	tb.Helper()
-	done, err := ImportJournal(context.Background(), db, bytes.NewReader(file), ImportJournalOptions{})
+	done, err := ImportJournal(context.Background(), NewDirectory(db), bytes.NewReader(file), ImportJournalOptions{})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -233,7 +233,7 @@ func TestImportGoesOnWhereItWasInterrupted(t *testing.T) {
 	file := longJournal(t, clinic, 2500)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	_, err := ImportJournal(ctx, db, bytes.NewReader(file), ImportJournalOptions{Progress: func(int64, int64) { cancel() }})
+	_, err := ImportJournal(ctx, NewDirectory(db), bytes.NewReader(file), ImportJournalOptions{Progress: func(int64, int64) { cancel() }})
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("the interrupted import ended with %v", err)
 	}
@@ -243,7 +243,7 @@ func TestImportGoesOnWhereItWasInterrupted(t *testing.T) {
 	}
 
 	// Nobody gets to the clinic in between.
-	e, q := testExecutor(t, ExecutorConfig{}), NewQueries(db)
+	e, q := testExecutor(t, ExecutorConfig{}), NewQueries(NewDirectory(db))
 	command := ledger.Command{Clinic: clinic, IdempotencyKey: "k", Actor: "a", Body: &ledger.CreateLocation{LocationID: "attic", Name: "Attic", LocationKind: ledger.Store}}
 	for range 2 {
 		verdicts, err := e.Submit(t.Context(), Submission{Clinic: clinic, Commands: []ledger.Command{command}})
@@ -331,7 +331,7 @@ func TestImportGoesOnFromAClinicInUse(t *testing.T) {
 	before := rowsOf(t, db, c.id)
 	refused := func(file []byte, words string) {
 		t.Helper()
-		_, err := ImportJournal(t.Context(), db, bytes.NewReader(file), ImportJournalOptions{})
+		_, err := ImportJournal(t.Context(), NewDirectory(db), bytes.NewReader(file), ImportJournalOptions{})
 		if !errors.Is(err, ErrOtherJournal) || !strings.Contains(err.Error(), words) {
 			t.Errorf("the import ended with %v, want %q", err, words)
 		}
@@ -355,7 +355,7 @@ func TestImportFindsOutWhatWasCommitted(t *testing.T) {
 			file := longJournal(t, clinic, 3500)
 			// The first arming hits the second chunk's commit, and so on up to
 			// the last step.
-			done, err := ImportJournal(t.Context(), db, bytes.NewReader(file), ImportJournalOptions{Progress: func(int64, int64) { proxy.Arm(fault) }})
+			done, err := ImportJournal(t.Context(), NewDirectory(db), bytes.NewReader(file), ImportJournalOptions{Progress: func(int64, int64) { proxy.Arm(fault) }})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -426,12 +426,12 @@ func TestPlansOfRestores(t *testing.T) {
 		return err
 	}, []string{heads}}, readSession)
 	p.check(wantPlan{"a read of an older epoch", func() error {
-		_, _, err := NewQueries(db).Clinic(t.Context(), c.id, ReadOptions{MinEpoch: 1, MinSequence: 12})
+		_, _, err := NewQueries(NewDirectory(db)).Clinic(t.Context(), c.id, ReadOptions{MinEpoch: 1, MinSequence: 12})
 		return err
 	}, []string{heads, "clinics_pkey(clinic_id)", epochs}}, readSession)
 	lose(t, testDB(t), c.id)
 	p.check(wantPlan{"ImportJournal", func() error {
-		_, err := ImportJournal(t.Context(), db, bytes.NewReader(file.Bytes()), ImportJournalOptions{})
+		_, err := ImportJournal(t.Context(), NewDirectory(db), bytes.NewReader(file.Bytes()), ImportJournalOptions{})
 		return err
 	}, []string{heads, epochs, "clinics_pkey(conflict)", "locations_pkey(conflict)", "medicines_pkey(conflict)", "stock_pkey(conflict)"}}, writeSession)
 }

@@ -169,7 +169,7 @@ func TestRecordsThatDoNotFollowAreFound(t *testing.T) {
 // refusedImport imports a bad file into an empty clinic.
 func refusedImport(t *testing.T, db *DB, clinic ledger.ClinicID, file []byte) {
 	t.Helper()
-	if _, err := ImportJournal(t.Context(), db, bytes.NewReader(file), ImportJournalOptions{}); !errors.Is(err, ErrDamaged) {
+	if _, err := ImportJournal(t.Context(), NewDirectory(db), bytes.NewReader(file), ImportJournalOptions{}); !errors.Is(err, ErrDamaged) {
 		t.Errorf("the import ended with %v", err)
 	}
 	if rows := rowsOf(t, db, clinic); len(rows) > 0 {

@@ -11,14 +11,6 @@ import (
 	"github.com/stockledger/stockledger/ledger"
 )
 
-// How many commands of a journal one transaction imports. They are fewer than a
-// group of new ones on CockroachDB: nobody waits for them, and smaller
-// transactions leave room for those who work.
-const (
-	importCommands          = 1000
-	importCommandsCockroach = 250
-)
-
 // ErrOtherJournal means that a journal file can't be imported into a clinic,
 // because it has a journal that is not the beginning of the file's.
 var ErrOtherJournal = errors.New("the clinic has another journal")
@@ -55,8 +47,8 @@ type ImportedJournal struct {
 //
 // Errors wrap ErrDamaged or ErrOtherJournal, then with nothing written, or are
 // those of the file or the database; then the import can be started again.
-func ImportJournal(ctx context.Context, db *DB, file io.ReadSeeker, options ImportJournalOptions) (ImportedJournal, error) {
-	im := importer{db: db, sql: newStatements(db.server.Kind), file: file, options: options}
+func ImportJournal(ctx context.Context, d *Directory, file io.ReadSeeker, options ImportJournalOptions) (ImportedJournal, error) {
+	im := importer{directory: d, file: file, options: options}
 	if err := im.run(ctx); err != nil {
 		return im.done, fmt.Errorf("txn: import a journal: %w", err)
 	}
@@ -65,16 +57,15 @@ func ImportJournal(ctx context.Context, db *DB, file io.ReadSeeker, options Impo
 
 // importer imports one file.
 type importer struct {
-	db      *DB
-	sql     statements
-	file    io.ReadSeeker
-	options ImportJournalOptions
+	directory *Directory
+	file      io.ReadSeeker
+	options   ImportJournalOptions
 
 	header JournalHeader
+	shard  ShardID     // that has the clinic, or will
 	end    ledger.Head // of the file
-	start  ledger.Head // of the clinic, when the import began
 	done   ImportedJournal
-	*replayer
+	restorer
 }
 
 func (im *importer) run(ctx context.Context) error {
@@ -84,8 +75,10 @@ func (im *importer) run(ctx context.Context) error {
 	if im.start.Epoch != restoringEpoch && im.start.Sequence == im.end.Sequence {
 		return nil // it is all there, and in use
 	}
-	if err := im.locate(ctx); err != nil {
+	if db, err := im.directory.settle(ctx, im.header.Clinic, im.shard); err != nil {
 		return err
+	} else if db != im.db {
+		return fmt.Errorf("%w: clinic %s was created on another shard meanwhile", errMoved, im.header.Clinic)
 	}
 	if err := im.close(ctx); err != nil {
 		return err
@@ -103,7 +96,14 @@ func (im *importer) check(ctx context.Context) error {
 		return err
 	}
 	im.header = reader.Header()
-	if im.start, _, err = im.db.readHead(ctx, im.header.Clinic); err != nil {
+	if im.shard, err = im.directory.future(ctx, im.header.Clinic); err != nil {
+		return err
+	}
+	db := im.directory.shards[im.shard]
+	if db == nil {
+		return im.directory.unreached(im.header.Clinic, im.shard)
+	}
+	if im.restorer, err = newRestorer(ctx, db, im.header.Clinic); err != nil {
 		return err
 	}
 	if _, err := im.file.Seek(0, io.SeekStart); err != nil {
@@ -158,54 +158,15 @@ func (im *importer) rewind() (*JournalReader, error) {
 	return NewJournalReader(im.file)
 }
 
-// lock makes the head ours, and fails where it is not as this import left it.
-func (im *importer) lock(ctx context.Context, tx pgx.Tx, allowed ...ledger.Head) (ledger.Head, error) {
-	head, err := lockHead(ctx, tx, im.header.Clinic)
-	if err != nil {
-		return head, err
-	}
-	for _, want := range allowed {
-		if head == want || head.Sequence == 0 && want.Sequence == 0 {
-			return want, nil
-		}
-	}
-	return head, fmt.Errorf("%w: clinic %s is at sequence %d, epoch %d", errMoved, im.header.Clinic, head.Sequence, head.Epoch)
-}
-
-// close keeps everybody else from a clinic that has the beginning of the journal
-// and is in use.
-func (im *importer) close(ctx context.Context) error {
-	if im.start.Sequence == 0 || im.start.Epoch == restoringEpoch {
-		im.start.Epoch = restoringEpoch
-		return nil
-	}
-	closed := im.start
-	closed.Epoch = restoringEpoch
-	err := im.db.settle(ctx, func(tx pgx.Tx) error {
-		if _, err := im.lock(ctx, tx, im.start, closed); err != nil {
-			return err
-		}
-		if _, err := tx.Exec(ctx, updateHeadEpoch, im.header.Clinic, closed.Epoch); err != nil {
-			return fmt.Errorf("close clinic %s: %w", im.header.Clinic, err)
-		}
-		return nil
-	})
-	im.start = closed
-	return err
-}
-
 // write replays the file again and writes what the clinic does not have.
 func (im *importer) write(ctx context.Context) error {
 	reader, err := im.rewind()
 	if err != nil {
 		return err
 	}
-	if im.replayer, err = newReplayer(im.header.Clinic, restoringEpoch); err != nil {
-		return err
-	}
 	for more := true; more; {
 		var p *plan
-		if p, more, err = im.next(reader); err != nil {
+		if p, more, err = im.next(reader.Next); err != nil {
 			return err
 		}
 		if err := im.commit(ctx, p); err != nil {
@@ -216,63 +177,6 @@ func (im *importer) write(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// next replays as many records as one transaction may hold. Of those that the
-// clinic has, nothing is kept.
-func (im *importer) next(reader *JournalReader) (p *plan, more bool, err error) {
-	most := importCommands
-	if im.db.server.Kind == CockroachDB {
-		most = importCommandsCockroach
-	}
-	if err := im.renew(); err != nil {
-		return nil, false, err
-	}
-	p = newPlan(&home{clinic: im.header.Clinic, state: im.state}, nil, nil)
-	p.replays = true
-	for read := 0; read < most && p.rows < maxGroupRows && p.bytes < maxGroupBytes; read++ {
-		stored, hash, err := reader.Next()
-		if errors.Is(err, io.EOF) {
-			return p, false, nil
-		}
-		if err != nil {
-			return p, false, err
-		}
-		record, effects, violation := im.apply(stored, hash)
-		if violation != nil {
-			return p, false, fmt.Errorf("%w since it was verified: %s", ErrDamaged, violation)
-		}
-		if record.Event.Sequence <= im.start.Sequence {
-			p.base = im.state.Head()
-			continue
-		}
-		p.records, p.effects = append(p.records, record), append(p.effects, effects)
-		p.rows += 2 + 2*len(effects.Entries)
-		p.bytes += len(record.Stored)
-	}
-	return p, true, nil
-}
-
-// commit writes a plan's rows.
-func (im *importer) commit(ctx context.Context, p *plan) error {
-	if len(p.records) == 0 {
-		return nil
-	}
-	set := newRowSet()
-	set.add(p)
-	after := im.state.Head()
-	err := im.db.settle(ctx, func(tx pgx.Tx) error {
-		// An attempt before this one may have been committed, unknown to us.
-		at, err := im.lock(ctx, tx, p.base, after)
-		if err != nil || at == after {
-			return err
-		}
-		return set.send(ctx, tx, im.sql)
-	})
-	if constraint, duplicate := uniqueViolation(err); duplicate {
-		return fmt.Errorf("%w: a command was recorded while the clinic was empty, or the clinic has rows and no head (%s)", ErrOtherJournal, constraint)
-	}
-	return err
 }
 
 // open starts an epoch that is after all epochs of the clinic and of the file,
@@ -298,18 +202,4 @@ func (im *importer) open(ctx context.Context) error {
 		im.done.Epoch, err = startEpoch(ctx, tx, im.header.Clinic, head, known, im.end.Epoch+1)
 		return err
 	})
-}
-
-// settle runs fn in transactions until its outcome is known. fn must find out
-// by itself whether it was committed before.
-func (db *DB) settle(ctx context.Context, fn func(pgx.Tx) error) error {
-	for attempt := 1; ; attempt++ {
-		err := db.InTx(ctx, fn)
-		if !isAmbiguous(err) || attempt >= db.cfg.MaxAttempts {
-			return err
-		}
-		if ended := db.pause(ctx, attempt); ended != nil {
-			return fmt.Errorf("%w: %w", ended, err)
-		}
-	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -418,17 +419,18 @@ func (o *Operations) Postpone(ctx context.Context, op Operation, cause *ledger.R
 	return nil
 }
 
-// WaitingClinics are those at which operations wait.
+// WaitingClinics are those at which operations wait. With an error come those of
+// the shards that answered.
 func (o *Operations) WaitingClinics(ctx context.Context) (clinics []ledger.ClinicID, err error) {
-	err = o.directory.each(func(db *DB) error {
-		return db.readTx(ctx, func(tx pgx.Tx) error {
-			some, err := collect(ctx, tx, selectFrom(selectWaitingClinics), func(rows pgx.Rows, id *ledger.ClinicID) error { return rows.Scan(id) })
-			clinics = append(clinics, some...)
+	clinics, err = merged(o.directory, math.MaxInt, func(id ledger.ClinicID) ledger.ClinicID { return id }, func(db *DB) (clinics []ledger.ClinicID, err error) {
+		err = db.readTx(ctx, func(tx pgx.Tx) error {
+			clinics, err = collect(ctx, tx, selectFrom(selectWaitingClinics), func(rows pgx.Rows, id *ledger.ClinicID) error { return rows.Scan(id) })
 			return err
 		})
+		return clinics, err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("txn: list the clinics at which operations wait: %w", err)
+		return clinics, fmt.Errorf("txn: list the clinics at which operations wait: %w", err)
 	}
 	return clinics, nil
 }

@@ -23,7 +23,7 @@ func newAisle(t *testing.T) *aisle {
 	t.Helper()
 	c := newTestClinic(t, testExecutorOn(t, testDB(t), ExecutorConfig{}))
 	c.receive(1000)
-	return &aisle{c, NewOperations(c.e.db)}
+	return &aisle{c, NewOperations(NewDirectory(c.e.db))}
 }
 
 func (a *aisle) issueOf(key string, quantity int64) NewOperation {
@@ -52,7 +52,7 @@ func (a *aisle) carryOut(e *Executor, n NewOperation) Verdict {
 
 func (a *aisle) available(t *testing.T) int64 {
 	t.Helper()
-	stock, _, err := NewQueries(a.e.db).Stock(t.Context(), a.id, ledger.Shelf{Location: "store", Medicine: "zinc"}, ReadOptions{Consistency: Strong})
+	stock, _, err := NewQueries(NewDirectory(a.e.db)).Stock(t.Context(), a.id, ledger.Shelf{Location: "store", Medicine: "zinc"}, ReadOptions{Consistency: Strong})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,7 +268,7 @@ func TestPlansOfOperations(t *testing.T) {
 	p := &planner{tb: t, db: db, write: write, read: read}
 	c := newTestClinic(t, testExecutor(t, ExecutorConfig{}))
 	c.receive(1000)
-	a, e, ctx := &aisle{c, NewOperations(db)}, testExecutorOn(t, db, ExecutorConfig{}), t.Context()
+	a, e, ctx := &aisle{c, NewOperations(NewDirectory(db))}, testExecutorOn(t, db, ExecutorConfig{}), t.Context()
 	var operations []NewOperation
 	for i := range 500 {
 		operations = append(operations, a.issueOf(fmt.Sprint("o", i), 1))

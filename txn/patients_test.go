@@ -81,7 +81,7 @@ func (c *testClinic) keeps(when string, patient ledger.PatientID, want ...string
 // putKey gives a patient a key, as who seals a text does.
 func (c *testClinic) putKey(patient ledger.PatientID) {
 	c.tb.Helper()
-	if stored, err := NewPatients(c.e.db).PutKey(c.tb.Context(), c.id, patient, []byte("wrapped")); err != nil || stored == nil {
+	if stored, err := NewPatients(NewDirectory(c.e.db)).PutKey(c.tb.Context(), c.id, patient, []byte("wrapped")); err != nil || stored == nil {
 		c.tb.Fatalf("put the key: %q, %v", stored, err)
 	}
 }
@@ -150,7 +150,7 @@ func TestPrivateTextsFollowTheirCommands(t *testing.T) {
 		c.must(&ledger.ErasePatient{PatientID: ada, ReasonCode: "asked"})
 		c.keeps("erased", ada)
 		c.rejected(c.private(c.command(prescribed(ada, 6)), note(ada, 6)), ledger.ReasonPatientErased)
-		if stored, err := NewPatients(c.e.db).PutKey(t.Context(), c.id, ada, []byte("late")); err != nil || stored != nil {
+		if stored, err := NewPatients(NewDirectory(c.e.db)).PutKey(t.Context(), c.id, ada, []byte("late")); err != nil || stored != nil {
 			t.Errorf("a key for who was erased: %q, %v", stored, err)
 		}
 		c.keeps("after the erasure", ada)

@@ -316,7 +316,7 @@ func TestPlansOfReads(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	ctx, q, o := t.Context(), NewQueries(db), ReadOptions{}
+	ctx, q, o := t.Context(), NewQueries(NewDirectory(db)), ReadOptions{}
 	const (
 		view    = "heads_pkey(clinic_id)"
 		clinics = "clinics_pkey(clinic_id)"
@@ -330,7 +330,7 @@ func TestPlansOfReads(t *testing.T) {
 		cursors  = "read_model_cursors_pkey(clinic_id)"
 	)
 	models := NewReadModels(db, ReadModelsConfig{})
-	chores := NewChores(db, nil, slog.Default())
+	chores := NewChores(NewDirectory(db), nil, slog.Default())
 	c.mustAll(
 		&ledger.UpdateStockLevels{LocationID: "ward", MedicineID: "m200", Reorder: 50, Max: 100},
 		&ledger.RegisterLot{LotID: "soon", MedicineID: "m200", Manufacturer: "Acme", LotNumber: "soon", Expiry: ledger.DateOf(time.Now()) + 10},
@@ -505,7 +505,7 @@ func TestPlansOfReads(t *testing.T) {
 		}, []string{view, clinics, cursors, "dispensing_days_pkey(clinic_id, day)"}},
 		{"look for models", func() error { _, err := models.behind(ctx); return err }, []string{view, cursors}},
 		{"Patients", func() error {
-			patients := NewPatients(db)
+			patients := NewPatients(NewDirectory(db))
 			_, noKey := patients.Key(ctx, c.id, ada)
 			_, noText := patients.Text(ctx, c.id, ada, textDigest(1))
 			_, noPatient := patients.Identified(ctx, c.id, textDigest(1))
@@ -601,7 +601,7 @@ func executorCalls(tb testing.TB, db *DB) []wantPlan {
 			&ledger.CreatePrescription{PatientID: ada, Prescriber: "Dr. Hill", ValidUntil: ledger.MaxDate, Identifier: "his|1", Lines: []ledger.PrescribedLine{{MedicineID: "zinc", Quantity: 5}}},
 		)), []string{heads}},
 		{"a patient's key", func() error {
-			_, err := NewPatients(db).PutKey(context.Background(), c.id, bob, []byte("wrapped"))
+			_, err := NewPatients(NewDirectory(db)).PutKey(context.Background(), c.id, bob, []byte("wrapped"))
 			return err
 		}, []string{"patient_keys_pkey(clinic_id, patient_id)", "documents_pkey(clinic_id, kind, document_id)"}},
 		{"a patient's texts", func() error {

@@ -2,6 +2,7 @@ package txn
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -30,13 +31,9 @@ func (q *Queries) Clinic(ctx context.Context, clinic ledger.ClinicID, o ReadOpti
 // ListClinics reads clinics by id: all, or where ids is not nil, those of them
 // that exist. It reports whether there are more.
 func (q *Queries) ListClinics(ctx context.Context, ids []ledger.ClinicID, after ledger.ClinicID, limit int) ([]ClinicRow, bool, error) {
-	var all []ClinicRow
-	err := q.directory.each(func(db *DB) error {
-		rows, err := q.clinicsOn(ctx, db, ids, after, limit+1)
-		all = append(all, rows...)
-		return err
+	all, err := merged(q.directory, limit+1, func(c ClinicRow) ledger.ClinicID { return c.ID }, func(db *DB) ([]ClinicRow, error) {
+		return q.clinicsOn(ctx, db, ids, after, limit+1)
 	})
-	slices.SortFunc(all, func(a, b ClinicRow) int { return cmp.Compare(a.ID, b.ID) })
 	rows, more := page(all, limit)
 	return rows, more, err
 }

@@ -66,7 +66,7 @@ func newPharmacy(tb testing.TB) *pharmacy {
 	tb.Helper()
 	clock := &testClock{now: noon}
 	p := &pharmacy{testClinic: newTestClinic(tb, testExecutor(tb, ExecutorConfig{Clock: clock.read})), clock: clock}
-	p.q = &Queries{db: p.e.db, Clock: clock.read}
+	p.q = &Queries{directory: NewDirectory(p.e.db), Clock: clock.read}
 	lot := func(id ledger.LotID, expiry string) ledger.CommandBody {
 		return &ledger.RegisterLot{LotID: id, MedicineID: "amox", Manufacturer: "Acme", LotNumber: "N-" + string(id), Expiry: day(tb, expiry)}
 	}
@@ -228,7 +228,7 @@ func TestListsOfDocuments(t *testing.T) {
 func TestListMedicinesByName(t *testing.T) {
 	t.Parallel()
 	c := newTestClinic(t, testExecutor(t, ExecutorConfig{}))
-	q := NewQueries(c.e.db)
+	q := NewQueries(NewDirectory(c.e.db))
 	names := []string{"ÉPINÉPHRINE", "Dextrose 5% in water", "trial_arm", `back\slash`, "Ωmega-3", "ибупрофен"}
 	for _, name := range names {
 		c.must(&ledger.AddMedicine{Name: name, BaseUnit: "ml"})
@@ -258,7 +258,7 @@ func TestListMedicinesByName(t *testing.T) {
 func TestListMedicinesByNameOverChunks(t *testing.T) {
 	t.Parallel()
 	c := newTestClinic(t, testExecutor(t, ExecutorConfig{}))
-	q := NewQueries(c.e.db)
+	q := NewQueries(NewDirectory(c.e.db))
 	var bodies []ledger.CommandBody
 	for i := range 2500 {
 		name := fmt.Sprintf("Common %d", i)
@@ -580,7 +580,7 @@ func ptr[T any](v T) *T { return &v }
 func TestMovementsOverChunks(t *testing.T) {
 	t.Parallel()
 	c := newTestClinic(t, testExecutor(t, ExecutorConfig{}))
-	p := &pharmacy{testClinic: c, q: NewQueries(c.e.db)}
+	p := &pharmacy{testClinic: c, q: NewQueries(NewDirectory(c.e.db))}
 	c.must(&ledger.ReceiveStock{LocationID: "ward", LotID: "L1", Quantity: 7})
 	c.mustAll(slices.Repeat([]ledger.CommandBody{&ledger.ReceiveStock{LocationID: "store", LotID: "L1", Quantity: 1}}, 2*movementChunk-1)...)
 	p.last.Event.Sequence = ledger.Sequence(5 + 2*movementChunk)
@@ -611,7 +611,7 @@ func TestMovementsOfABrokenEntry(t *testing.T) {
 	if _, err := c.e.db.write.Exec(t.Context(), `UPDATE entries SET line = 3 WHERE clinic_id = $1`, c.id); err != nil {
 		t.Fatal(err)
 	}
-	_, _, _, err := NewQueries(c.e.db).Movements(t.Context(), c.id, MovementFilter{Shelf: shelf("store", "zinc")}, nil, 10, ReadOptions{})
+	_, _, _, err := NewQueries(NewDirectory(c.e.db)).Movements(t.Context(), c.id, MovementFilter{Shelf: shelf("store", "zinc")}, nil, 10, ReadOptions{})
 	if err == nil || !strings.Contains(err.Error(), "line 3") {
 		t.Errorf("error is %v", err)
 	}
@@ -775,7 +775,7 @@ func TestQueriesOfWhatIsNotThere(t *testing.T) {
 func TestAnswersAreOfOneMoment(t *testing.T) {
 	t.Parallel()
 	c := newTestClinic(t, testExecutor(t, ExecutorConfig{}))
-	q := NewQueries(c.e.db)
+	q := NewQueries(NewDirectory(c.e.db))
 	done := make(chan struct{})
 	var load sync.WaitGroup
 	load.Go(func() {
@@ -827,7 +827,7 @@ func TestARepeatedReadForgetsTheFirst(t *testing.T) {
 			}
 		})
 	}
-	q := &Queries{db: db, Clock: p.clock.read}
+	q := &Queries{directory: NewDirectory(db), Clock: p.clock.read}
 	holds, more, asOf, err := q.Holds(t.Context(), p.id, HoldFilter{}, HoldKey{}, 1, ReadOptions{})
 	if err != nil || asOf.Sequence != p.last.Event.Sequence {
 		t.Fatalf("as of %+v, %v; the hold was closed by %d", asOf, err, p.last.Event.Sequence)

@@ -36,7 +36,7 @@ func TestJoinsLookUpWithoutStatistics(t *testing.T) {
 	var read *recorder
 	db.read, read = tracedPool(t, plain.read)
 	defer db.read.Close()
-	queryJoins(t, NewQueries(db), c.id)
+	queryJoins(t, NewQueries(NewDirectory(db)), c.id)
 
 	joined := map[string]*regexp.Regexp{
 		"lots":    regexp.MustCompile(`clinic_id = s\.clinic_id\) AND \(lot_id = s\.lot_id`),

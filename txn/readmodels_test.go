@@ -55,7 +55,7 @@ func (c *testClinic) headPlace() Place {
 // checkModels compares the models with what can be learnt without them.
 func (c *testClinic) checkModels() {
 	c.tb.Helper()
-	ctx, q := c.tb.Context(), NewQueries(c.e.db)
+	ctx, q := c.tb.Context(), NewQueries(NewDirectory(c.e.db))
 	q.Clock = c.e.cfg.Clock
 	sums := make(map[ledger.Shelf]StockSummary)
 	for _, row := range c.stored().Stock {
@@ -315,7 +315,7 @@ func TestLowStock(t *testing.T) {
 	t.Parallel()
 	e, models := modelled(t, ExecutorConfig{})
 	c := newTestClinic(t, e)
-	q := NewQueries(e.db)
+	q := NewQueries(NewDirectory(e.db))
 	low := func() []StockSummary {
 		t.Helper()
 		if err := models.moveBacklogs(t.Context()); err != nil {
@@ -362,7 +362,7 @@ func TestQueriesOfModelsThatAreBehind(t *testing.T) {
 	t.Parallel()
 	e, models := modelled(t, ExecutorConfig{})
 	c := newTestClinic(t, e)
-	q := NewQueries(e.db)
+	q := NewQueries(NewDirectory(e.db))
 	read := func(o ReadOptions) ([]StockSummary, AsOf, error) {
 		rows, _, asOf, err := q.StockSummaries(t.Context(), c.id, SummaryFilter{}, ledger.Shelf{}, 10, o)
 		return rows, asOf, err
@@ -481,7 +481,7 @@ func TestConsumption(t *testing.T) {
 	clock := &testClock{now: time.Date(2027, 1, 9, 21, 0, 0, 0, time.UTC)} // the 10th in Nairobi
 	e, models := modelled(t, ExecutorConfig{Clock: clock.read})
 	c := newTestClinic(t, e)
-	q := &Queries{db: e.db, Clock: clock.read}
+	q := &Queries{directory: NewDirectory(e.db), Clock: clock.read}
 	issue := func(quantity int64) ledger.CommandBody {
 		return &ledger.IssueStock{LocationID: "store", MedicineID: "zinc", Quantity: quantity}
 	}

@@ -15,7 +15,7 @@ func TestRegisterOfAYearBalances(t *testing.T) {
 	t.Parallel()
 	clock := &testClock{now: noon}
 	c := newTestClinic(t, testExecutor(t, ExecutorConfig{Clock: clock.read}))
-	q := &Queries{db: c.e.db, Clock: clock.read}
+	q := &Queries{directory: NewDirectory(c.e.db), Clock: clock.read}
 	class := "schedule-2"
 	c.mustAll(
 		&ledger.UpdateMedicine{MedicineID: "zinc", ControlClass: &class},

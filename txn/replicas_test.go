@@ -52,7 +52,7 @@ func newReplicated(t *testing.T, maxLag time.Duration) *replicated {
 		t.Fatal(err)
 	}
 	t.Cleanup(replicas.Close)
-	q := NewQueries(db)
+	q := NewQueries(NewDirectory(db))
 	q.UseReplicas(replicas)
 	return &replicated{newTestClinic(t, testExecutorOn(t, db, ExecutorConfig{})), q, replicas, replicas.list[0], server}
 }
@@ -290,7 +290,7 @@ func TestOpenReplicas(t *testing.T) {
 		t.Fatalf("one that is away: %v", err)
 	}
 	defer away.Close()
-	q := NewQueries(db)
+	q := NewQueries(NewDirectory(db))
 	q.UseReplicas(away)
 	c := newTestClinic(t, testExecutor(t, ExecutorConfig{}))
 	if _, _, err := q.Stock(t.Context(), c.id, zincInStore, bounded); err != nil {

@@ -46,7 +46,7 @@ func TestNobodyIsTwoPeople(t *testing.T) {
 	for _, linked := range []bool{false, true} {
 		// The next command is the first of the batch, and its request is known.
 		next := ledger.ApprovalID("")
-		if _, asOf, err := NewQueries(c.e.db).Clinic(t.Context(), c.id, ReadOptions{}); err == nil {
+		if _, asOf, err := NewQueries(NewDirectory(c.e.db)).Clinic(t.Context(), c.id, ReadOptions{}); err == nil {
 			next = ledger.ApprovalID("AP-" + ledger.Etag(asOf.Sequence+1))
 		}
 		verdicts := c.submit(Submission{Linked: linked, Commands: []ledger.Command{

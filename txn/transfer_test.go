@@ -55,7 +55,7 @@ func TestOneUnitIsNeverTwiceOrNowhere(t *testing.T) {
 // oneUnitEverywhere asks for the balances at every sequence.
 func (c *testClinic) oneUnitEverywhere() {
 	c.tb.Helper()
-	q := NewQueries(c.e.db)
+	q := NewQueries(NewDirectory(c.e.db))
 	_, asOf, err := q.Clinic(c.tb.Context(), c.id, ReadOptions{})
 	if err != nil {
 		c.tb.Fatal(err)

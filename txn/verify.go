@@ -175,15 +175,23 @@ func (db *DB) patient(limit time.Duration) *DB {
 	return &DB{cfg: cfg, server: db.server, write: db.write, read: db.read, tuned: db.tuned}
 }
 
-const selectVerifiable = `SELECT clinic_id FROM heads UNION SELECT clinic_id FROM clinics UNION SELECT clinic_id FROM clinic_directory`
+const (
+	selectVerifiable = `SELECT clinic_id FROM heads UNION SELECT clinic_id FROM clinics UNION SELECT clinic_id FROM clinic_directory WHERE shard_id = 'shard-1'`
+	selectLeft       = `SELECT clinic_id FROM heads WHERE epoch < 0`
+)
 
-// clinicsWithRows lists the clinics that have a row in any table, in order.
+// clinicsWithRows lists the clinics that have a row in any table, in order. Those
+// that have left for another shard are verified there.
 // Tables with many rows a clinic are not scanned: from each clinic known, the
 // next one is looked up, so that only strangers cost a round more.
 func (db *DB) clinicsWithRows(ctx context.Context) ([]ledger.ClinicID, error) {
 	known := make(map[string]bool)
-	err := db.readTx(ctx, func(tx pgx.Tx) error {
+	var left []string
+	err := db.readTx(ctx, func(tx pgx.Tx) (err error) {
 		clear(known)
+		if left, err = collect(ctx, tx, selectFrom(selectLeft), func(rows pgx.Rows, id *string) error { return rows.Scan(id) }); err != nil {
+			return err
+		}
 		listed, err := collect(ctx, tx, selectFrom(selectVerifiable), func(rows pgx.Rows, id *string) error { return rows.Scan(id) })
 		if err != nil {
 			return err
@@ -202,7 +210,9 @@ func (db *DB) clinicsWithRows(ctx context.Context) ([]ledger.ClinicID, error) {
 	})
 	clinics := make([]ledger.ClinicID, 0, len(known))
 	for _, id := range slices.Sorted(maps.Keys(known)) {
-		clinics = append(clinics, ledger.ClinicID(id))
+		if !slices.Contains(left, id) {
+			clinics = append(clinics, ledger.ClinicID(id))
+		}
 	}
 	return clinics, err
 }

@@ -7,7 +7,9 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -35,7 +37,7 @@ Example:
 
 // Run applies what is missing.
 func (c *migrateUpCmd) Run(ctx context.Context, log *slog.Logger) error {
-	if err := txn.Migrate(ctx, c.DatabaseURL); err != nil {
+	if err := c.migrate(ctx); err != nil {
 		return err
 	}
 	log.Info("the schema is up to date")
@@ -46,25 +48,33 @@ type migrateStatusCmd struct{ databaseFlags }
 
 // Run lists the migrations.
 func (c *migrateStatusCmd) Run(ctx context.Context) error {
-	states, err := txn.MigrationStatus(ctx, c.DatabaseURL)
-	if err != nil {
-		return err
-	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "VERSION\tNAME\tAPPLIED")
-	for _, s := range states {
-		applied := "pending"
-		if !s.AppliedAt.IsZero() {
-			applied = s.AppliedAt.UTC().Format(time.RFC3339)
+	fmt.Fprintln(w, "SHARD\tVERSION\tNAME\tAPPLIED")
+	urls := maps.Clone(c.Shards)
+	if urls == nil {
+		urls = make(map[txn.ShardID]string)
+	}
+	urls[txn.MainShard] = c.DatabaseURL
+	for _, id := range slices.Sorted(maps.Keys(urls)) {
+		states, err := txn.MigrationStatus(ctx, urls[id])
+		if err != nil {
+			return fmt.Errorf("shard %s: %w", id, err)
 		}
-		fmt.Fprintf(w, "%d\t%s\t%s\n", s.Version, s.Name, applied)
+		for _, s := range states {
+			applied := "pending"
+			if !s.AppliedAt.IsZero() {
+				applied = s.AppliedAt.UTC().Format(time.RFC3339)
+			}
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", id, s.Version, s.Name, applied)
+		}
 	}
 	return w.Flush()
 }
 
 // verifyCmd looks for anything in the database that contradicts a journal.
 type verifyCmd struct {
-	DatabaseURL string   `env:"STOCKLEDGER_DATABASE_URL" placeholder:"URL" help:"Connection URL of CockroachDB or PostgreSQL. Required, but for a file."`
+	DatabaseURL string `env:"STOCKLEDGER_DATABASE_URL" placeholder:"URL" help:"Connection URL of CockroachDB or PostgreSQL. Required, but for a file."`
+	shardFlags
 	Clinic      []string `env:"STOCKLEDGER_CLINICS" placeholder:"ID" help:"Verify only these clinics. Default: all."`
 	Checkpoints string   `type:"path" env:"STOCKLEDGER_CHECKPOINTS" placeholder:"FOLDER" help:"Compare the journals with the signed checkpoints in a folder too."`
 	IssuerKey   string   `default:"issuer.key" type:"path" env:"STOCKLEDGER_ISSUER_KEY" placeholder:"FILE" help:"Key that the checkpoints were signed with. Default: issuer.key in the current folder."`
@@ -95,14 +105,13 @@ func (c *verifyCmd) Run(ctx context.Context, log *slog.Logger) error {
 	case c.DatabaseURL == "":
 		return errors.New("name a database with --database-url (STOCKLEDGER_DATABASE_URL), or a journal's file with --file")
 	}
-	db, clinics, err := openToVerify(ctx, c.DatabaseURL, c.Clinic, log)
+	directory, clinics, err := openToVerify(ctx, databaseFlags{c.DatabaseURL, c.shardFlags}, c.Clinic, log)
 	if err != nil {
 		return err
 	}
-	defer db.Close()
+	defer directory.Close()
 	bar := newProgress(os.Stderr, "commands", 0)
-	summary, err := txn.Verify(ctx, db, txn.VerifyOptions{
-		Clinics:  clinics,
+	summary, err := verifyShards(ctx, directory, clinics, txn.VerifyOptions{
 		Report:   func(v txn.Violation) { fmt.Println(v) },
 		Progress: func(p txn.VerifyProgress) { bar.set(int(p.Commands), int(p.CommandsTotal)) },
 	})
@@ -111,7 +120,7 @@ func (c *verifyCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	fmt.Printf("%d clinics, %d commands and %d entries verified; %d violations\n", summary.Clinics, summary.Commands, summary.Entries, summary.Violations)
-	broken, err := c.compare(ctx, db, clinics)
+	broken, err := c.compare(ctx, directory, clinics)
 	if err != nil {
 		return err
 	}
@@ -123,7 +132,7 @@ func (c *verifyCmd) Run(ctx context.Context, log *slog.Logger) error {
 
 // compare holds the journals against checkpoints, where there are any to
 // compare with, and says how many do not hold.
-func (c *verifyCmd) compare(ctx context.Context, db *txn.DB, clinics []ledger.ClinicID) (int, error) {
+func (c *verifyCmd) compare(ctx context.Context, directory *txn.Directory, clinics []ledger.ClinicID) (int, error) {
 	if c.Checkpoints == "" {
 		return 0, nil
 	}
@@ -134,7 +143,7 @@ func (c *verifyCmd) compare(ctx context.Context, db *txn.DB, clinics []ledger.Cl
 	if err != nil {
 		return 0, err
 	}
-	report, err := compareCheckpoints(ctx, txn.NewQueries(db), issuer, c.Checkpoints, clinics, os.Stdout)
+	report, err := compareCheckpoints(ctx, txn.NewQueries(directory), issuer, c.Checkpoints, clinics, os.Stdout)
 	if err != nil {
 		return 0, err
 	}
@@ -142,23 +151,53 @@ func (c *verifyCmd) compare(ctx context.Context, db *txn.DB, clinics []ledger.Cl
 	return report.broken, nil
 }
 
-// openToVerify opens a database whose clinics are read whole.
-func openToVerify(ctx context.Context, databaseURL string, ids []string, log *slog.Logger) (*txn.DB, []ledger.ClinicID, error) {
-	db, err := txn.Open(ctx, txn.Config{DatabaseURL: databaseURL, StatementTimeout: 10 * time.Minute, Log: log})
+// openToVerify opens databases whose clinics are read whole.
+func openToVerify(ctx context.Context, databases databaseFlags, ids []string, log *slog.Logger) (*txn.Directory, []ledger.ClinicID, error) {
+	directory, err := databases.open(ctx, txn.Config{StatementTimeout: 10 * time.Minute, Log: log})
 	if err != nil {
 		return nil, nil, err
 	}
-	clinics, err := known(ctx, db, ids)
+	clinics, err := known(ctx, directory, ids)
 	if err != nil {
-		db.Close()
+		directory.Close()
 		return nil, nil, err
 	}
-	return db, clinics, nil
+	return directory, clinics, nil
+}
+
+// verifyShards verifies some clinics, each on its shard, or all of all shards.
+func verifyShards(ctx context.Context, directory *txn.Directory, clinics []ledger.ClinicID, options txn.VerifyOptions) (txn.VerifySummary, error) {
+	var total txn.VerifySummary
+	on := make(map[txn.ShardID][]ledger.ClinicID)
+	for _, clinic := range clinics {
+		if _, err := directory.DB(ctx, clinic); err != nil {
+			return total, err
+		}
+		shard, err := directory.Shard(ctx, clinic)
+		if err != nil {
+			return total, err
+		}
+		on[shard] = append(on[shard], clinic)
+	}
+	for _, shard := range directory.Shards() {
+		options.Clinics = on[shard]
+		if len(clinics) > 0 && len(options.Clinics) == 0 {
+			continue
+		}
+		summary, err := txn.Verify(ctx, directory.On(shard), options)
+		if err != nil {
+			return total, fmt.Errorf("shard %s: %w", shard, err)
+		}
+		total.Clinics += summary.Clinics
+		total.Commands += summary.Commands
+		total.Entries += summary.Entries
+		total.Violations += summary.Violations
+	}
+	return total, nil
 }
 
 // known refuses clinics that do not exist: a misspelt one would verify clean.
-func known(ctx context.Context, db *txn.DB, ids []string) ([]ledger.ClinicID, error) {
-	directory := txn.NewDirectory(db)
+func known(ctx context.Context, directory *txn.Directory, ids []string) ([]ledger.ClinicID, error) {
 	clinics := make([]ledger.ClinicID, len(ids))
 	for i, id := range ids {
 		clinics[i] = ledger.ClinicID(id)
@@ -188,13 +227,13 @@ Example:
 
 // Run replays, and ends with code 1 where something differs.
 func (c *replayCmd) Run(ctx context.Context, log *slog.Logger) error {
-	db, clinics, err := openToVerify(ctx, c.DatabaseURL, c.Clinic, log)
+	directory, clinics, err := openToVerify(ctx, c.databaseFlags, c.Clinic, log)
 	if err != nil {
 		return err
 	}
-	defer db.Close()
+	defer directory.Close()
 	bar := newProgress(os.Stderr, "commands", 0)
-	summary, err := replay(ctx, db, clinics, os.Stdout, bar)
+	summary, err := replay(ctx, directory, clinics, os.Stdout, bar)
 	bar.finish()
 	if err != nil {
 		return err
@@ -206,10 +245,9 @@ func (c *replayCmd) Run(ctx context.Context, log *slog.Logger) error {
 }
 
 // replay writes what the journals come to.
-func replay(ctx context.Context, db *txn.DB, clinics []ledger.ClinicID, out io.Writer, bar *progress) (txn.VerifySummary, error) {
+func replay(ctx context.Context, directory *txn.Directory, clinics []ledger.ClinicID, out io.Writer, bar *progress) (txn.VerifySummary, error) {
 	var found []txn.Violation
-	return txn.Verify(ctx, db, txn.VerifyOptions{
-		Clinics:  clinics,
+	return verifyShards(ctx, directory, clinics, txn.VerifyOptions{
 		Report:   func(v txn.Violation) { found = append(found, v) },
 		Progress: func(p txn.VerifyProgress) { bar.set(int(p.Commands), int(p.CommandsTotal)) },
 		Replayed: func(r txn.Replayed) {

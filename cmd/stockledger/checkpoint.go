@@ -38,16 +38,16 @@ Example:
 
 // Run writes one checkpoint for each clinic.
 func (c *checkpointCmd) Run(ctx context.Context, log *slog.Logger) error {
-	db, err := txn.Open(ctx, txn.Config{DatabaseURL: c.DatabaseURL, Log: log})
+	directory, err := c.open(ctx, txn.Config{Log: log})
 	if err != nil {
 		return err
 	}
-	defer db.Close()
+	defer directory.Close()
 	issuer, err := rpc.OpenIssuer(c.IssuerKey)
 	if err != nil {
 		return err
 	}
-	written, err := writeCheckpoints(ctx, db, issuer, c.Dir, time.Time{})
+	written, err := writeCheckpoints(ctx, directory, issuer, c.Dir, time.Time{})
 	fmt.Printf("%d checkpoints written to %s\n", written, c.Dir)
 	return err
 }
@@ -60,13 +60,13 @@ const clinicsAtOnce = 500
 
 // writeCheckpoints adds a checkpoint to the file of each clinic whose file was
 // not written since.
-func writeCheckpoints(ctx context.Context, db *txn.DB, issuer *rpc.Issuer, dir string, since time.Time) (int, error) {
+func writeCheckpoints(ctx context.Context, directory *txn.Directory, issuer *rpc.Issuer, dir string, since time.Time) (int, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return 0, err
 	}
 	written := 0
 	for after := ledger.ClinicID(""); ; {
-		heads, err := txn.Heads(ctx, db, after, clinicsAtOnce)
+		heads, err := txn.Heads(ctx, directory, after, clinicsAtOnce)
 		if err != nil {
 			return written, err
 		}
@@ -112,7 +112,7 @@ func (n *node) keepCheckpoints(ctx context.Context, dir string) {
 	tick := time.NewTicker(checkpointInterval)
 	defer tick.Stop()
 	for {
-		written, err := writeCheckpoints(ctx, n.db, n.issuer, dir, time.Now().Add(-checkpointAge))
+		written, err := writeCheckpoints(ctx, n.directory, n.issuer, dir, time.Now().Add(-checkpointAge))
 		switch {
 		case err != nil && ctx.Err() == nil:
 			n.log.Error("checkpoints cannot be written; trying again in an hour", "folder", dir, "error", err)

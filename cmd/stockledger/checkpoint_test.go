@@ -68,7 +68,7 @@ func TestCheckpointsFindARewrittenJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	write := func() int {
-		written, err := writeCheckpoints(ctx, db, issuer, dir, time.Now().Add(-time.Hour))
+		written, err := writeCheckpoints(ctx, txn.NewDirectory(db), issuer, dir, time.Now().Add(-time.Hour))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,7 +80,7 @@ func TestCheckpointsFindARewrittenJournal(t *testing.T) {
 	compare := func() (checkpointReport, string) {
 		t.Helper()
 		var out bytes.Buffer
-		report, err := compareCheckpoints(ctx, txn.NewQueries(db), issuer, dir, []ledger.ClinicID{ledger.ClinicID(clinic)}, &out)
+		report, err := compareCheckpoints(ctx, txn.NewQueries(txn.NewDirectory(db)), issuer, dir, []ledger.ClinicID{ledger.ClinicID(clinic)}, &out)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -42,11 +42,15 @@ Examples:
 
 // Run writes the file and says what is in it.
 func (c *clinicExportCmd) Run(ctx context.Context, log *slog.Logger) error {
-	db, err := txn.Open(ctx, txn.Config{DatabaseURL: c.DatabaseURL, Log: log})
+	directory, err := c.open(ctx, txn.Config{Log: log})
 	if err != nil {
 		return err
 	}
-	defer db.Close()
+	defer directory.Close()
+	db, err := directory.DB(ctx, ledger.ClinicID(c.Clinic))
+	if err != nil {
+		return err
+	}
 	bar := newProgress(os.Stderr, "commands", 0)
 	defer bar.finish()
 	export := func(w io.Writer) error {
@@ -131,12 +135,12 @@ func (c *clinicImportCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("%s is not a file on disk: it is read twice, once to verify all of it before anything is written, so a pipe has to be saved first", c.File)
 	}
-	db, err := txn.Open(ctx, txn.Config{DatabaseURL: c.DatabaseURL, Log: log})
+	directory, err := c.open(ctx, txn.Config{Log: log})
 	if err != nil {
 		return err
 	}
-	defer db.Close()
-	done, err := c.restore(ctx, db, file, info.Size())
+	defer directory.Close()
+	done, err := c.restore(ctx, directory, file, info.Size())
 	if errors.Is(err, txn.ErrDamaged) || errors.Is(err, txn.ErrOtherJournal) {
 		fmt.Fprintln(os.Stderr, "stockledger:", err)
 		return exitError(1)
@@ -149,11 +153,11 @@ func (c *clinicImportCmd) Run(ctx context.Context, log *slog.Logger) error {
 }
 
 // restore imports the file and shows how far it is.
-func (c *clinicImportCmd) restore(ctx context.Context, db *txn.DB, file *os.File, size int64) (txn.ImportedJournal, error) {
+func (c *clinicImportCmd) restore(ctx context.Context, directory *txn.Directory, file *os.File, size int64) (txn.ImportedJournal, error) {
 	checked, bar := newProgress(os.Stderr, "MiB verified", int(size>>20)), newProgress(os.Stderr, "commands", 0)
 	defer bar.finish()
 	began := false
-	done, err := txn.ImportJournal(ctx, db, file, txn.ImportJournalOptions{
+	done, err := txn.ImportJournal(ctx, directory, file, txn.ImportJournalOptions{
 		Check: func(int64) {
 			if at, err := file.Seek(0, io.SeekCurrent); err == nil {
 				checked.set(int(at>>20), int(size>>20))
@@ -212,12 +216,16 @@ func (c *clinicNewEpochCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if c.All == (len(c.Clinic) > 0) {
 		return errors.New("name the clinics, or give --all")
 	}
-	db, err := txn.Open(ctx, txn.Config{DatabaseURL: c.DatabaseURL, Log: log})
+	directory, err := c.open(ctx, txn.Config{Log: log})
 	if err != nil {
 		return err
 	}
-	defer db.Close()
+	defer directory.Close()
 	start := func(clinic ledger.ClinicID) error {
+		db, err := directory.DB(ctx, clinic)
+		if err != nil {
+			return err
+		}
 		epoch, err := txn.StartEpoch(ctx, db, clinic, c.Epoch)
 		if err != nil {
 			return err
@@ -233,10 +241,15 @@ func (c *clinicNewEpochCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if !c.All {
 		return nil
 	}
-	return eachClinic(ctx, db, start)
+	for _, shard := range directory.Shards() {
+		if err := eachClinic(ctx, directory.On(shard), start); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// eachClinic visits all clinics that have a journal.
+// eachClinic visits all clinics of a shard that have a journal.
 func eachClinic(ctx context.Context, db *txn.DB, visit func(ledger.ClinicID) error) error {
 	const chunk = 1000
 	for after := ledger.ClinicID(""); ; {

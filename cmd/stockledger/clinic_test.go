@@ -117,7 +117,7 @@ func TestReplay(t *testing.T) {
 	table := func() string {
 		t.Helper()
 		var out bytes.Buffer
-		if _, err := replay(t.Context(), db, []ledger.ClinicID{ledger.ClinicID(clinic)}, &out, newProgress(io.Discard, "commands", 0)); err != nil {
+		if _, err := replay(t.Context(), txn.NewDirectory(db), []ledger.ClinicID{ledger.ClinicID(clinic)}, &out, newProgress(io.Discard, "commands", 0)); err != nil {
 			t.Fatal(err)
 		}
 		return out.String()

@@ -153,7 +153,7 @@ const joinTimeout = 30 * time.Second
 // listenForPeers takes commands from other nodes, which hear of this one once it
 // has joined the cluster.
 func (n *node) listenForPeers(ctx context.Context) (*cluster.PeerServer, error) {
-	peers, err := cluster.ListenForPeers(ctx, n.flags.PeerListen, n.peerTLS, n.executor, n.dispatcher.Wake, n.log)
+	peers, err := cluster.ListenForPeers(ctx, n.flags.PeerListen, n.peerTLS, n.executors, n.dispatcher.Wake, n.log)
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +198,7 @@ func (n *node) join(ctx context.Context, self cluster.Node) (*cluster.Cluster, e
 	return cluster.Join(ctx, n.db, cluster.Config{
 		Etcd: n.flags.etcd(), Self: self, Log: n.log,
 		Load: func() cluster.Load {
-			waiting, clinics := n.executor.Load()
+			waiting, clinics := n.executors.Load()
 			return cluster.Load{Waiting: waiting, Clinics: clinics}
 		},
 		Homes: func(homes *cluster.Homes) { n.router.Follow(self.ID, homes) },

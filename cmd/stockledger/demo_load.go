@@ -26,7 +26,7 @@ var demoKinds = map[demo.LocationKind]ledger.LocationKind{
 // already and is not given twice. What no longer fits, because an earlier release
 // had another demo or somebody changed the clinic, is left out: data that was
 // kept must not keep anything from starting.
-func loadDemo(ctx context.Context, executor *txn.Executor, today time.Time, out io.Writer) error {
+func loadDemo(ctx context.Context, executor txn.Submitter, today time.Time, out io.Writer) error {
 	medicines, err := demo.Medicines()
 	if err != nil {
 		return err
@@ -86,7 +86,7 @@ const demoBatch = 500
 // giveDemo counts the commands that were new, and those that were refused. Lots'
 // expiry depends on the day of the first start, so on a later day their keys are
 // bound to other bodies.
-func giveDemo(ctx context.Context, executor *txn.Executor, clinic ledger.ClinicID, commands []ledger.Command) (added, leftOut int, err error) {
+func giveDemo(ctx context.Context, executor txn.Submitter, clinic ledger.ClinicID, commands []ledger.Command) (added, leftOut int, err error) {
 	for batch := range slices.Chunk(commands, demoBatch) {
 		verdicts, err := executor.Submit(ctx, txn.Submission{Clinic: clinic, Commands: batch, Bulk: true})
 		if err != nil {

@@ -147,11 +147,11 @@ func (c *devCmd) open(ctx context.Context, log *slog.Logger, dir string, databas
 		Listen: freeOr(c.Listen), AdminListen: freeOr(c.AdminListen), IssuerKey: filepath.Join(dir, "issuer.key"), PatientKey: filepath.Join(dir, "patient.key"), GracePeriod: 10 * time.Second,
 		CachedDocuments: 400_000, clusterFlags: in,
 	}
-	n, err := openNode(ctx, database.URL, flags, log)
+	n, err := openNode(ctx, databaseFlags{DatabaseURL: database.URL}, flags, log)
 	if err != nil {
 		return nil, err
 	}
-	err = loadDemo(ctx, n.executor, time.Now(), os.Stderr)
+	err = loadDemo(ctx, n.executors, time.Now(), os.Stderr)
 	if err == nil {
 		err = writeDevToken(n.issuer, tokenFile(dir))
 	}
@@ -160,7 +160,7 @@ func (c *devCmd) open(ctx context.Context, log *slog.Logger, dir string, databas
 		err = os.WriteFile(filepath.Join(dir, "database-url"), []byte(database.URL+"\n"), 0o600)
 	}
 	if err != nil {
-		n.db.Close()
+		n.directory.Close()
 		return nil, err
 	}
 	return n, nil

@@ -68,8 +68,8 @@ func (c *devCmd) serveCluster(ctx context.Context, log *slog.Logger, dir string,
 	if err != nil {
 		return err
 	}
-	err = n.executor.Close(ctx)
-	n.db.Close()
+	err = n.executors.Close(ctx)
+	n.directory.Close()
 	if err != nil {
 		return err
 	}

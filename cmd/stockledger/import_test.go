@@ -67,7 +67,7 @@ func (j *importJob) stock(file, content, reference string) (string, error) {
 
 func (j *importJob) onHand() int64 {
 	j.t.Helper()
-	rows, _, _, err := txn.NewQueries(j.node.db).ListStock(context.Background(), ledger.ClinicID(j.clinic), txn.StockFilter{}, txn.StockKey{}, 1000, txn.ReadOptions{})
+	rows, _, _, err := txn.NewQueries(txn.NewDirectory(j.node.db)).ListStock(context.Background(), ledger.ClinicID(j.clinic), txn.StockFilter{}, txn.StockKey{}, 1000, txn.ReadOptions{})
 	if err != nil {
 		j.t.Fatal(err)
 	}

@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/stockledger/stockledger/txn"
 )
 
 // version is set when a release is built.
@@ -46,6 +48,32 @@ Every flag can be set by the environment variable that stands beside it.`
 // databaseFlags name the database.
 type databaseFlags struct {
 	DatabaseURL string `required:"" env:"STOCKLEDGER_DATABASE_URL" placeholder:"URL" help:"Connection URL of CockroachDB or PostgreSQL. It may name several hosts: postgresql://user@host1:26257,host2:26257/stockledger."`
+	shardFlags
+}
+
+// open opens the database and the shards beside it.
+func (f *databaseFlags) open(ctx context.Context, cfg txn.Config) (*txn.Directory, error) {
+	cfg.DatabaseURL = f.DatabaseURL
+	return txn.OpenDirectory(ctx, cfg, f.Shards)
+}
+
+// migrate brings the schemas of all of them up to date.
+func (f *databaseFlags) migrate(ctx context.Context) error {
+	err := txn.Migrate(ctx, f.DatabaseURL)
+	for id, url := range f.Shards {
+		if err != nil {
+			return err
+		}
+		if err = txn.Migrate(ctx, url); err != nil {
+			err = fmt.Errorf("shard %s: %w", id, err)
+		}
+	}
+	return err
+}
+
+// shardFlags name the databases beside the one with the directory.
+type shardFlags struct {
+	Shards map[txn.ShardID]string `name:"shard" env:"STOCKLEDGER_SHARDS" placeholder:"ID=URL" help:"A further database that holds clinics, with its id; see stockledger shard --help. May be repeated; in the environment separated by semicolons."`
 }
 
 // exitError ends the process with a code and without a further message.

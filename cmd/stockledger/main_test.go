@@ -40,7 +40,7 @@ func startTestNode(t *testing.T) *testNode {
 		// The tests share one database, and it belongs to one cluster at most.
 		clusterFlags: clusterFlags{NoCluster: true, JobTimeZone: "UTC"},
 	}
-	n, err := openNode(context.Background(), txntest.URL(t), flags, quiet())
+	n, err := openNode(context.Background(), databaseFlags{DatabaseURL: txntest.URL(t)}, flags, quiet())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,7 +304,7 @@ func TestNodeKeepsReadModels(t *testing.T) {
 	if _, _, err := giveDemo(t.Context(), n.executor, ledger.ClinicID(clinic.ID), demoCommands(clinic, medicines, time.Now())); err != nil {
 		t.Fatal(err)
 	}
-	queries := txn.NewQueries(n.db)
+	queries := txn.NewQueries(txn.NewDirectory(n.db))
 	for attempt := 1; ; attempt++ {
 		rows, _, _, err := queries.MedicineSummaries(t.Context(), ledger.ClinicID(clinic.ID), txn.StockFilter{}, "", 10, txn.ReadOptions{})
 		var behind *txn.ReadModelsBehindError

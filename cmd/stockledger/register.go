@@ -36,12 +36,12 @@ Example:
 
 // Run writes the register to standard output.
 func (c *registerCmd) Run(ctx context.Context, log *slog.Logger) error {
-	db, err := txn.Open(ctx, txn.Config{DatabaseURL: c.DatabaseURL, StatementTimeout: time.Minute, Log: log})
+	directory, err := c.open(ctx, txn.Config{StatementTimeout: time.Minute, Log: log})
 	if err != nil {
 		return err
 	}
-	defer db.Close()
-	lines, err := c.write(ctx, txn.NewQueries(db), os.Stdout)
+	defer directory.Close()
+	lines, err := c.write(ctx, txn.NewQueries(directory), os.Stdout)
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func TestRegisterForAnInspector(t *testing.T) {
 
 	var out strings.Builder
 	register := registerCmd{Clinic: string(clinic), Location: "store", Medicine: "morphine", From: "2020-01-01", To: "2999-12-31"}
-	lines, err := register.write(t.Context(), txn.NewQueries(db), &out)
+	lines, err := register.write(t.Context(), txn.NewQueries(txn.NewDirectory(db)), &out)
 	if err != nil || lines != 4 {
 		t.Fatalf("%d lines, %v:\n%s", lines, err, out.String())
 	}
@@ -62,7 +62,7 @@ func TestRegisterForAnInspector(t *testing.T) {
 		}
 	}
 	register.From = "soon"
-	if _, err := register.write(t.Context(), txn.NewQueries(db), &out); err == nil || !strings.Contains(err.Error(), "--from") {
+	if _, err := register.write(t.Context(), txn.NewQueries(txn.NewDirectory(db)), &out); err == nil || !strings.Contains(err.Error(), "--from") {
 		t.Errorf("a day that is none: %v", err)
 	}
 }

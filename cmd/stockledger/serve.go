@@ -64,13 +64,13 @@ A node keeps no state: run as many as you like against the same database. It sto
 // Run serves until the process is told to stop.
 func (c *serveCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if c.Migrate {
-		if err := awaitDatabase(ctx, log, c.StartupTimeout, func(ctx context.Context) error { return txn.Migrate(ctx, c.DatabaseURL) }); err != nil {
+		if err := awaitDatabase(ctx, log, c.StartupTimeout, c.migrate); err != nil {
 			return err
 		}
 	}
 	var n *node
 	err := awaitDatabase(ctx, log, c.StartupTimeout, func(ctx context.Context) (err error) {
-		n, err = openNode(ctx, c.DatabaseURL, c.nodeFlags, log)
+		n, err = openNode(ctx, c.databaseFlags, c.nodeFlags, log)
 		return err
 	})
 	if err != nil {
@@ -103,16 +103,16 @@ func awaitDatabase(ctx context.Context, log *slog.Logger, patience time.Duration
 
 // node is a running server with what it stands on, in the order of their start.
 type node struct {
-	log      *slog.Logger
-	db       *txn.DB
-	executor *txn.Executor
-	feed     *txn.Feed
-	cache    *txn.Cache
-	replicas *txn.Replicas
-	models   *txn.ReadModels // nil: other nodes keep them up
-	issuer   *rpc.Issuer
-	server   *rpc.Server
-	router   *cluster.Router
+	log       *slog.Logger
+	directory *txn.Directory
+	db        *txn.DB // with the directory
+	executors *txn.Executors
+	feed      *txn.Feed
+	cache     *txn.Cache
+	replicas  *txn.Replicas
+	issuer    *rpc.Issuer
+	server    *rpc.Server
+	router    *cluster.Router
 	// dispatcher has operations carried out.
 	dispatcher *cluster.Dispatcher
 	peerTLS    *tls.Config
@@ -144,14 +144,15 @@ func tuneMemory(cachedDocuments int) {
 
 // openNode opens the database and builds a server that does not listen yet. The
 // key comes last: a node that can't start leaves none behind.
-func openNode(ctx context.Context, databaseURL string, flags nodeFlags, log *slog.Logger) (*node, error) {
-	db, err := txn.Open(ctx, txn.Config{DatabaseURL: databaseURL, MaxWriteConns: flags.WriteConns, MaxReadConns: flags.ReadConns, Log: log})
+func openNode(ctx context.Context, databases databaseFlags, flags nodeFlags, log *slog.Logger) (*node, error) {
+	directory, err := databases.open(ctx, txn.Config{MaxWriteConns: flags.WriteConns, MaxReadConns: flags.ReadConns, Log: log})
 	if err != nil {
 		return nil, err
 	}
-	n := &node{log: log, db: db, flags: flags.clusterFlags, grace: flags.GracePeriod, checkpoints: flags.CheckpointDir}
+	directory.Near(flags.Region)
+	n := &node{log: log, db: directory.Main(), directory: directory, flags: flags.clusterFlags, grace: flags.GracePeriod, checkpoints: flags.CheckpointDir}
 	if err := n.build(ctx, flags); err != nil {
-		db.Close()
+		directory.Close()
 		return nil, err
 	}
 	return n, nil
@@ -165,6 +166,9 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 	if current < wanted {
 		return fmt.Errorf("the database's schema is at version %d and this release needs %d: run \"stockledger migrate up\", or serve with --migrate", current, wanted)
 	}
+	if err := n.directory.CheckMain(ctx); err != nil {
+		return err
+	}
 	if n.issuer, err = rpc.OpenIssuer(flags.IssuerKey); err != nil {
 		return err
 	}
@@ -175,16 +179,12 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 			return err
 		}
 	}
-	n.feed = txn.NewFeed(n.db, lookAtHeadsEvery)
-	if n.cache, err = txn.NewCache(n.db, txn.CacheConfig{Entries: flags.CachedAnswers, RedisURL: flags.RedisURL, Log: n.log}); err != nil {
+	n.feed = txn.NewFeed(n.directory, lookAtHeadsEvery)
+	if n.cache, err = txn.NewCache(n.directory, txn.CacheConfig{Entries: flags.CachedAnswers, RedisURL: flags.RedisURL, Log: n.log}); err != nil {
 		return err
 	}
 	metrics := []func(prometheus.Registerer){n.cache.RegisterMetrics}
-	if !flags.NoReadModels {
-		n.models = txn.NewReadModels(n.db, txn.ReadModelsConfig{Log: n.log})
-		metrics = append(metrics, n.models.RegisterMetrics)
-	}
-	queries := txn.NewQueries(n.db)
+	queries := txn.NewQueries(n.directory)
 	queries.UseCache(n.cache)
 	n.replicas, err = txn.OpenReplicas(ctx, n.db, txn.ReplicasConfig{URLs: flags.ReplicaURLs, MaxLag: flags.ReplicaMaxLag, MaxConns: flags.ReadConns, Log: n.log})
 	if err != nil {
@@ -192,30 +192,34 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 	}
 	queries.UseReplicas(n.replicas)
 	metrics = append(metrics, n.replicas.RegisterMetrics)
-	n.executor = txn.NewExecutor(n.db, txn.ExecutorConfig{
+	models := &txn.ReadModelsConfig{Log: n.log}
+	if flags.NoReadModels {
+		models = nil
+	}
+	n.executors = txn.NewExecutors(n.directory, txn.ExecutorConfig{
 		GroupCommands: flags.GroupCommands, GroupsInFlight: flags.GroupsInFlight, QueueCommands: flags.QueueCommands,
-		CachedDocuments: flags.CachedDocuments, Feed: n.feed, Cache: n.cache, ReadModels: n.models, Log: n.log,
-	})
+		CachedDocuments: flags.CachedDocuments, Feed: n.feed, Cache: n.cache, Log: n.log,
+	}, models)
 	if n.peerTLS, err = cluster.PeerTLS(n.issuer.Secret("nodes")); err != nil {
 		return err
 	}
-	n.router = cluster.NewRouter(n.executor, n.peerTLS, n.log)
-	operations := txn.NewOperations(n.db)
-	n.dispatcher = cluster.NewDispatcher(operations, n.executor, n.router, cluster.DispatcherConfig{Log: n.log})
-	jobs, err := n.flags.jobs(cluster.StandardJobs(n.db, txn.NewChores(n.db, n.router, n.log)))
+	n.router = cluster.NewRouter(n.executors, n.peerTLS, n.log)
+	operations := txn.NewOperations(n.directory)
+	n.dispatcher = cluster.NewDispatcher(operations, n.executors, n.router, cluster.DispatcherConfig{Log: n.log})
+	jobs, err := n.flags.jobs(cluster.StandardJobs(n.directory, txn.NewChores(n.directory, n.router, n.log)))
 	if err != nil {
 		return err
 	}
 	if n.runner, err = cluster.NewRunner(n.db, jobs, cluster.RunnerConfig{Log: n.log}); err != nil {
 		return err
 	}
-	metrics = append(metrics, n.executor.RegisterMetrics, n.router.RegisterMetrics, n.runner.RegisterMetrics, n.dispatcher.RegisterMetrics)
+	metrics = append(metrics, n.executors.RegisterMetrics, n.router.RegisterMetrics, n.runner.RegisterMetrics, n.dispatcher.RegisterMetrics)
 	n.server, err = rpc.NewServer(rpc.Config{
 		Listen: flags.Listen, AdminListen: flags.AdminListen, AllowedOrigins: flags.AllowedOrigins,
 		DrainDelay: flags.DrainDelay, ShutdownTimeout: flags.GracePeriod, Profiling: flags.Profiling, Log: n.log,
 	}, rpc.Deps{
 		Executor: n.router, Queries: queries, Feed: n.feed, Database: n.db, Issuer: n.issuer,
-		Patients: txn.NewPatients(n.db), Keyring: keyring, Administration: n.administration(),
+		Patients: txn.NewPatients(n.directory), Keyring: keyring, Administration: n.administration(),
 		Operations: rpc.OperationQueue{Store: operations, Encode: cluster.EncodeSubmission, Submitted: n.dispatcher.Submitted},
 		Metrics:    metrics,
 	})
@@ -234,14 +238,14 @@ const followRecallsEvery = 10 * time.Second
 // It calls listening once the addresses are known.
 func (n *node) run(ctx context.Context, listening func()) error {
 	if err := n.server.Listen(ctx); err != nil {
-		n.db.Close()
+		n.directory.Close()
 		return err
 	}
 	var peers *cluster.PeerServer
 	if !n.flags.NoCluster {
 		var err error
 		if peers, err = n.listenForPeers(ctx); err != nil {
-			n.db.Close()
+			n.directory.Close()
 			return err
 		}
 	}
@@ -251,7 +255,7 @@ func (n *node) run(ctx context.Context, listening func()) error {
 	defer cancel()
 	following, stop := context.WithCancel(ctx)
 	var background sync.WaitGroup
-	background.Go(func() { n.executor.FollowRecalls(following, followRecallsEvery) })
+	background.Go(func() { n.executors.Run(following, followRecallsEvery) })
 	if n.checkpoints != "" {
 		background.Go(func() { n.keepCheckpoints(following, n.checkpoints) })
 	}
@@ -265,9 +269,6 @@ func (n *node) run(ctx context.Context, listening func()) error {
 	})
 	background.Go(func() { n.replicas.Run(following) })
 	background.Go(func() { n.dispatcher.Run(following) })
-	if n.models != nil {
-		background.Go(func() { n.models.Run(following) })
-	}
 	var refused error // by the cluster
 	if peers != nil {
 		background.Go(func() {
@@ -281,7 +282,7 @@ func (n *node) run(ctx context.Context, listening func()) error {
 	background.Wait()
 	grace, endGrace := context.WithTimeout(context.WithoutCancel(ctx), n.grace)
 	defer endGrace()
-	err = errors.Join(refused, err, n.executor.Close(grace))
+	err = errors.Join(refused, err, n.executors.Close(grace))
 	if peers != nil {
 		err = errors.Join(err, peers.Close(grace))
 	}
@@ -290,7 +291,7 @@ func (n *node) run(ctx context.Context, listening func()) error {
 		err = errors.Join(err, c.Close())
 	}
 	n.replicas.Close()
-	n.db.Close()
+	n.directory.Close()
 	n.log.Info("stopped")
 	return err
 }
