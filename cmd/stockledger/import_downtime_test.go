@@ -46,7 +46,7 @@ func (n *testNode) furnish(t *testing.T, clinic ledger.ClinicID) {
 			commands[i].OccurredAt = twoHoursAgo // the clinic's window is open once it is there
 		}
 	}
-	verdicts, err := n.executor.Submit(t.Context(), txn.Submission{Clinic: clinic, Commands: commands})
+	verdicts, err := n.executors.Submit(t.Context(), txn.Submission{Clinic: clinic, Commands: commands})
 	for _, v := range verdicts {
 		err = errors.Join(err, v.Err)
 	}

@@ -185,11 +185,11 @@ func TestDemoIsLoadedOnce(t *testing.T) {
 	n := startTestNode(t)
 	// The demo's clinics have fixed names, so a database that keeps its data
 	// has them already.
-	if err := loadDemo(context.Background(), n.executor, time.Now(), &bytes.Buffer{}); err != nil {
+	if err := loadDemo(context.Background(), n.executors, time.Now(), &bytes.Buffer{}); err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := loadDemo(context.Background(), n.executor, time.Now().AddDate(0, 0, 3), &out); err != nil {
+	if err := loadDemo(context.Background(), n.executors, time.Now().AddDate(0, 0, 3), &out); err != nil {
 		t.Fatalf("on a later day: %v", err)
 	}
 	if out.Len() > 0 {
@@ -211,7 +211,7 @@ func TestDemoFitsAndDoesNotInsist(t *testing.T) {
 	clinic := demo.Clinics()[0]
 	give := func(want string) (added, leftOut int) {
 		t.Helper()
-		added, leftOut, err := giveDemo(context.Background(), n.executor, ledger.ClinicID(clinic.ID), demoCommands(clinic, medicines, time.Now()))
+		added, leftOut, err := giveDemo(context.Background(), n.executors, ledger.ClinicID(clinic.ID), demoCommands(clinic, medicines, time.Now()))
 		if err != nil {
 			t.Fatalf("%s: %v", want, err)
 		}
@@ -301,7 +301,7 @@ func TestNodeKeepsReadModels(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := giveDemo(t.Context(), n.executor, ledger.ClinicID(clinic.ID), demoCommands(clinic, medicines, time.Now())); err != nil {
+	if _, _, err := giveDemo(t.Context(), n.executors, ledger.ClinicID(clinic.ID), demoCommands(clinic, medicines, time.Now())); err != nil {
 		t.Fatal(err)
 	}
 	queries := txn.NewQueries(txn.NewDirectory(n.db))
