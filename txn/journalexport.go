@@ -11,20 +11,15 @@ import (
 	"github.com/stockledger/stockledger/ledger"
 )
 
-const selectJournalUpTo = `SELECT event, hash FROM journal WHERE clinic_id = $1 AND sequence > $2 AND sequence <= $3 ORDER BY sequence LIMIT $4`
-
 // errChanged means that an export and a restore of the same clinic met.
 var errChanged = errors.New("the clinic was restored meanwhile; export it again")
 
 // ExportJournal writes a clinic's journal as a file, up to the head that it has
 // now. Progress, where not nil, is called every few thousand commands.
 //
-// What stands in a journal never changes, so the rows are read in many short
-// transactions up to a head that was read first: load does not disturb the
-// export, a lost connection costs one chunk and not the stream, and the export
-// keeps no old rows alive. Each record is replayed before it is written, so that
-// a file holds nothing that does not follow from the beginning. Memory grows
-// with the clinic's state, not with its journal.
+// Each record is replayed before it is written, so that a file holds nothing that
+// does not follow from the beginning. Memory grows with the clinic's state, not
+// with its journal.
 //
 // Errors are a *[ledger.Rejection] with CLINIC_NOT_FOUND, ErrRestoring, one that
 // names a record that does not replay, or those of the database and of w. What
@@ -65,13 +60,8 @@ func (e *exporter) run(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	for e.state.Head().Sequence < head.Sequence {
-		if err := e.chunk(ctx, out, head); err != nil {
-			return err
-		}
-		if e.progress != nil {
-			e.progress(int64(e.state.Head().Sequence), int64(head.Sequence))
-		}
+	if err := e.write(ctx, out, head); err != nil {
+		return err
 	}
 	if found := e.finish(head); len(found) > 0 {
 		return errors.New(found[0].String())
@@ -86,36 +76,34 @@ func (e *exporter) run(ctx context.Context, w io.Writer) error {
 	return out.Close(head)
 }
 
-// chunk reads, replays and writes the next records.
-func (e *exporter) chunk(ctx context.Context, out *JournalWriter, head ledger.Head) error {
-	type row struct{ event, hash []byte }
-	var rows []row
-	err := e.db.readTx(ctx, func(tx pgx.Tx) (err error) {
-		s := selectFrom(selectJournalUpTo)
-		s.args = []any{e.clinic, e.state.Head().Sequence, head.Sequence, verifyChunk}
-		rows, err = collect(ctx, tx, s, func(rows pgx.Rows, r *row) error { return rows.Scan(&r.event, &r.hash) })
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("read the journal: %w", err)
-	}
-	next := e.state.Head().Sequence + 1
-	if len(rows) == 0 {
-		return errors.New(e.violation(ruleGapFree, next, "the journal has no such row, and its head is at %d", head.Sequence).String())
-	}
-	for _, r := range rows {
-		if len(r.hash) != len(ledger.Hash{}) {
-			return errors.New(e.violation(ruleReadable, e.state.Head().Sequence+1, "its hash has %d bytes", len(r.hash)).String())
+// write reads, replays and writes the records up to a head.
+func (e *exporter) write(ctx context.Context, out *JournalWriter, head ledger.Head) error {
+	pages := &journalPages{db: e.db, clinic: e.clinic, end: head.Sequence}
+	for {
+		event, hash, err := pages.next(ctx)
+		if errors.Is(err, io.EOF) {
+			return nil
 		}
-		record, _, violation := e.apply(r.event, ledger.Hash(r.hash))
+		if err != nil {
+			return err
+		}
+		record, _, violation := e.apply(event, hash)
 		if violation != nil {
 			return errors.New(violation.String())
 		}
 		if err := out.Write(&record); err != nil {
 			return err
 		}
+		if len(pages.page) > 0 {
+			continue
+		}
+		if err := e.renew(); err != nil {
+			return err
+		}
+		if e.progress != nil {
+			e.progress(int64(pages.last), int64(head.Sequence))
+		}
 	}
-	return e.renew()
 }
 
 // readHead reads a clinic's head with its epochs. Without a head its sequence is

@@ -10,8 +10,10 @@ import (
 
 func TestMain(m *testing.M) {
 	localdbtest.Main(m, func() {
-		if testShared.db != nil {
-			testShared.db.Close()
+		for _, db := range []*DB{testShared.db, sharedShard.db} {
+			if db != nil {
+				db.Close()
+			}
 		}
 	})
 }

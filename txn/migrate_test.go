@@ -29,6 +29,12 @@ func newDatabaseURL(t *testing.T) string {
 	}
 	admin("CREATE DATABASE " + name)
 	t.Cleanup(func() { admin("DROP DATABASE " + name) })
+	return databaseURL(t, base, name)
+}
+
+// databaseURL is the URL of another database of a server.
+func databaseURL(t *testing.T, base, name string) string {
+	t.Helper()
 	target, err := url.Parse(base)
 	if err != nil {
 		t.Fatal(err)

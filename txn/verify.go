@@ -278,6 +278,8 @@ type verifier struct {
 	// whole says that the journal was replayed to its end. Behind a broken
 	// link nothing can be said of what the journal makes.
 	whole bool
+	// arriving says that the clinic is known not to be in use here yet.
+	arriving bool
 
 	posted, stored   tally                                // entries: by the journal, in the table
 	closed, archived tally                                // closed holds: by the journal, in the table

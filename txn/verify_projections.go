@@ -46,7 +46,7 @@ func (v *verifier) checkHead(ctx context.Context) error {
 	case !v.whole:
 		return nil
 	}
-	if epoch == restoringEpoch {
+	if epoch == restoringEpoch && !v.arriving {
 		v.found(ruleHead, "head", sequence, "the clinic's restore, or its move to this shard, has not ended; start the import or the move again")
 	}
 	last := want.Sequence

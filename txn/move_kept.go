@@ -1,0 +1,141 @@
+package txn
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// keptTable is a table whose rows of a clinic do not follow from its journal, so
+// that a move has to bring them.
+type keptTable struct {
+	name string
+	key  []string // after the clinic
+}
+
+// keptTables are all of them.
+var keptTables = []keptTable{
+	{"patient_keys", []string{"patient_id"}},
+	{"patient_texts", []string{"patient_id", "digest"}},
+	{"patient_identifiers", []string{"digest"}},
+	{"operations", []string{"idempotency_key"}},
+}
+
+// keptRows is how many rows one transaction copies or deletes.
+const keptRows = 500
+
+// keptPage is some rows of a table, with all of its columns.
+type keptPage struct {
+	columns []string
+	rows    [][]any
+	last    []any // key of the last row
+}
+
+// page reads the next rows of a clinic, in the order of their keys.
+func (t keptTable) page(ctx context.Context, tx pgx.Tx, clinic any, after []any) (keptPage, error) {
+	s := selectFrom("SELECT * FROM "+t.name+" WHERE").add(" clinic_id = ?", clinic)
+	if after != nil {
+		s.add(" AND "+t.place()+" > ("+strings.Repeat(", ?", len(t.key))[2:]+")", after...)
+	}
+	s.add(" ORDER BY clinic_id, "+strings.Join(t.key, ", ")+" LIMIT ?", keptRows)
+	rows, err := tx.Query(ctx, s.sql.String(), s.args...)
+	if err != nil {
+		return keptPage{}, err
+	}
+	defer rows.Close()
+	var p keptPage
+	for _, field := range rows.FieldDescriptions() {
+		p.columns = append(p.columns, field.Name)
+	}
+	for rows.Next() {
+		values, err := rows.Values()
+		if err != nil {
+			return p, err
+		}
+		p.rows = append(p.rows, values)
+	}
+	if n := len(p.rows); n > 0 {
+		for _, key := range t.key {
+			for i, column := range p.columns {
+				if column == key {
+					p.last = append(p.last, p.rows[n-1][i])
+				}
+			}
+		}
+	}
+	return p, rows.Err()
+}
+
+// place is the row value of a table's key.
+func (t keptTable) place() string { return "(" + strings.Join(t.key, ", ") + ")" }
+
+// insert is the statement that writes a row, unless it is there.
+func (p keptPage) insert(table string) string {
+	places := make([]string, len(p.columns))
+	for i := range places {
+		places[i] = fmt.Sprintf("$%d", i+1)
+	}
+	return "INSERT INTO " + table + " (" + strings.Join(p.columns, ", ") + ") VALUES (" + strings.Join(places, ", ") + ") ON CONFLICT DO NOTHING"
+}
+
+// copyKept brings a table's rows of the clinic to the other shard. They do not
+// change: the clinic is sealed where they are read, and closed where they are
+// written.
+func (m *mover) copyKept(ctx context.Context, t keptTable) error {
+	for after := []any(nil); ; {
+		var page keptPage
+		err := m.from.readTx(ctx, func(tx pgx.Tx) (err error) {
+			page, err = t.page(ctx, tx, m.clinic, after)
+			return err
+		})
+		if err != nil || len(page.rows) == 0 {
+			return err
+		}
+		after = page.last
+		insert := page.insert(t.name)
+		err = m.to.settle(ctx, func(tx pgx.Tx) error {
+			if _, err := m.lock(ctx, tx, m.state.Head()); err != nil {
+				return err
+			}
+			batch := &pgx.Batch{}
+			for _, row := range page.rows {
+				batch.Queue(insert, row...)
+			}
+			return tx.SendBatch(ctx, batch).Close()
+		})
+		if err != nil {
+			return err
+		}
+		m.moved.Kept += int64(len(page.rows))
+	}
+}
+
+// clearKept deletes a table's rows of the clinic where it was, as long as it is
+// sealed there.
+func (m *mover) clearKept(ctx context.Context, t keptTable) error {
+	for more := true; more; {
+		err := m.from.settle(ctx, func(tx pgx.Tx) error {
+			head, err := lockHead(ctx, tx, m.clinic)
+			if err != nil {
+				return err
+			}
+			if head.Epoch > 0 {
+				return fmt.Errorf("%w: the clinic is in use there", errMoved)
+			}
+			page, err := t.page(ctx, tx, m.clinic, nil)
+			if more = len(page.rows) > 0; err != nil || !more {
+				return err
+			}
+			s := selectFrom("DELETE FROM "+t.name+" WHERE").add(" clinic_id = ?", m.clinic).
+				add(" AND "+t.place()+" <= ("+strings.Repeat(", ?", len(t.key))[2:]+")", page.last...)
+			_, err = tx.Exec(ctx, s.sql.String(), s.args...)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
