@@ -19,6 +19,7 @@ import (
 // clinicCmd handles whole clinics.
 type clinicCmd struct {
 	Export   clinicExportCmd   `cmd:"" help:"Write a clinic's journal to a file: a backup, or a move to another database."`
+	Move     clinicMoveCmd     `cmd:"" help:"Move a clinic to another shard, while it works."`
 	Import   clinicImportCmd   `cmd:"" help:"Restore a clinic from its journal's file."`
 	NewEpoch clinicNewEpochCmd `cmd:"" help:"Start an epoch after the database was restored by its own tools."`
 }

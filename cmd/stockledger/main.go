@@ -26,7 +26,8 @@ type cli struct {
 	Replay           replayCmd           `cmd:"" help:"Recompute clinics from their journals and show, table by table, how what is stored differs."`
 	Verify           verifyCmd           `cmd:"" help:"Replay every journal and compare it with everything stored, or replay a journal's file."`
 	Checkpoint       checkpointCmd       `cmd:"" help:"Write signed checkpoints of all journals, to be kept outside of the database."`
-	Clinic           clinicCmd           `cmd:"" help:"Export and restore whole clinics."`
+	Clinic           clinicCmd           `cmd:"" help:"Export, restore and move whole clinics."`
+	Shard            shardCmd            `cmd:"" help:"Add databases that hold clinics, and list them."`
 	Register         registerCmd         `cmd:"" help:"Write a controlled medicine's register as CSV, for an inspector."`
 	RecalledPatients recalledPatientsCmd `cmd:"" help:"Write whom a lot, or the lots of a recall, reached as CSV."`
 	Jobs             jobsCmd             `cmd:"" help:"Show and run the background jobs."`

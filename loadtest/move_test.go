@@ -1,0 +1,137 @@
+package loadtest
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect/v2"
+	"github.com/jackc/pgx/v5"
+
+	pb "github.com/stockledger/stockledger/proto/gen/stockledger/v1"
+	"github.com/stockledger/stockledger/txn/txntest"
+)
+
+// shardURL makes an empty database beside the tests' own.
+func shardURL(tb testing.TB) string {
+	tb.Helper()
+	base, name := txntest.URL(tb), strings.ReplaceAll(txntest.NewClinicID(tb), "-", "_")
+	conn, err := pgx.Connect(context.Background(), base)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	if _, err := conn.Exec(context.Background(), "CREATE DATABASE "+name); err != nil {
+		tb.Fatal(err)
+	}
+	target, err := url.Parse(base)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	target.Path = "/" + name
+	return target.String()
+}
+
+// run runs a command of the server's binary on the database and a shard.
+func (c *cluster) run(shard string, args ...string) (string, error) {
+	cmd := exec.Command(c.binary, args...)
+	cmd.Env = append(os.Environ(), "STOCKLEDGER_DATABASE_URL="+c.databaseURL, "STOCKLEDGER_SHARDS="+shard)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func (c *cluster) must(shard string, args ...string) string {
+	c.tb.Helper()
+	out, err := c.run(shard, args...)
+	if err != nil {
+		c.tb.Fatalf("stockledger %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// TestMoveIsKilled moves a clinic between two databases while clients reserve,
+// and kills the move again and again, later each time, and the node too.
+func TestMoveIsKilled(t *testing.T) {
+	t.Parallel()
+	shard := "south=" + shardURL(t)
+	setup := &cluster{tb: t, binary: buildServer(t), databaseURL: txntest.URL(t)}
+	setup.must(shard, "migrate", "up")
+	if out, err := setup.run(shard, "shard", "list"); err == nil || !strings.Contains(out, "stockledger shard add south") {
+		t.Errorf("a database that is no shard yet: %v\n%s", err, out)
+	}
+	setup.must(shard, "shard", "add", "shard-1", "--region", "north")
+	setup.must(shard, "shard", "add", "south", "--region", "south")
+
+	c := startCluster(t, "--shard", shard)
+	clinic := c.clinic(1 << 40)
+	acks := &acknowledgements{sequences: make(map[*pb.CommandRequest]int64)}
+	ctx, cancel := context.WithCancel(context.Background())
+	var clients sync.WaitGroup
+	for client := range 8 {
+		clients.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				req := reservation(clinic, fmt.Sprintf("%d-%d", client, n), 1)
+				response, err := c.inventory().ReserveStock(ctx, req)
+				switch code := connect.CodeOf(err); {
+				case err == nil:
+					acks.note(req, response.GetAccepted().GetSequence())
+				case code == connect.CodeUnavailable || code == connect.CodeUnknown || code == connect.CodeCanceled:
+					acks.note(req, 0)
+				default:
+					t.Errorf("a client was told: %v", err)
+				}
+			}
+		})
+	}
+	for round, to := range []string{"south", "shard-1", "south"} {
+		awaitMore(t, acks, 100)
+		killed := c.moveKilled(shard, clinic, to)
+		if round == 1 {
+			c.crash()
+		}
+		awaitMore(t, acks, 100)
+		t.Logf("moved to %s after the move was killed %d times", to, killed)
+	}
+	cancel()
+	clients.Wait()
+	c.checkAcknowledged(acks)
+	if out := c.must(shard, "verify", "--clinic", clinic); !strings.Contains(out, "0 violations") {
+		t.Errorf("verify: %s", out)
+	}
+	if out := c.must(shard, "shard", "list"); !strings.Contains(out, "south") || strings.Contains(out, clinic) {
+		t.Errorf("the shards are:\n%s", out)
+	}
+	if out := c.must(shard, "clinic", "move", clinic, "--to", "south"); !strings.Contains(out, "nothing to do") {
+		t.Errorf("a move to where it is: %s", out)
+	}
+	t.Logf("%d commands acknowledged, %d not answered", acks.accepted.Load(), len(acks.sequences)-int(acks.accepted.Load()))
+}
+
+// moveKilled starts a move until it ends by itself, and kills it a little later
+// each time.
+func (c *cluster) moveKilled(shard, clinic, to string) (killed int) {
+	c.tb.Helper()
+	for patience := 20 * time.Millisecond; ; patience += patience / 2 {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		cmd := exec.CommandContext(ctx, c.binary, "clinic", "move", clinic, "--to", to)
+		cmd.Env = append(os.Environ(), "STOCKLEDGER_DATABASE_URL="+c.databaseURL, "STOCKLEDGER_SHARDS="+shard)
+		out, err := cmd.CombinedOutput()
+		late := ctx.Err() != nil
+		cancel()
+		switch {
+		case err == nil:
+			return killed
+		case !late:
+			c.tb.Fatalf("the move to %s: %v\n%s", to, err, out)
+		case patience > time.Minute:
+			c.tb.Fatalf("the move to %s does not end\n%s", to, out)
+		}
+		killed++
+	}
+}
