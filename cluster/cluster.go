@@ -39,11 +39,14 @@ type Node struct {
 	API string `json:"api"`
 	// Peer is the address at which it takes commands from other nodes; without
 	// one it is home to no clinic.
-	Peer    string    `json:"peer,omitempty"`
-	Region  string    `json:"region,omitempty"`
-	Version string    `json:"version"`
-	Started time.Time `json:"started"`
-	Load    Load      `json:"load"`
+	Peer   string `json:"peer,omitempty"`
+	Region string `json:"region,omitempty"`
+	// Services are the parts of the API that it serves; none: all of them, as
+	// releases do that do not tell.
+	Services []string  `json:"services,omitempty"`
+	Version  string    `json:"version"`
+	Started  time.Time `json:"started"`
+	Load     Load      `json:"load"`
 }
 
 // Load is how busy a node is.
@@ -82,6 +85,9 @@ type Cluster struct {
 	homes   *Homes
 	leader  string
 	leading bool
+	leaving bool
+	resign  context.CancelFunc // once Run has begun
+	left    chan struct{}
 }
 
 // ErrAway means that etcd or the database did not answer in time: a later try
@@ -198,10 +204,27 @@ const rejoinAfter = time.Second
 
 // Run keeps the node in the cluster until ctx ends, and calls lead whenever it
 // was elected. lead must return when its context ends, which it does when the
-// lease is lost. After Run, the node has left.
+// lease is lost. A node with a lead of nil does not stand for election. After
+// Run, the node has left.
 func (c *Cluster) Run(ctx context.Context, lead func(ctx context.Context)) {
 	var watching sync.WaitGroup
 	watching.Go(func() { c.watch(ctx) })
+	c.stay(ctx, lead)
+	watching.Wait()
+}
+
+// stay is part of the cluster until ctx ends or the node leaves.
+func (c *Cluster) stay(ctx context.Context, lead func(ctx context.Context)) {
+	ctx, resign := context.WithCancel(ctx)
+	defer resign()
+	left := make(chan struct{})
+	defer close(left)
+	c.mu.Lock()
+	c.resign, c.left = resign, left
+	if c.leaving {
+		resign()
+	}
+	c.mu.Unlock()
 	away := false
 	for ctx.Err() == nil {
 		err := c.takePart(ctx, lead)
@@ -214,7 +237,32 @@ func (c *Cluster) Run(ctx context.Context, lead func(ctx context.Context)) {
 		away = true
 		pause(ctx, rejoinAfter)
 	}
-	watching.Wait()
+}
+
+// Leave takes this node out of the cluster while Run goes on: at once it is home
+// to no clinic any more, and it leads no longer once lead has returned, which
+// Leave waits for until ctx ends. The node still hears who else is there, and
+// brings them what it is asked for.
+func (c *Cluster) Leave(ctx context.Context) error {
+	c.mu.Lock()
+	c.leaving = true
+	resign, left := c.resign, c.left
+	c.mu.Unlock()
+	if resign == nil {
+		return nil // Run takes no part
+	}
+	resign()
+	telling, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if _, err := c.etcd.Delete(telling, nodesPrefix+c.cfg.Self.ID); err != nil {
+		c.cfg.Log.Debug("the others are not told that this node leaves; its lease ends by itself", "error", err)
+	}
+	select {
+	case <-left:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("cluster: the job under way did not stop: %w", ctx.Err())
+	}
 }
 
 // Close disconnects from etcd and stops the embedded member.
@@ -250,6 +298,10 @@ func (c *Cluster) takePart(ctx context.Context, lead func(context.Context)) erro
 		return err
 	}
 	go c.keepRegistered(held, session.Lease())
+	if lead == nil {
+		<-held.Done()
+		return errors.New("the lease was lost")
+	}
 	for {
 		election := concurrency.NewElection(session, leaderPrefix)
 		if err := election.Campaign(held, c.cfg.Self.ID); err != nil {

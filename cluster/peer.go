@@ -7,11 +7,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"sync"
 	"time"
 
 	"connectrpc.com/connect/v2"
 	"connectrpc.com/connect/v2/connecthttp"
+	"github.com/sony/gobreaker/v2"
 
 	peerv1 "github.com/stockledger/stockledger/proto/gen/stockledger/peer/v1"
 	"github.com/stockledger/stockledger/proto/gen/stockledger/peer/v1/peerv1connect"
@@ -22,18 +24,22 @@ import (
 var (
 	// errUnreachable means that the submission did not leave this node.
 	errUnreachable = errors.New("cluster: the node cannot be reached")
+	// errOpen means that it was not even tried: the node is left alone.
+	errOpen = errors.New("cluster: the node could not be reached a moment ago")
 	// errLost means that the connection broke before the answer came.
 	errLost = errors.New("cluster: the connection to the node was lost")
 )
 
 // A peer that is not heard of for pingAfter is asked whether it is there, and
-// given up pingTimeout later. One that cannot be reached is left alone for
-// downFor.
+// given up pingTimeout later. One whose connections end openAfter times in a row
+// before it has said anything is left alone for openFor. A connection that
+// breaks later does not count: it is made again at once.
 const (
 	connectTimeout = time.Second
 	pingAfter      = 2 * time.Second
 	pingTimeout    = 2 * time.Second
-	downFor        = 500 * time.Millisecond
+	openAfter      = 3
+	openFor        = time.Second
 )
 
 // What one message carries at most, unless a single submission has more.
@@ -45,19 +51,24 @@ const (
 // peer is the connection to another node. What is submitted while a message is
 // on its way leaves together in the next one.
 type peer struct {
+	name      string
 	client    peerv1connect.PeerServiceClient
 	transport *http.Transport
 	ctx       context.Context
 	close     context.CancelFunc
 	log       *slog.Logger
+	// breaker judges connections and not submissions: many of these are lost with
+	// one of those.
+	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
 
-	mu        sync.Mutex
-	running   bool
-	wake      chan struct{}
-	queue     []*delivery
-	sent      map[uint64]*delivery
-	number    uint64
-	downUntil time.Time
+	mu      sync.Mutex
+	running bool
+	left    bool // the stream's connection stands, so that something may have left
+	retired bool
+	wake    chan struct{}
+	queue   []*delivery
+	sent    map[uint64]*delivery
+	number  uint64
 }
 
 // delivery is a submission on its way.
@@ -75,7 +86,9 @@ func (d *delivery) end(verdicts []txn.Verdict, err error) {
 	close(d.done)
 }
 
-func newPeer(n Node, security *tls.Config, log *slog.Logger) *peer {
+// newPeer returns a connection that is made when it is needed, until ctx ends or
+// it is closed.
+func newPeer(ctx context.Context, n Node, security *tls.Config, log *slog.Logger) *peer {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP2(true)
 	dialer := &net.Dialer{Timeout: connectTimeout}
@@ -83,12 +96,29 @@ func newPeer(n Node, security *tls.Config, log *slog.Logger) *peer {
 		DialContext: dialer.DialContext, TLSClientConfig: security.Clone(), TLSHandshakeTimeout: connectTimeout, Protocols: protocols,
 		HTTP2: &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout, MaxReadFrameSize: 256 << 10},
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(ctx)
+	log = log.With("peer", n.ID)
 	over := connecthttp.NewTransport(&http.Client{Transport: transport}, "https://"+n.Peer, connecthttp.WithCompressors())
 	return &peer{
+		name:   n.Name,
 		client: peerv1connect.NewPeerServiceClient(connect.NewClient(over)), transport: transport, ctx: ctx, close: cancel,
-		log: log.With("peer", n.ID), wake: make(chan struct{}, 1), sent: make(map[uint64]*delivery),
+		log: log, breaker: newBreaker(log), wake: make(chan struct{}, 1), sent: make(map[uint64]*delivery),
 	}
+}
+
+func newBreaker(log *slog.Logger) *gobreaker.TwoStepCircuitBreaker[struct{}] {
+	return gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
+		Timeout:     openFor,
+		ReadyToTrip: func(counts gobreaker.Counts) bool { return counts.ConsecutiveFailures >= openAfter },
+		OnStateChange: func(_ string, from, to gobreaker.State) {
+			switch {
+			case to == gobreaker.StateOpen && from == gobreaker.StateClosed:
+				log.Warn("another node cannot be reached; it is left alone, and tried again every now and then", "every", openFor)
+			case to == gobreaker.StateClosed:
+				log.Info("another node can be reached again")
+			}
+		},
+	})
 }
 
 // deliver sends a submission and waits for its verdicts. When ctx ends first,
@@ -102,8 +132,8 @@ func (p *peer) deliver(ctx context.Context, s txn.Submission) ([]txn.Verdict, er
 	for _, c := range d.submission.GetCommands() {
 		d.bytes += len(c)
 	}
-	if !p.enqueue(d) {
-		return nil, errUnreachable
+	if err := p.enqueue(d); err != nil {
+		return nil, err
 	}
 	select {
 	case <-d.done:
@@ -113,37 +143,79 @@ func (p *peer) deliver(ctx context.Context, s txn.Submission) ([]txn.Verdict, er
 	}
 }
 
-func (p *peer) enqueue(d *delivery) bool {
+func (p *peer) enqueue(d *delivery) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.ctx.Err() != nil || time.Now().Before(p.downUntil) {
-		return false
+	if p.ctx.Err() != nil || p.retired {
+		return errUnreachable
+	}
+	if err := p.connect(); err != nil {
+		return err
 	}
 	p.number++
 	d.submission.Number = p.number
 	p.queue = append(p.queue, d)
-	if !p.running {
-		p.running = true
-		go p.run()
-	}
 	select {
 	case p.wake <- struct{}{}:
 	default:
 	}
-	return true
+	return nil
+}
+
+// connect makes a connection where there is none. Where it is not known whether
+// the node is back, one submission finds out, and the others need not wait for
+// it.
+func (p *peer) connect() error {
+	if p.running {
+		if p.breaker.State() == gobreaker.StateHalfOpen {
+			return errOpen
+		}
+		return nil
+	}
+	done, err := p.breaker.Allow()
+	if err != nil {
+		return errOpen
+	}
+	p.running = true
+	var once sync.Once
+	go p.run(func(err error) { once.Do(func() { done(err) }) })
+	return nil
+}
+
+// reachable reports whether a submission would be tried.
+func (p *peer) reachable() bool { return p.breaker.State() != gobreaker.StateOpen }
+
+// retire takes nothing more, and ends the connection once what is on its way is
+// answered.
+func (p *peer) retire() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.retired = true
+	p.closeIfDone()
+}
+
+func (p *peer) closeIfDone() {
+	if p.retired && len(p.queue) == 0 && len(p.sent) == 0 {
+		p.close()
+	}
 }
 
 // run keeps one stream until it breaks. What was sent on it and not answered is
-// lost, and what was not sent did not leave.
-func (p *peer) run() {
-	err := p.stream()
+// lost, and what was not sent did not leave. It calls judged with how the
+// connection turned out, once or more: the first time counts.
+func (p *peer) run(judged func(error)) {
+	err := p.stream(judged)
 	p.transport.CloseIdleConnections()
+	judged(errUnreachable)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.running = false
-	p.downUntil = time.Now().Add(downFor)
+	lost := errUnreachable
+	if p.left {
+		lost = errLost
+	}
+	p.running, p.left = false, false
 	for _, d := range p.sent {
-		d.end(nil, errLost)
+		d.end(nil, lost)
 	}
 	clear(p.sent)
 	for _, d := range p.queue {
@@ -153,18 +225,26 @@ func (p *peer) run() {
 	if p.ctx.Err() == nil {
 		p.log.Info("the connection to another node ended", "error", err)
 	}
+	p.closeIfDone()
 }
 
-func (p *peer) stream() error {
+// connected notes that there is a connection, with TLS.
+func (p *peer) connected(httptrace.GotConnInfo) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.left = true
+}
+
+func (p *peer) stream(judged func(error)) error {
 	ctx, cancel := context.WithCancel(p.ctx)
 	defer cancel()
-	stream, err := p.client.Forward(ctx)
+	stream, err := p.client.Forward(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: p.connected}))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = stream.Close() }()
 	broken := make(chan error, 1)
-	go func() { broken <- p.receive(stream) }()
+	go func() { broken <- p.receive(stream, judged) }()
 	for {
 		if batch := p.take(); batch != nil {
 			if err := stream.Send(batch); err != nil {
@@ -200,20 +280,26 @@ func (p *peer) take() *peerv1.ForwardRequest {
 	return batch
 }
 
-func (p *peer) receive(stream peerv1connect.PeerServiceForwardClientStream) error {
+func (p *peer) receive(stream peerv1connect.PeerServiceForwardClientStream, judged func(error)) error {
 	for {
 		message, err := stream.Receive()
 		if err != nil {
 			return err
 		}
+		judged(nil)
 		for _, answer := range message.GetAnswers() {
-			p.mu.Lock()
-			d := p.sent[answer.GetNumber()]
-			delete(p.sent, answer.GetNumber())
-			p.mu.Unlock()
-			if d != nil {
+			if d := p.answered(answer.GetNumber()); d != nil {
 				d.end(answerFromWire(answer, d.commands))
 			}
 		}
 	}
+}
+
+func (p *peer) answered(number uint64) *delivery {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d := p.sent[number]
+	delete(p.sent, number)
+	p.closeIfDone()
+	return d
 }

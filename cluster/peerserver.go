@@ -75,10 +75,13 @@ func (s *PeerServer) Close(ctx context.Context) error {
 	return nil
 }
 
-// Forward executes what comes on a stream.
+// Forward executes what comes on a stream. It says at once that it is there: the
+// first answer may take as long as the database does.
 func (s *PeerServer) Forward(ctx context.Context, stream peerv1connect.PeerServiceForwardServerStream) error {
-	out := &outbox{wake: make(chan struct{}, 1)}
-	var executing sync.WaitGroup
+	if err := stream.Send(&peerv1.ForwardResponse{}); err != nil {
+		return err
+	}
+	in, out := &intake{}, &outbox{wake: make(chan struct{}, 1)}
 	received := make(chan struct{})
 	go func() {
 		defer close(received)
@@ -88,11 +91,9 @@ func (s *PeerServer) Forward(ctx context.Context, stream peerv1connect.PeerServi
 				return // the other node left
 			}
 			for _, submission := range message.GetSubmissions() {
-				if s.isClosing() {
+				if !in.begin(func() { out.put(s.execute(ctx, submission)) }) {
 					out.put(answerToWire(submission.GetNumber(), nil, errRefused))
-					continue
 				}
-				executing.Go(func() { out.put(s.execute(ctx, submission)) })
 			}
 		}
 	}()
@@ -108,19 +109,36 @@ func (s *PeerServer) Forward(ctx context.Context, stream peerv1connect.PeerServi
 		case <-received:
 			return nil
 		case <-s.closing:
-			executing.Wait()
+			in.close()
 			return stream.Send(&peerv1.ForwardResponse{Answers: out.take()})
 		}
 	}
 }
 
-func (s *PeerServer) isClosing() bool {
-	select {
-	case <-s.closing:
-		return true
-	default:
+// intake is what is executed of a stream.
+type intake struct {
+	mu        sync.Mutex
+	closed    bool
+	executing sync.WaitGroup
+}
+
+// begin executes something, or reports that nothing is taken any more.
+func (i *intake) begin(execute func()) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.closed {
 		return false
 	}
+	i.executing.Go(execute)
+	return true
+}
+
+// close takes nothing more and waits for what was taken.
+func (i *intake) close() {
+	i.mu.Lock()
+	i.closed = true
+	i.mu.Unlock()
+	i.executing.Wait()
 }
 
 // forwardTimeout bounds a submission whose caller set no limit.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/stockledger/stockledger/ledger"
@@ -16,16 +17,21 @@ import (
 
 // Router brings commands to the homes of their clinics. Where no home is known
 // or none can be reached, it has them executed here: where a command is executed
-// decides how fast it is and not whether it is right.
+// decides how fast it is and not whether it is right. A remote router has them
+// executed by any other node instead.
 type Router struct {
 	local    *txn.Executors
+	remote   bool
 	security *tls.Config
 	log      *slog.Logger
+	ctx      context.Context // of the connections
+	cancel   context.CancelFunc
 
 	mu    sync.RWMutex
 	self  string
 	homes *Homes
 	peers map[string]*peer // by the nodes' ids
+	met   bool             // another node, once
 
 	forwarded, taken *prometheus.CounterVec
 }
@@ -33,11 +39,12 @@ type Router struct {
 // NewRouter returns a router that executes everything at an executor until
 // [Router.Follow] tells it of other nodes.
 func NewRouter(local *txn.Executors, security *tls.Config, log *slog.Logger) *Router {
+	ctx, cancel := context.WithCancel(context.Background())
 	return &Router{
-		local: local, security: security, log: log, homes: NewHomes(nil, nil), peers: make(map[string]*peer),
+		local: local, security: security, log: log, ctx: ctx, cancel: cancel, homes: NewHomes(nil, nil), peers: make(map[string]*peer),
 		forwarded: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stockledger_forwarded_submissions_total",
-			Help: "Submissions that were brought to the home of their clinic, by what became of them: answered, left (the caller did not wait), lost (the connection broke first), unreachable, refused.",
+			Help: "Submissions that were brought to another node, by what became of them: answered, left (the caller did not wait), lost (the connection broke first), unreachable, open (the node was left alone), refused.",
 		}, []string{"outcome"}),
 		taken: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stockledger_executed_submissions_total",
@@ -46,8 +53,20 @@ func NewRouter(local *txn.Executors, security *tls.Config, log *slog.Logger) *Ro
 	}
 }
 
+// NewRemoteRouter returns a router that executes nothing: [Router.Submit] fails
+// with [txn.ErrNoExecutor] where no other node can be reached. Only what no node
+// would execute is refused by local, whose readers hear what the others
+// executed.
+func NewRemoteRouter(local *txn.Executors, security *tls.Config, log *slog.Logger) *Router {
+	r := NewRouter(local, security, log)
+	r.remote = true
+	return r
+}
+
 // RegisterMetrics makes the router's metrics known.
-func (r *Router) RegisterMetrics(to prometheus.Registerer) { to.MustRegister(r.forwarded, r.taken) }
+func (r *Router) RegisterMetrics(to prometheus.Registerer) {
+	to.MustRegister(r.forwarded, r.taken, breakers{r})
+}
 
 // Follow takes over who is there. Clinics whose home is elsewhere now are
 // forgotten here; what is kept of the others was never trusted without the
@@ -59,15 +78,16 @@ func (r *Router) Follow(self string, homes *Homes) {
 	for _, n := range homes.nodes {
 		there[n.ID] = true
 		if n.ID != self && r.peers[n.ID] == nil {
-			r.peers[n.ID] = newPeer(n, r.security, r.log)
+			r.peers[n.ID] = newPeer(r.ctx, n, r.security, r.log)
 		}
 	}
 	for id, p := range r.peers {
 		if !there[id] {
-			p.close()
+			p.retire()
 			delete(r.peers, id)
 		}
 	}
+	r.met = r.met || len(r.peers) > 0
 	r.mu.Unlock()
 	r.local.Forget(func(clinic ledger.ClinicID) bool {
 		home, ok := homes.Of(clinic)
@@ -76,49 +96,125 @@ func (r *Router) Follow(self string, homes *Homes) {
 }
 
 // Close ends the connections to other nodes.
-func (r *Router) Close() { r.Follow(r.self, NewHomes(nil, nil)) }
+func (r *Router) Close() {
+	r.cancel()
+	r.Follow(r.self, NewHomes(nil, nil))
+}
 
-// Accepting reports whether commands are taken.
-func (r *Router) Accepting() bool { return r.local.Accepting() }
+// Accepting reports whether commands are taken. A remote router takes none
+// before it has heard of a node that executes them.
+func (r *Router) Accepting() bool {
+	if r.remote {
+		r.mu.RLock()
+		defer r.mu.RUnlock()
+		return r.met && r.ctx.Err() == nil
+	}
+	return r.local.Accepting()
+}
 
-// attempts is how often a submission is brought to its home again after the
-// connection was lost.
-const attempts = 3
+// Reachable reports whether another node can be reached, as far as this one
+// knows.
+func (r *Router) Reachable() bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, p := range r.peers {
+		if p.reachable() {
+			return true
+		}
+	}
+	return false
+}
+
+// attempts is how often a submission is brought to another node again after the
+// connection was lost, or, where nobody else can execute it, could not be made.
+const attempts = 4
+
+// pauses are those between two attempts: short, since the caller waits, and
+// never the same, so that not all that were lost together come back together.
+func pauses() backoff.RetryOption {
+	return backoff.WithBackOff(&backoff.ExponentialBackOff{
+		InitialInterval: 20 * time.Millisecond, RandomizationFactor: backoff.DefaultRandomizationFactor, Multiplier: 2, MaxInterval: 200 * time.Millisecond,
+	})
+}
+
+// final is an error that another attempt would not mend.
+func final(err error) error {
+	if err == nil {
+		return nil
+	}
+	return backoff.Permanent(err)
+}
 
 // Submit has commands executed by their clinic's home, as [txn.Executors.Submit]
 // does here. After a connection was lost it asks the home again, under the same
 // keys: what was carried out is answered from the journal.
 func (r *Router) Submit(ctx context.Context, s txn.Submission) ([]txn.Verdict, error) {
-	if len(s.Commands) == 0 || !travels(s) {
+	if r.remote {
+		return r.send(ctx, s)
+	}
+	p, why := r.route(s.Clinic)
+	switch {
+	case len(s.Commands) == 0 || !travels(s):
 		return r.local.Submit(ctx, s)
+	case p == nil:
+		return r.here(ctx, s, why)
 	}
-	for range attempts {
-		p, why := r.route(s.Clinic)
-		if p == nil {
-			r.taken.WithLabelValues(why).Inc()
-			return r.local.Submit(ctx, s)
-		}
-		verdicts, err := p.deliver(ctx, s)
-		switch {
-		case errors.Is(err, errLost):
-			r.forwarded.WithLabelValues("lost").Inc()
-			continue
-		case errors.Is(err, errUnreachable):
-			r.forwarded.WithLabelValues("unreachable").Inc()
-		case errors.Is(err, errRefused):
-			r.forwarded.WithLabelValues("refused").Inc()
-		case ctx.Err() != nil:
-			r.forwarded.WithLabelValues("left").Inc()
-			return verdicts, err
-		default:
-			r.forwarded.WithLabelValues("answered").Inc()
-			r.local.Heard(verdicts)
-			return verdicts, err
-		}
-		break
+	verdicts, err := backoff.Retry(ctx, func() ([]txn.Verdict, error) { return r.bring(ctx, s) }, pauses(), backoff.WithMaxTries(attempts))
+	if errors.Is(err, errLost) {
+		return r.here(ctx, s, "unreachable")
 	}
-	r.taken.WithLabelValues("unreachable").Inc()
+	return verdicts, err
+}
+
+func (r *Router) here(ctx context.Context, s txn.Submission, why string) ([]txn.Verdict, error) {
+	r.taken.WithLabelValues(why).Inc()
 	return r.local.Submit(ctx, s)
+}
+
+// bring is one attempt at a clinic's home, which may be another one by now. Only
+// errLost is not final.
+func (r *Router) bring(ctx context.Context, s txn.Submission) ([]txn.Verdict, error) {
+	p, why := r.route(s.Clinic)
+	if p == nil {
+		verdicts, err := r.here(ctx, s, why)
+		return verdicts, final(err)
+	}
+	verdicts, err := r.deliver(ctx, p, s)
+	switch {
+	case errors.Is(err, errLost):
+		return nil, err
+	case notTaken(err):
+		verdicts, err = r.here(ctx, s, "unreachable")
+	}
+	return verdicts, final(err)
+}
+
+// notTaken reports whether the other node took nothing, so that another one may
+// execute it.
+func notTaken(err error) bool {
+	return errors.Is(err, errUnreachable) || errors.Is(err, errOpen) || errors.Is(err, errRefused)
+}
+
+// deliver brings a submission to another node, and counts what became of it.
+func (r *Router) deliver(ctx context.Context, p *peer, s txn.Submission) ([]txn.Verdict, error) {
+	verdicts, err := p.deliver(ctx, s)
+	outcome := "answered"
+	switch {
+	case errors.Is(err, errLost):
+		outcome = "lost"
+	case errors.Is(err, errUnreachable):
+		outcome = "unreachable"
+	case errors.Is(err, errOpen):
+		outcome = "open"
+	case errors.Is(err, errRefused):
+		outcome = "refused"
+	case ctx.Err() != nil:
+		outcome = "left"
+	default:
+		r.local.Heard(verdicts)
+	}
+	r.forwarded.WithLabelValues(outcome).Inc()
+	return verdicts, err
 }
 
 // route returns the peer that is home to a clinic, or none and why.
@@ -139,7 +235,7 @@ func (r *Router) route(clinic ledger.ClinicID) (*peer, string) {
 // it knows.
 func (r *Router) executesHere(clinic ledger.ClinicID) bool {
 	p, _ := r.route(clinic)
-	return p == nil
+	return p == nil && !r.remote
 }
 
 // wakeTimeout bounds the message that something waits.
@@ -163,9 +259,13 @@ func (r *Router) wake(clinic ledger.ClinicID) {
 // whatever the clinic's state is, so this node may as well do it.
 func travels(s txn.Submission) bool {
 	for _, c := range s.Commands {
-		if c.Clinic != s.Clinic || ledger.Check(c) != nil {
+		if !isSound(s, c) {
 			return false
 		}
 	}
 	return true
+}
+
+func isSound(s txn.Submission, c ledger.Command) bool {
+	return c.Clinic == s.Clinic && ledger.Check(c) == nil
 }

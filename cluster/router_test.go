@@ -392,13 +392,13 @@ func TestStrangersAreNoPeers(t *testing.T) {
 	trusting := other.Clone()
 	trusting.InsecureSkipVerify = true // what an attacker would do
 	for name, security := range map[string]*tls.Config{"another secret": other, "no certificate": nobody, "trusts anybody": trusting} {
-		p := newPeer(a.self, security, quiet)
+		p := newPeer(t.Context(), a.self, security, quiet)
 		if _, err := p.deliver(t.Context(), issue("i", "x", 1)); !errors.Is(err, errLost) && !errors.Is(err, errUnreachable) {
 			t.Errorf("%s: %v", name, err)
 		}
 		p.close()
 	}
-	p := newPeer(a.self, own, quiet)
+	p := newPeer(t.Context(), a.self, own, quiet)
 	defer p.close()
 	var rejection *ledger.Rejection
 	if _, err := p.deliver(t.Context(), issue("i", "there-is-none", 1)); !errors.As(err, &rejection) {

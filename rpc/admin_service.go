@@ -29,6 +29,8 @@ type ClusterNode struct {
 	Started                        time.Time
 	// Waiting commands and Clinics in memory are as the node last told.
 	Waiting, Clinics int
+	// Parts are those of the API that it serves; none: all of them.
+	Parts []Part
 }
 
 // ClusterState is what a node has heard of its cluster.
@@ -116,7 +118,7 @@ func (s *adminService) GetCluster(ctx context.Context, _ *stockledgerv1.GetClust
 func fromClusterNode(n ClusterNode) *stockledgerv1.ClusterNode {
 	return &stockledgerv1.ClusterNode{
 		Id: n.ID, Name: n.Name, ApiAddress: n.API, Region: n.Region, Version: n.Version, StartedAt: timestamppb.New(n.Started),
-		WaitingCommands: int64(n.Waiting), Clinics: int64(n.Clinics),
+		WaitingCommands: int64(n.Waiting), Clinics: int64(n.Clinics), Services: each(n.Parts, func(p Part) string { return string(p) }),
 	}
 }
 
@@ -150,10 +152,12 @@ func (s *adminService) PinClinic(ctx context.Context, req *stockledgerv1.PinClin
 	}
 	var names []string
 	for _, n := range s.Cluster().Nodes {
-		names = append(names, n.Name)
+		if len(n.Parts) == 0 || slices.Contains(n.Parts, PartInventory) {
+			names = append(names, n.Name)
+		}
 	}
 	if name := req.GetNodeName(); name != "" && !slices.Contains(names, name) {
-		return nil, invalidField("node_name", "There is no node %q. There are %s.", name, strings.Join(names, ", "))
+		return nil, invalidField("node_name", "There is no node %q that executes commands. There are %s.", name, strings.Join(names, ", "))
 	}
 	if err := s.Pin(ctx, clinic, req.GetNodeName()); err != nil {
 		return nil, fmt.Errorf("%w: %w", txn.ErrUnavailable, err)

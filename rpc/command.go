@@ -21,6 +21,7 @@ type commandHandler struct {
 	needs    commandPermissions
 	texts    privateTexts
 	log      *slog.Logger
+	ending   <-chan struct{} // closed when the node shuts down
 }
 
 // batchChunk is how many commands of a batch are submitted at a time. The next

@@ -51,6 +51,8 @@ type csvReport struct {
 	// request is what a clinic's list begins with; parameters of the address are
 	// the names of its fields.
 	request func(clinic string) proto.Message
+	// part is what it belongs to; empty: both.
+	part Part
 	// read reads a page of it.
 	read func(context.Context, csvServices, proto.Message) (*csvRows, error)
 }
@@ -168,6 +170,7 @@ var csvReports = map[string]csvReport{
 // parts of them, so that no number of days is too large.
 var dispensingReport = csvReport{
 	columns: []string{"day", "location_id", "medicine_id", "pharmacist", "dispensings", "quantity", "wasted_quantity", "amounts_minor"},
+	part:    PartPharmacy,
 	request: func(clinic string) proto.Message { return &stockledgerv1.DispensingReportRequest{ClinicId: clinic} },
 	read: func(ctx context.Context, services csvServices, req proto.Message) (*csvRows, error) {
 		whole, ok := req.(*stockledgerv1.DispensingReportRequest)
@@ -337,6 +340,9 @@ func (s *Server) serveCSV(w *answerWriter, r *http.Request, services csvServices
 	if !ok {
 		return fail(reasonUnknownMethod, "There is no report %q. There are: %s.", plain(name), strings.Join(slices.Sorted(maps.Keys(csvReports)), ", "))
 	}
+	if !s.cfg.serves(report.part) {
+		return elsewhere("the report "+name, report.part)
+	}
 	req := report.request(clinic)
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -372,6 +378,9 @@ func (s *Server) serveCSV(w *answerWriter, r *http.Request, services csvServices
 		w.Flush()
 		if page.next == "" {
 			return nil
+		}
+		if hasEnded(s.ending) {
+			return fail(reasonShuttingDown, "This node is shutting down.")
 		}
 		if list, ok := req.(paged); ok {
 			list.GetPage().PageToken = page.next

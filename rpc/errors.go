@@ -32,32 +32,34 @@ const ErrorDomain = "stockledger"
 
 // Reasons of errors that are not a command's rejection.
 const (
-	reasonUnauthenticated    ledger.Reason = "UNAUTHENTICATED"
-	reasonPermissionDenied   ledger.Reason = "PERMISSION_DENIED"
-	reasonClinicForbidden    ledger.Reason = "CLINIC_FORBIDDEN"
-	reasonLocationRequired   ledger.Reason = "LOCATION_REQUIRED"
-	reasonWitnessInvalid     ledger.Reason = "WITNESS_INVALID"
-	reasonNotExact           ledger.Reason = "CONVERSION_NOT_EXACT"
-	reasonMalformedRequest   ledger.Reason = "MALFORMED_REQUEST"
-	reasonRequestTooLarge    ledger.Reason = "REQUEST_TOO_LARGE"
-	reasonRequestIncomplete  ledger.Reason = "REQUEST_INCOMPLETE"
-	reasonUnknownMethod      ledger.Reason = "UNKNOWN_METHOD"
-	reasonUnknownService     ledger.Reason = "UNKNOWN_SERVICE"
-	reasonBusy               ledger.Reason = "BUSY"
-	reasonUnavailable        ledger.Reason = "UNAVAILABLE"
-	reasonShuttingDown       ledger.Reason = "SHUTTING_DOWN"
-	reasonOutcomeUnknown     ledger.Reason = "OUTCOME_UNKNOWN"
-	reasonSequenceNotReached ledger.Reason = "SEQUENCE_NOT_REACHED"
-	reasonReportBehind       ledger.Reason = "REPORT_BEHIND"
-	reasonJournalRewound     ledger.Reason = "JOURNAL_REWOUND"
-	reasonClinicRestoring    ledger.Reason = "CLINIC_RESTORING"
-	reasonNotAttempted       ledger.Reason = "NOT_ATTEMPTED"
-	reasonOperationNotFound  ledger.Reason = "OPERATION_NOT_FOUND"
-	reasonOperationState     ledger.Reason = "OPERATION_STATE"
-	reasonNoPatientKey       ledger.Reason = "NO_PATIENT_KEY"
-	reasonCanceled           ledger.Reason = "CANCELED"
-	reasonDeadlineExceeded   ledger.Reason = "DEADLINE_EXCEEDED"
-	reasonInternal           ledger.Reason = "INTERNAL"
+	reasonUnauthenticated      ledger.Reason = "UNAUTHENTICATED"
+	reasonPermissionDenied     ledger.Reason = "PERMISSION_DENIED"
+	reasonClinicForbidden      ledger.Reason = "CLINIC_FORBIDDEN"
+	reasonLocationRequired     ledger.Reason = "LOCATION_REQUIRED"
+	reasonWitnessInvalid       ledger.Reason = "WITNESS_INVALID"
+	reasonNotExact             ledger.Reason = "CONVERSION_NOT_EXACT"
+	reasonMalformedRequest     ledger.Reason = "MALFORMED_REQUEST"
+	reasonRequestTooLarge      ledger.Reason = "REQUEST_TOO_LARGE"
+	reasonRequestIncomplete    ledger.Reason = "REQUEST_INCOMPLETE"
+	reasonUnknownMethod        ledger.Reason = "UNKNOWN_METHOD"
+	reasonUnknownService       ledger.Reason = "UNKNOWN_SERVICE"
+	reasonServedElsewhere      ledger.Reason = "SERVED_ELSEWHERE"
+	reasonBusy                 ledger.Reason = "BUSY"
+	reasonUnavailable          ledger.Reason = "UNAVAILABLE"
+	reasonInventoryUnavailable ledger.Reason = "INVENTORY_UNAVAILABLE"
+	reasonShuttingDown         ledger.Reason = "SHUTTING_DOWN"
+	reasonOutcomeUnknown       ledger.Reason = "OUTCOME_UNKNOWN"
+	reasonSequenceNotReached   ledger.Reason = "SEQUENCE_NOT_REACHED"
+	reasonReportBehind         ledger.Reason = "REPORT_BEHIND"
+	reasonJournalRewound       ledger.Reason = "JOURNAL_REWOUND"
+	reasonClinicRestoring      ledger.Reason = "CLINIC_RESTORING"
+	reasonNotAttempted         ledger.Reason = "NOT_ATTEMPTED"
+	reasonOperationNotFound    ledger.Reason = "OPERATION_NOT_FOUND"
+	reasonOperationState       ledger.Reason = "OPERATION_STATE"
+	reasonNoPatientKey         ledger.Reason = "NO_PATIENT_KEY"
+	reasonCanceled             ledger.Reason = "CANCELED"
+	reasonDeadlineExceeded     ledger.Reason = "DEADLINE_EXCEEDED"
+	reasonInternal             ledger.Reason = "INTERNAL"
 )
 
 // ReasonDoc documents one reason of the API.
@@ -80,8 +82,10 @@ var ownReasons = []ReasonDoc{
 	{reasonRequestIncomplete, connect.CodeInvalidArgument, "The request did not arrive whole, or not in time.", "Send it again; nothing of it was carried out."},
 	{reasonUnknownMethod, connect.CodeUnimplemented, "The service has no such method.", "Check the method's name; reflection lists them."},
 	{reasonUnknownService, connect.CodeNotFound, "The health check names a service that is not served here.", "Check the service's name; reflection lists them."},
+	{reasonServedElsewhere, connect.CodeUnimplemented, "Inventory and pharmacy run apart, and this process serves the other one.", "Send the request to a process that serves what metadata.services names."},
 	{reasonBusy, connect.CodeResourceExhausted, "Too many commands wait for this clinic. This one was not taken.", "Repeat it after the pause that the error names, with the same idempotency key."},
 	{reasonUnavailable, connect.CodeUnavailable, "The database can't be reached or can't do the work now. Nothing was carried out.", "Repeat the request after a pause; commands with the same idempotency key."},
+	{reasonInventoryUnavailable, connect.CodeUnavailable, "Pharmacy runs apart from inventory, and no node that serves inventory can be reached now. Nothing was carried out.", "Repeat the request after the pause that the error names; commands with the same idempotency key."},
 	{reasonShuttingDown, connect.CodeUnavailable, "This node is shutting down. Nothing was carried out.", "Repeat the request at another node; commands with the same idempotency key."},
 	{reasonOutcomeUnknown, connect.CodeUnavailable, "The connection to the database broke while the command was being recorded, so it is not known whether it was.", "Repeat it with the same idempotency key: it is carried out once at most, and the answer tells."},
 	{reasonSequenceNotReached, connect.CodeFailedPrecondition, "The clinic has not reached the min_sequence that the query asks for.", "Check min_sequence: it must come from an answer of the same clinic and epoch."},
@@ -198,6 +202,10 @@ func explain(err error) *failure {
 	case errors.Is(err, txn.ErrBusy):
 		f = fail(reasonBusy, "Too many commands wait for this clinic.").because(err)
 		f.details = []proto.Message{&errdetails.RetryInfo{RetryDelay: durationpb.New(busyPause)}}
+		return f
+	case errors.Is(err, txn.ErrNoExecutor):
+		f = fail(reasonInventoryUnavailable, "No node that serves inventory can be reached.").because(err)
+		f.details = []proto.Message{&errdetails.RetryInfo{RetryDelay: durationpb.New(unavailablePause)}}
 		return f
 	case errors.Is(err, txn.ErrClosed):
 		return fail(reasonShuttingDown, "This node is shutting down.").because(err)

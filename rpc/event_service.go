@@ -16,8 +16,8 @@ import (
 // eventService tells what happened.
 type eventService struct {
 	*queryHandler
-	feed     *txn.Feed
-	draining <-chan struct{}
+	feed   *txn.Feed
+	ending <-chan struct{}
 }
 
 // defaultHeartbeat is how long a watch may be silent.
@@ -142,6 +142,9 @@ func (s *eventService) Watch(ctx context.Context, req *stockledgerv1.WatchReques
 			}
 		}
 		if !all {
+			if hasEnded(s.ending) {
+				return watchElsewhere()
+			}
 			continue
 		}
 		if err := s.rest(ctx, r, silence, !caughtUp, stream); err != nil {
@@ -171,8 +174,8 @@ func (s *eventService) rest(ctx context.Context, r *reading, silence time.Durati
 		switch {
 		case err == nil:
 			return nil
-		case errors.Is(err, errDraining):
-			return fail(reasonShuttingDown, "This node is shutting down; watch on another one, after the last place you were told.")
+		case errors.Is(err, errEnding):
+			return watchElsewhere()
 		case ctx.Err() != nil:
 			return ctx.Err()
 		}
@@ -180,7 +183,11 @@ func (s *eventService) rest(ctx context.Context, r *reading, silence time.Durati
 	}
 }
 
-var errDraining = errors.New("rpc: the node is draining")
+func watchElsewhere() error {
+	return fail(reasonShuttingDown, "This node is shutting down; watch on another one, after the last place you were told.")
+}
+
+var errEnding = errors.New("rpc: the node is shutting down")
 
 // waitFor waits for more, at most so long.
 func (s *eventService) waitFor(ctx context.Context, r *reading, atMost time.Duration) error {
@@ -191,8 +198,8 @@ func (s *eventService) waitFor(ctx context.Context, r *reading, atMost time.Dura
 	select {
 	case err := <-told:
 		return err
-	case <-s.draining:
-		return errDraining
+	case <-s.ending:
+		return errEnding
 	}
 }
 
@@ -210,6 +217,9 @@ func (s *eventService) Replay(ctx context.Context, req *stockledgerv1.ReplayRequ
 		}
 		if err := stream.Send(&stockledgerv1.ReplayResponse{Events: events, Looked: fromPlace(r.after)}); err != nil || all {
 			return err
+		}
+		if hasEnded(s.ending) {
+			return fail(reasonShuttingDown, "This node is shutting down; go on at another one, after the last place that was looked at.")
 		}
 	}
 }

@@ -18,6 +18,11 @@ const fhirProcedure = "fhir"
 // fhirRoutes serves FHIR. Its handler calls the services of this node in
 // process, through every interceptor, with the token of its caller.
 func (s *Server) fhirRoutes(server *connect.Server, verifier *Verifier) http.Handler {
+	if !s.cfg.serves(PartPharmacy) {
+		return s.observed(fhirProcedure, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			refuse(w.(*answerWriter), http.StatusNotFound, elsewhere("FHIR", PartPharmacy))
+		}))
+	}
 	conn := connect.NewClient(connectinprocess.New(server))
 	edge := fhir.NewHandler(fhir.Services{
 		Pharmacy: stockledgerv1connect.NewPharmacyServiceClient(conn),

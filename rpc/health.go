@@ -29,9 +29,9 @@ type health struct {
 	services  []string // "" is the node
 }
 
-func registerHealth(server *connect.Server, readiness *readiness) {
+func registerHealth(server *connect.Server, readiness *readiness, served []protoreflect.ServiceDescriptor) {
 	h := &health{readiness: readiness, services: []string{""}}
-	for _, service := range stockledgerServices() {
+	for _, service := range served {
 		h.services = append(h.services, string(service.FullName()))
 	}
 	methods := healthv1.File_grpc_health_v1_health_proto.Services().ByName("Health").Methods()

@@ -208,6 +208,12 @@ func (s *inventoryService) StreamBatch(
 	ctx context.Context, req *stockledgerv1.ExecuteBatchRequest, stream stockledgerv1connect.InventoryServiceStreamBatchServerStream,
 ) error {
 	return s.batch(ctx, req, func(first int, results []*stockledgerv1.CommandResult) error {
-		return stream.Send(&stockledgerv1.StreamBatchResponse{FirstIndex: int32(first), Results: results})
+		if err := stream.Send(&stockledgerv1.StreamBatchResponse{FirstIndex: int32(first), Results: results}); err != nil {
+			return err
+		}
+		if hasEnded(s.ending) && first+len(results) < len(req.GetCommands()) {
+			return fail(reasonShuttingDown, "This node is shutting down; send the commands without a verdict to another one.")
+		}
+		return nil
 	})
 }

@@ -27,7 +27,7 @@ type operationService struct {
 	*commandHandler
 	*queryHandler
 	OperationQueue
-	draining <-chan struct{}
+	ended <-chan struct{}
 }
 
 // Submit records commands to be carried out later.
@@ -144,7 +144,7 @@ func (s *operationService) WaitOperation(ctx context.Context, req *stockledgerv1
 		if err != nil {
 			return nil, err
 		}
-		if op.State != txn.OperationWaiting || waiting.Err() != nil || s.isDraining() {
+		if op.State != txn.OperationWaiting || waiting.Err() != nil || hasEnded(s.ended) {
 			rendered, err := s.whole(ctx, op)
 			return &stockledgerv1.WaitOperationResponse{Operation: rendered}, err
 		}
@@ -153,18 +153,9 @@ func (s *operationService) WaitOperation(ctx context.Context, req *stockledgerv1
 		select {
 		case <-pause.C:
 		case <-waiting.Done():
-		case <-s.draining:
+		case <-s.ended:
 		}
 		pause.Stop()
-	}
-}
-
-func (s *operationService) isDraining() bool {
-	select {
-	case <-s.draining:
-		return true
-	default:
-		return false
 	}
 }
 

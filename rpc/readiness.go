@@ -49,10 +49,24 @@ func (r *readiness) report(ctx context.Context) readinessReport {
 		r.expires = time.Now().Add(readinessKept)
 	}
 	executor := r.executor()
-	return readinessReport{
+	report := readinessReport{
 		Ready: r.last.Ready && executor == partOK,
 		Parts: map[string]string{"database": r.last.Parts["database"], "schema": r.last.Parts["schema"], "executor": executor},
 	}
+	if r.deps.Reachable != nil {
+		report.Parts["inventory"] = r.inventory()
+	}
+	return report
+}
+
+// inventory tells whether nodes can be reached that execute commands. This one
+// stays ready without them: it still reads, and a command is better answered
+// with the reason than by a balancer that has no node left.
+func (r *readiness) inventory() string {
+	if !r.deps.Reachable() {
+		return "no node can be reached; commands are answered with " + string(reasonInventoryUnavailable)
+	}
+	return partOK
 }
 
 // note logs a change, once.
@@ -90,6 +104,9 @@ func (r *readiness) executor() string {
 	default:
 	}
 	if !r.deps.Executor.Accepting() {
+		if r.deps.Reachable != nil {
+			return "has heard of no node yet that serves " + string(PartInventory)
+		}
 		return "takes no commands"
 	}
 	return partOK

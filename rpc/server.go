@@ -35,6 +35,8 @@ type Config struct {
 	// AdminListen is the address of probes and metrics, which need no token and
 	// should not be reachable from outside. Default 127.0.0.1:8081.
 	AdminListen string
+	// Parts are those of the API that are served. Default all.
+	Parts []Part
 	// AllowedOrigins are the web origins whose pages may call the API from a
 	// browser, or * for all. Default none.
 	AllowedOrigins []string
@@ -51,7 +53,8 @@ type Config struct {
 	// DrainDelay is the time between readiness going off and the port closing,
 	// for load balancers to notice. Default none.
 	DrainDelay time.Duration
-	// ShutdownTimeout bounds the wait for requests under way. Default 25 s.
+	// ShutdownTimeout bounds the wait for requests under way in [Server.Run].
+	// Default 25 s.
 	ShutdownTimeout time.Duration
 	// Profiling serves net/http/pprof on the admin address. Default off.
 	Profiling bool
@@ -67,6 +70,9 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.WriteTimeout, time.Minute)
 	setDefault(&c.IdleTimeout, 2*time.Minute)
 	setDefault(&c.ShutdownTimeout, 25*time.Second)
+	if len(c.Parts) == 0 {
+		c.Parts = Parts()
+	}
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
@@ -88,6 +94,11 @@ func (c Config) validate() error {
 	} {
 		if d < 0 {
 			errs = append(errs, fmt.Errorf("%s must not be negative", name))
+		}
+	}
+	for _, part := range c.Parts {
+		if !slices.Contains(Parts(), part) {
+			errs = append(errs, fmt.Errorf("there is no part %q of the API", part))
 		}
 	}
 	if len(errs) > 0 {
@@ -112,7 +123,10 @@ type Database interface {
 // [Server.Run] has returned.
 type Deps struct {
 	Executor Executor
-	Queries  *txn.Queries
+	// Reachable reports whether a node that executes commands can be reached; nil
+	// where this process executes them.
+	Reachable func() bool
+	Queries   *txn.Queries
 	// Feed tells watches when there is something to read. Who makes it runs it.
 	Feed     *txn.Feed
 	Database Database
@@ -144,8 +158,10 @@ type Server struct {
 	api       *http.Server
 	admin     *http.Server
 
-	draining  chan struct{}
-	drainOnce sync.Once
+	// draining is closed when readiness goes off, ending when the port closes:
+	// what may go on for long ends then.
+	draining, ending   chan struct{}
+	drainOnce, endOnce sync.Once
 
 	apiListener, adminListener net.Listener
 }
@@ -156,7 +172,7 @@ func NewServer(cfg Config, deps Deps) (*Server, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, deps: deps, registry: newRegistry(), draining: make(chan struct{})}
+	s := &Server{cfg: cfg, log: cfg.Log, deps: deps, registry: newRegistry(), draining: make(chan struct{}), ending: make(chan struct{})}
 	s.metrics = newServerMetrics(s.registry)
 	for _, register := range deps.Metrics {
 		register(s.registry)
@@ -208,32 +224,53 @@ func (s *Server) routes() (http.Handler, error) {
 		return nil, err
 	}
 	verifier := NewVerifier(append(slices.Clone(s.deps.Trusted), s.deps.Issuer.Trust())...)
-	server := connect.NewServer(s.watch, authenticate(verifier, isOpen), noStore, plans.enforce, rules.enforce, newReferences(s.deps.Queries, plans).enforce)
-	server.SetUnknownHandler(func(_ context.Context, spec connect.Spec, _ connect.ServerStream) error {
-		return fail(reasonUnknownMethod, "There is no method %s.", spec.Procedure)
+	interceptors := []connect.ServerInterceptor{s.watch, authenticate(verifier, isOpen), noStore, plans.enforce, rules.enforce, newReferences(s.deps.Queries, plans).enforce}
+	all := s.handlers(&commandHandler{
+		executor: s.deps.Executor, rules: rules, verifier: verifier, needs: needs, texts: s.privateTexts(), log: s.log, ending: s.ending,
 	})
-	commands := &commandHandler{executor: s.deps.Executor, rules: rules, verifier: verifier, needs: needs, texts: s.privateTexts(), log: s.log}
-	stockledgerv1connect.RegisterInventoryServiceHandler(server, &inventoryService{commands})
-	queries := &queryHandler{queries: s.deps.Queries, pages: newPageTokens(s.deps.Issuer.Secret("page tokens"))}
-	stockledgerv1connect.RegisterCatalogServiceHandler(server, &catalogService{commands, queries})
-	stockledgerv1connect.RegisterQueryServiceHandler(server, &queryService{queries})
-	stockledgerv1connect.RegisterEventServiceHandler(server, &eventService{queries, s.deps.Feed, s.draining})
-	stockledgerv1connect.RegisterPharmacyServiceHandler(server, &pharmacyService{commandHandler: commands, queryHandler: queries})
-	stockledgerv1connect.RegisterAdminServiceHandler(server, &adminService{queries, s.deps.Administration, s.deps.Operations.Store})
-	stockledgerv1connect.RegisterOperationServiceHandler(server, &operationService{commands, queries, s.deps.Operations, s.draining})
-	registerHealth(server, s.readiness)
-	grpcreflect.Register(server)
+	served, others := s.onWire(all, interceptors)
+	internal := inProcess(all, interceptors)
 
 	mux := http.NewServeMux()
-	connecthttp.Mount(newRouter(s, mux, server), server,
-		connecthttp.WithReadMaxBytes(maxMessage),
-		connecthttp.WithCompressMinBytes(1024),
-		connecthttp.WithCodecs(connectproto.NewBinaryCodec(), newJSONCodec()),
-	)
-	mux.Handle(fhir.Prefix, s.fhirRoutes(server, verifier))
-	mux.Handle(csvPrefix, s.csvRoutes(server))
+	for _, server := range []*connect.Server{served, others} {
+		connecthttp.Mount(newRouter(s, mux, server), server,
+			connecthttp.WithReadMaxBytes(maxMessage),
+			connecthttp.WithCompressMinBytes(1024),
+			connecthttp.WithCodecs(connectproto.NewBinaryCodec(), newJSONCodec()),
+		)
+	}
+	mux.Handle(fhir.Prefix, s.fhirRoutes(internal, verifier))
+	mux.Handle(csvPrefix, s.csvRoutes(internal))
 	mux.Handle("/", s.observed(unknownProcedure, http.HandlerFunc(notFound)))
 	return allowOrigins(s.cfg.AllowedOrigins, mux), nil
+}
+
+// handlers returns what serves each service.
+func (s *Server) handlers(commands *commandHandler) handlers {
+	queries := &queryHandler{queries: s.deps.Queries, pages: newPageTokens(s.deps.Issuer.Secret("page tokens"))}
+	return handlers{
+		stockledgerv1connect.InventoryServiceName: func(to *connect.Server) {
+			stockledgerv1connect.RegisterInventoryServiceHandler(to, &inventoryService{commands})
+		},
+		stockledgerv1connect.CatalogServiceName: func(to *connect.Server) {
+			stockledgerv1connect.RegisterCatalogServiceHandler(to, &catalogService{commands, queries})
+		},
+		stockledgerv1connect.QueryServiceName: func(to *connect.Server) {
+			stockledgerv1connect.RegisterQueryServiceHandler(to, &queryService{queries})
+		},
+		stockledgerv1connect.EventServiceName: func(to *connect.Server) {
+			stockledgerv1connect.RegisterEventServiceHandler(to, &eventService{queries, s.deps.Feed, s.ending})
+		},
+		stockledgerv1connect.PharmacyServiceName: func(to *connect.Server) {
+			stockledgerv1connect.RegisterPharmacyServiceHandler(to, &pharmacyService{commandHandler: commands, queryHandler: queries})
+		},
+		stockledgerv1connect.AdminServiceName: func(to *connect.Server) {
+			stockledgerv1connect.RegisterAdminServiceHandler(to, &adminService{queries, s.deps.Administration, s.deps.Operations.Store})
+		},
+		stockledgerv1connect.OperationServiceName: func(to *connect.Server) {
+			stockledgerv1connect.RegisterOperationServiceHandler(to, &operationService{commands, queries, s.deps.Operations, s.ending})
+		},
+	}
 }
 
 // privateTexts is where private texts are kept.
@@ -276,10 +313,18 @@ func (s *Server) Addr() string { return s.apiListener.Addr().String() }
 // returned.
 func (s *Server) AdminAddr() string { return s.adminListener.Addr().String() }
 
-// Run serves until ctx ends or a listener fails, and then shuts down: readiness
-// goes off, the port closes, and requests under way are answered. It listens
-// first unless [Server.Listen] did.
+// Run serves until ctx ends or a listener fails, and then shuts down within
+// DrainDelay and ShutdownTimeout.
 func (s *Server) Run(ctx context.Context) error {
+	err := s.Serve(ctx)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainDelay+s.cfg.ShutdownTimeout)
+	defer cancel()
+	return errors.Join(err, s.Shutdown(grace))
+}
+
+// Serve serves until ctx ends or a listener fails, and leaves it to
+// [Server.Shutdown] to end that. It listens first unless [Server.Listen] did.
+func (s *Server) Serve(ctx context.Context) error {
 	if s.apiListener == nil {
 		if err := s.Listen(ctx); err != nil {
 			return err
@@ -293,26 +338,33 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	go serve(s.api, s.apiListener)
 	go serve(s.admin, s.adminListener)
-	var err error
 	select {
 	case <-ctx.Done():
-	case err = <-failed:
+		return nil
+	case err := <-failed:
+		return err
 	}
-	return errors.Join(err, s.shutdown(context.WithoutCancel(ctx)))
 }
 
-// shutdown is the reverse of the start. Probes are served to the end: they tell
-// why nothing else is.
-func (s *Server) shutdown(ctx context.Context) error {
-	s.drainOnce.Do(func() { close(s.draining) })
-	if s.cfg.DrainDelay > 0 {
-		time.Sleep(s.cfg.DrainDelay)
+// Drain turns readiness off; everything is still served.
+func (s *Server) Drain() { s.drainOnce.Do(func() { close(s.draining) }) }
+
+// Shutdown is the reverse of the start: readiness goes off; after the DrainDelay
+// the port closes and streams are told to go on elsewhere; requests under way
+// are answered, or cut off when ctx ends. Probes are served to the end: they
+// tell why nothing else is.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.Drain()
+	delay := time.NewTimer(s.cfg.DrainDelay)
+	defer delay.Stop()
+	select {
+	case <-delay.C:
+	case <-ctx.Done():
 	}
-	grace, cancel := context.WithTimeout(ctx, s.cfg.ShutdownTimeout)
-	defer cancel()
-	err := s.api.Shutdown(grace)
+	s.endOnce.Do(func() { close(s.ending) })
+	err := s.api.Shutdown(ctx)
 	if err != nil {
-		err = fmt.Errorf("rpc: requests were still running after %s and were cut off: %w", s.cfg.ShutdownTimeout, err)
+		err = fmt.Errorf("rpc: requests were still running and were cut off: %w", err)
 		err = errors.Join(err, s.api.Close())
 	}
 	return errors.Join(err, s.admin.Close())
@@ -335,4 +387,14 @@ func clinicOf(ctx context.Context, clinic string) ledger.ClinicID {
 	id := ledger.ClinicID(clinic)
 	recordOf(ctx).clinic = id
 	return id
+}
+
+// hasEnded reports whether a channel is closed.
+func hasEnded(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }

@@ -30,6 +30,9 @@ var (
 	// ErrInternal means that the database itself refused a command, which only
 	// a defect can make it do. The command was not carried out.
 	ErrInternal = errors.New("txn: the command could not be recorded")
+	// ErrNoExecutor means that this process executes nothing itself and no node
+	// that does can be reached. None of the submission was taken.
+	ErrNoExecutor = errors.New("txn: no node that executes commands can be reached")
 )
 
 // ExecutorConfig tunes the execution of commands.

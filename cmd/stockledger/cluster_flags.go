@@ -112,7 +112,7 @@ func (n *node) administration() rpc.Administration {
 		for _, other := range c.Nodes() {
 			state.Nodes = append(state.Nodes, rpc.ClusterNode{
 				ID: other.ID, Name: other.Name, API: other.API, Region: other.Region, Version: other.Version, Started: other.Started,
-				Waiting: other.Load.Waiting, Clinics: other.Load.Clinics,
+				Waiting: other.Load.Waiting, Clinics: other.Load.Clinics, Parts: partsOf(other),
 			})
 		}
 		return state
@@ -165,20 +165,32 @@ func (n *node) listenForPeers(ctx context.Context) (*cluster.PeerServer, error) 
 	return peers, nil
 }
 
-// takePart makes the node part of its cluster until ctx ends. Where etcd is not
-// there yet, it is waited for: meanwhile the node serves as one that knows no
-// other.
-func (n *node) takePart(ctx context.Context, peer string) error {
+// takePart makes the node part of its cluster until following ends, unless ctx
+// ends first. Where etcd is not there yet, it is waited for: meanwhile the node
+// serves as one that knows no other. peers is where it takes commands, if it
+// does.
+func (n *node) takePart(ctx, following context.Context, peers *cluster.PeerServer) error {
+	peer := ""
+	if peers != nil {
+		peer = peers.Addr()
+	}
 	self, err := n.flags.self(n.server.Addr(), peer)
 	if err != nil {
 		return err
+	}
+	self.Services = n.partNames()
+	lead := func(ctx context.Context) { n.runner.Lead(ctx, self.ID) }
+	if !n.executes() {
+		self.Peer, lead = "", nil
 	}
 	for ctx.Err() == nil {
 		c, err := n.join(ctx, self)
 		switch {
 		case err == nil:
 			n.joined.Store(c)
-			c.Run(ctx, func(ctx context.Context) { n.runner.Lead(ctx, self.ID) })
+			if ctx.Err() == nil {
+				c.Run(following, lead)
+			}
 			return nil
 		case !errors.Is(err, cluster.ErrAway) && ctx.Err() == nil:
 			return err

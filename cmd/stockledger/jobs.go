@@ -215,13 +215,13 @@ func printCluster(out io.Writer, state *pb.GetClusterResponse, jobs []*pb.Job) e
 		fmt.Fprintf(out, "etcd: %s\n\n", strings.Join(state.GetEtcdEndpoints(), ", "))
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NODE\tAPI\tREGION\tVERSION\tSTARTED\tCLINICS\tWAITING\tROLE")
+	fmt.Fprintln(w, "NODE\tAPI\tREGION\tVERSION\tSTARTED\tSERVICES\tCLINICS\tWAITING\tROLE")
 	for _, n := range state.GetNodes() {
 		role := ""
 		if n.GetId() == state.GetLeaderId() {
 			role = fmt.Sprintf("leader, epoch %d", state.GetLeaderEpoch())
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", n.GetName(), n.GetApiAddress(), n.GetRegion(), n.GetVersion(), moment(n.GetStartedAt()), n.GetClinics(), n.GetWaitingCommands(), role)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", n.GetName(), n.GetApiAddress(), n.GetRegion(), n.GetVersion(), moment(n.GetStartedAt()), strings.Join(n.GetServices(), ","), n.GetClinics(), n.GetWaitingCommands(), role)
 	}
 	if err := w.Flush(); err != nil {
 		return err

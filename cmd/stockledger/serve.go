@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,6 +32,7 @@ type nodeFlags struct {
 	AdminListen     string        `default:"127.0.0.1:8081" env:"STOCKLEDGER_ADMIN_LISTEN" placeholder:"ADDRESS" help:"Address of /livez, /readyz and /metrics. They need no token: keep it private. Default: 127.0.0.1:8081."`
 	IssuerKey       string        `default:"issuer.key" type:"path" env:"STOCKLEDGER_ISSUER_KEY" placeholder:"FILE" help:"Key that signs and checks tokens. Made on first start; give all nodes the same file. Default: issuer.key in the current folder."`
 	PatientKey      string        `type:"path" env:"STOCKLEDGER_PATIENT_KEY" placeholder:"FILE" help:"Key that patients' names and texts are kept under. Made on first start; give all nodes the same file, and keep a copy: without it the texts are lost. Without this flag, commands that bring any are refused."`
+	Services        []string      `env:"STOCKLEDGER_SERVICES" placeholder:"SERVICE,..." help:"What this process serves: inventory, pharmacy or both. Default: inventory,pharmacy. One with pharmacy alone has its commands executed by the nodes that serve inventory, which it finds in the etcd cluster that it shares with them."`
 	AllowedOrigins  []string      `env:"STOCKLEDGER_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Web origins whose pages may call the API from a browser."`
 	WriteConns      int           `default:"8" env:"STOCKLEDGER_WRITE_CONNECTIONS" help:"Database connections for commands."`
 	ReadConns       int           `default:"16" env:"STOCKLEDGER_READ_CONNECTIONS" help:"Database connections for queries."`
@@ -47,7 +47,7 @@ type nodeFlags struct {
 	NoReadModels    bool          `env:"STOCKLEDGER_NO_READ_MODELS" help:"Leave it to other nodes to keep the read models up that reports read. At least one has to do it."`
 	CheckpointDir   string        `type:"path" env:"STOCKLEDGER_CHECKPOINT_DIR" placeholder:"FOLDER" help:"Write a signed checkpoint of each journal here once a day. See stockledger checkpoint --help."`
 	DrainDelay      time.Duration `default:"0s" env:"STOCKLEDGER_DRAIN_DELAY" help:"Time between readiness going off and the port closing, for load balancers to notice."`
-	GracePeriod     time.Duration `default:"25s" env:"STOCKLEDGER_GRACE_PERIOD" help:"How long requests under way may take to end at shutdown."`
+	GracePeriod     time.Duration `default:"25s" env:"STOCKLEDGER_GRACE_PERIOD" help:"How long a shutdown may take after the drain delay; the last fifth of it, 2s at most, is for closing."`
 	clusterFlags
 	Profiling bool `env:"STOCKLEDGER_PROFILING" help:"Serve profiles at /debug/pprof on the admin address."`
 }
@@ -119,6 +119,8 @@ type node struct {
 	runner     *cluster.Runner
 	joined     atomic.Pointer[cluster.Cluster]
 	flags      clusterFlags
+	parts      []rpc.Part
+	drainDelay time.Duration
 	grace      time.Duration
 	// checkpoints is the folder that they are written to, or empty.
 	checkpoints string
@@ -145,12 +147,16 @@ func tuneMemory(cachedDocuments int) {
 // openNode opens the database and builds a server that does not listen yet. The
 // key comes last: a node that can't start leaves none behind.
 func openNode(ctx context.Context, databases databaseFlags, flags nodeFlags, log *slog.Logger) (*node, error) {
+	parts, err := flags.parts()
+	if err != nil {
+		return nil, err
+	}
 	directory, err := databases.open(ctx, txn.Config{MaxWriteConns: flags.WriteConns, MaxReadConns: flags.ReadConns, Log: log})
 	if err != nil {
 		return nil, err
 	}
 	directory.Near(flags.Region)
-	n := &node{log: log, db: directory.Main(), directory: directory, flags: flags.clusterFlags, grace: flags.GracePeriod, checkpoints: flags.CheckpointDir}
+	n := &node{log: log, db: directory.Main(), directory: directory, flags: flags.clusterFlags, parts: parts, drainDelay: flags.DrainDelay, grace: flags.GracePeriod, checkpoints: flags.CheckpointDir}
 	if err := n.build(ctx, flags); err != nil {
 		directory.Close()
 		return nil, err
@@ -193,7 +199,7 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 	queries.UseReplicas(n.replicas)
 	metrics = append(metrics, n.replicas.RegisterMetrics)
 	models := &txn.ReadModelsConfig{Log: n.log}
-	if flags.NoReadModels {
+	if flags.NoReadModels || !n.executes() {
 		models = nil
 	}
 	n.executors = txn.NewExecutors(n.directory, txn.ExecutorConfig{
@@ -203,7 +209,7 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 	if n.peerTLS, err = cluster.PeerTLS(n.issuer.Secret("nodes")); err != nil {
 		return err
 	}
-	n.router = cluster.NewRouter(n.executors, n.peerTLS, n.log)
+	n.router = n.newRouter()
 	operations := txn.NewOperations(n.directory)
 	n.dispatcher = cluster.NewDispatcher(operations, n.executors, n.router, cluster.DispatcherConfig{Log: n.log})
 	jobs, err := n.flags.jobs(cluster.StandardJobs(n.directory, txn.NewChores(n.directory, n.router, n.log)))
@@ -215,10 +221,10 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 	}
 	metrics = append(metrics, n.executors.RegisterMetrics, n.router.RegisterMetrics, n.runner.RegisterMetrics, n.dispatcher.RegisterMetrics)
 	n.server, err = rpc.NewServer(rpc.Config{
-		Listen: flags.Listen, AdminListen: flags.AdminListen, AllowedOrigins: flags.AllowedOrigins,
+		Listen: flags.Listen, AdminListen: flags.AdminListen, Parts: n.parts, AllowedOrigins: flags.AllowedOrigins,
 		DrainDelay: flags.DrainDelay, ShutdownTimeout: flags.GracePeriod, Profiling: flags.Profiling, Log: n.log,
 	}, rpc.Deps{
-		Executor: n.router, Queries: queries, Feed: n.feed, Database: n.db, Issuer: n.issuer,
+		Executor: n.router, Reachable: n.reachable(), Queries: queries, Feed: n.feed, Database: n.db, Issuer: n.issuer,
 		Patients: txn.NewPatients(n.directory), Keyring: keyring, Administration: n.administration(),
 		Operations: rpc.OperationQueue{Store: operations, Encode: cluster.EncodeSubmission, Submitted: n.dispatcher.Submitted},
 		Metrics:    metrics,
@@ -242,7 +248,7 @@ func (n *node) run(ctx context.Context, listening func()) error {
 		return err
 	}
 	var peers *cluster.PeerServer
-	if !n.flags.NoCluster {
+	if !n.flags.NoCluster && n.executes() {
 		var err error
 		if peers, err = n.listenForPeers(ctx); err != nil {
 			n.directory.Close()
@@ -253,45 +259,44 @@ func (n *node) run(ctx context.Context, listening func()) error {
 	listening()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	following, stop := context.WithCancel(ctx)
-	var background sync.WaitGroup
-	background.Go(func() { n.executors.Run(following, followRecallsEvery) })
-	if n.checkpoints != "" {
-		background.Go(func() { n.keepCheckpoints(following, n.checkpoints) })
+	work := n.begin(ctx, peers, cancel)
+	err := n.server.Serve(ctx)
+	grace, end := context.WithTimeout(context.WithoutCancel(ctx), n.drainDelay+n.grace)
+	defer end()
+	if err = errors.Join(work.refused(), err, n.shutdown(grace, peers, work)); err == nil {
+		n.log.Info("stopped")
 	}
-	background.Go(func() {
+	return err
+}
+
+// begin starts what runs beside the server. What takes new work ends with ctx,
+// and the rest when it is told to stop: requests under way still need it.
+func (n *node) begin(ctx context.Context, peers *cluster.PeerServer, cancel func()) *background {
+	work := newBackground(ctx)
+	if n.executes() {
+		work.Go(func(following context.Context) { n.executors.Run(following, followRecallsEvery) })
+		work.Go(func(context.Context) { n.dispatcher.Run(ctx) })
+	}
+	if n.checkpoints != "" {
+		work.Go(func(context.Context) { n.keepCheckpoints(ctx, n.checkpoints) })
+	}
+	work.Go(func(following context.Context) {
 		n.feed.Run(following, func(err error) { n.log.Warn("the heads cannot be read; trying again", "error", err) })
 	})
-	background.Go(func() {
+	work.Go(func(following context.Context) {
 		n.cache.Run(following, func(err error) {
 			n.log.Warn("journals cannot be followed; cached answers grow older, as they say", "error", err)
 		})
 	})
-	background.Go(func() { n.replicas.Run(following) })
-	background.Go(func() { n.dispatcher.Run(following) })
-	var refused error // by the cluster
-	if peers != nil {
-		background.Go(func() {
-			if refused = n.takePart(following, peers.Addr()); refused != nil {
-				cancel()
-			}
-		})
+	work.Go(func(following context.Context) { n.replicas.Run(following) })
+	if n.flags.NoCluster {
+		return work
 	}
-	err := n.server.Run(ctx)
-	stop()
-	background.Wait()
-	grace, endGrace := context.WithTimeout(context.WithoutCancel(ctx), n.grace)
-	defer endGrace()
-	err = errors.Join(refused, err, n.executors.Close(grace))
-	if peers != nil {
-		err = errors.Join(err, peers.Close(grace))
-	}
-	n.router.Close()
-	if c := n.joined.Load(); c != nil {
-		err = errors.Join(err, c.Close())
-	}
-	n.replicas.Close()
-	n.directory.Close()
-	n.log.Info("stopped")
-	return err
+	work.Go(func(following context.Context) {
+		if err := n.takePart(ctx, following, peers); err != nil {
+			work.refuse(err)
+			cancel()
+		}
+	})
+	return work
 }

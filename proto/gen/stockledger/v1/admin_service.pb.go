@@ -540,7 +540,10 @@ type ClusterNode struct {
 	// Commands that wait there, as it last told.
 	WaitingCommands int64 `protobuf:"varint,7,opt,name=waiting_commands,json=waitingCommands,proto3" json:"waiting_commands,omitempty"`
 	// Clinics whose state it keeps in memory, as it last told.
-	Clinics       int64 `protobuf:"varint,8,opt,name=clinics,proto3" json:"clinics,omitempty"`
+	Clinics int64 `protobuf:"varint,8,opt,name=clinics,proto3" json:"clinics,omitempty"`
+	// What it serves: inventory, pharmacy or both. One without inventory executes
+	// no commands and is home to no clinic.
+	Services      []string `protobuf:"bytes,9,rep,name=services,proto3" json:"services,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -629,6 +632,13 @@ func (x *ClusterNode) GetClinics() int64 {
 		return x.Clinics
 	}
 	return 0
+}
+
+func (x *ClusterNode) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
 }
 
 // ListJobsRequest asks for the jobs.
@@ -1411,7 +1421,7 @@ const file_stockledger_v1_admin_service_proto_rawDesc = "" +
 	"\x10PinClinicRequest\x12!\n" +
 	"\tclinic_id\x18\x01 \x01(\tB\x04\xd0\xc6'\x01R\bclinicId\x12%\n" +
 	"\tnode_name\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\xff\x01R\bnodeName\"\x13\n" +
-	"\x11PinClinicResponse\"\x84\x02\n" +
+	"\x11PinClinicResponse\"\xa0\x02\n" +
 	"\vClusterNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
 	"\vapi_address\x18\x02 \x01(\tR\n" +
@@ -1422,7 +1432,8 @@ const file_stockledger_v1_admin_service_proto_rawDesc = "" +
 	"started_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x12\n" +
 	"\x04name\x18\x06 \x01(\tR\x04name\x12)\n" +
 	"\x10waiting_commands\x18\a \x01(\x03R\x0fwaitingCommands\x12\x18\n" +
-	"\aclinics\x18\b \x01(\x03R\aclinics\"\x11\n" +
+	"\aclinics\x18\b \x01(\x03R\aclinics\x12\x1a\n" +
+	"\bservices\x18\t \x03(\tR\bservices\"\x11\n" +
 	"\x0fListJobsRequest\";\n" +
 	"\x10ListJobsResponse\x12'\n" +
 	"\x04jobs\x18\x01 \x03(\v2\x13.stockledger.v1.JobR\x04jobs\"\xda\x01\n" +
