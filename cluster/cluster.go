@@ -66,6 +66,9 @@ type Config struct {
 	LeaseTTL time.Duration
 	// Load tells how busy this node is. May be nil.
 	Load func() Load
+	// Region tells the region of a clinic, whose nodes are preferred as its home. May
+	// be nil: it does not matter.
+	Region func(ledger.ClinicID) string
 	// Homes is called with the homes of all clinics whenever they change. May be
 	// nil.
 	Homes func(*Homes)
@@ -107,7 +110,7 @@ func Join(ctx context.Context, db *txn.DB, cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, away(err)
 	}
-	c := &Cluster{cfg: cfg, db: db, etcd: e, homes: NewHomes(nil, nil)}
+	c := &Cluster{cfg: cfg, db: db, etcd: e, homes: NewHomes(nil, nil, nil)}
 	if err := c.recognize(ctx); err != nil {
 		return nil, errors.Join(away(err), e.close())
 	}
@@ -488,7 +491,7 @@ func (c *Cluster) see(d *directory) {
 		nodes[n.ID] = n
 		there = append(there, n)
 	}
-	homes := NewHomes(there, maps.Clone(d.pins))
+	homes := NewHomes(there, maps.Clone(d.pins), c.cfg.Region)
 	c.mu.Lock()
 	moved := !homes.same(c.homes)
 	c.nodes, c.pins, c.homes, c.leader = nodes, homes.pins, homes, d.leader()

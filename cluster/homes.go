@@ -15,11 +15,19 @@ type Homes struct {
 	nodes []Node // those that can be homes, by name and id
 	seeds []uint64
 	pins  map[ledger.ClinicID]string // to nodes' names
+	// regions have nodes; regionOf tells a clinic's.
+	regions  map[string]bool
+	regionOf func(ledger.ClinicID) string
 }
 
-// NewHomes shares clinics out among the nodes that others can reach.
-func NewHomes(nodes []Node, pins map[ledger.ClinicID]string) *Homes {
-	h := &Homes{pins: pins}
+// NewHomes shares clinics out among the nodes that others can reach: those of a
+// clinic's region where there are any. regionOf may be nil: regions do not
+// matter.
+func NewHomes(nodes []Node, pins map[ledger.ClinicID]string, regionOf func(ledger.ClinicID) string) *Homes {
+	if regionOf == nil {
+		regionOf = func(ledger.ClinicID) string { return "" }
+	}
+	h := &Homes{pins: pins, regions: make(map[string]bool), regionOf: regionOf}
 	for _, n := range nodes {
 		if n.Peer != "" {
 			h.nodes = append(h.nodes, n)
@@ -33,14 +41,16 @@ func NewHomes(nodes []Node, pins map[ledger.ClinicID]string) *Homes {
 	})
 	for _, n := range h.nodes {
 		h.seeds = append(h.seeds, xxhash.Sum64String(n.Name))
+		h.regions[n.Region] = true
 	}
 	return h
 }
 
 // Of returns the clinic's home: the node that it is pinned to, or else the one
-// with the highest score for it (rendezvous hashing). So a node that comes takes
-// a share of each other's clinics, one that goes gives its own to all, and
-// nothing else moves. It reports false where there is no node.
+// with the highest score for it (rendezvous hashing) of its region, or of all
+// where that has none. So a node that comes takes a share of each other's
+// clinics, one that goes gives its own to all, and nothing else moves. It reports
+// false where there is no node.
 func (h *Homes) Of(clinic ledger.ClinicID) (Node, bool) {
 	if pin, ok := h.pins[clinic]; ok {
 		for _, n := range h.nodes {
@@ -49,15 +59,19 @@ func (h *Homes) Of(clinic ledger.ClinicID) (Node, bool) {
 			}
 		}
 	}
+	if len(h.nodes) == 0 {
+		return Node{}, false
+	}
 	best, highest := -1, uint64(0)
-	hash := xxhash.Sum64String(string(clinic))
+	hash, region := xxhash.Sum64String(string(clinic)), h.regionOf(clinic)
+	anywhere := region == "" || !h.regions[region]
 	for i, seed := range h.seeds {
+		if !anywhere && h.nodes[i].Region != region {
+			continue
+		}
 		if score := mix(hash ^ seed); best < 0 || score > highest {
 			best, highest = i, score
 		}
-	}
-	if best < 0 {
-		return Node{}, false
 	}
 	return h.nodes[best], true
 }
@@ -65,7 +79,7 @@ func (h *Homes) Of(clinic ledger.ClinicID) (Node, bool) {
 // same reports whether every clinic has the same home in both.
 func (h *Homes) same(other *Homes) bool {
 	return maps.Equal(h.pins, other.pins) && slices.EqualFunc(h.nodes, other.nodes, func(a, b Node) bool {
-		return a.ID == b.ID && a.Name == b.Name && a.Peer == b.Peer
+		return a.ID == b.ID && a.Name == b.Name && a.Peer == b.Peer && a.Region == b.Region
 	})
 }
 

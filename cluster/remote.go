@@ -112,7 +112,7 @@ func (r *Router) inOrder(clinic ledger.ClinicID) func(yield func(*peer) bool) {
 				return
 			}
 			rest := slices.DeleteFunc(slices.Clone(homes.nodes), func(n Node) bool { return n.ID == home.ID })
-			homes = NewHomes(rest, homes.pins)
+			homes = NewHomes(rest, homes.pins, homes.regionOf)
 		}
 	}
 }

@@ -25,7 +25,7 @@ func newRemoteRouter(tb testing.TB, db *txn.DB, pins map[ledger.ClinicID]string,
 	}
 	r := NewRemoteRouter(newExecutor(tb, db, nil), security, quiet)
 	tb.Cleanup(r.Close)
-	r.Follow("remote-1", NewHomes(others, pins))
+	r.Follow("remote-1", NewHomes(others, pins, nil))
 	return r
 }
 
@@ -65,7 +65,7 @@ func TestLostAnswersAreAskedForAtTheHome(t *testing.T) {
 	a, b := newTestRouter(t, db, "a"), newTestRouter(t, db, "b")
 	clinic := clinics(t, a.executor, 1, 0)[0]
 	at, v := behindValve(t, b.self)
-	a.Follow(a.self.ID, NewHomes([]Node{a.self, at}, map[ledger.ClinicID]string{clinic: "b"}))
+	a.Follow(a.self.ID, NewHomes([]Node{a.self, at}, map[ledger.ClinicID]string{clinic: "b"}, nil))
 	if _, err := a.Submit(t.Context(), issue("first", clinic, 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -349,7 +349,7 @@ func TestNodesThatLeaveAnswerWhatTheyTook(t *testing.T) {
 		return nil, txn.ErrBusy
 	})
 	a := newTestRouter(t, db, "a")
-	a.Follow(a.self.ID, NewHomes([]Node{a.self, other}, map[ledger.ClinicID]string{"c": "other"}))
+	a.Follow(a.self.ID, NewHomes([]Node{a.self, other}, map[ledger.ClinicID]string{"c": "other"}, nil))
 	a.mu.RLock()
 	p := a.Router.peers[other.ID]
 	a.mu.RUnlock()

@@ -41,7 +41,7 @@ type Router struct {
 func NewRouter(local *txn.Executors, security *tls.Config, log *slog.Logger) *Router {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Router{
-		local: local, security: security, log: log, ctx: ctx, cancel: cancel, homes: NewHomes(nil, nil), peers: make(map[string]*peer),
+		local: local, security: security, log: log, ctx: ctx, cancel: cancel, homes: NewHomes(nil, nil, nil), peers: make(map[string]*peer),
 		forwarded: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stockledger_forwarded_submissions_total",
 			Help: "Submissions that were brought to another node, by what became of them: answered, left (the caller did not wait), lost (the connection broke first), unreachable, open (the node was left alone), refused.",
@@ -98,7 +98,7 @@ func (r *Router) Follow(self string, homes *Homes) {
 // Close ends the connections to other nodes.
 func (r *Router) Close() {
 	r.cancel()
-	r.Follow(r.self, NewHomes(nil, nil))
+	r.Follow(r.self, NewHomes(nil, nil, nil))
 }
 
 // Accepting reports whether commands are taken. A remote router takes none

@@ -32,12 +32,23 @@ func TestHomesMoveOnlyWhatTheyMust(t *testing.T) {
 		names := rapid.SliceOfNDistinct(rapid.StringMatching(`[a-z]{1,8}`), 2, 9, rapid.ID).Draw(t, "names")
 		gone := rapid.IntRange(0, len(names)-1).Draw(t, "gone")
 		all := reachable(names...)
+		places := rapid.SliceOfN(rapid.SampledFrom([]string{"", "north", "south"}), len(names), len(names)).Draw(t, "regions")
+		there := make(map[string]int)
+		for i := range all {
+			all[i].Region = places[i]
+			there[places[i]]++
+		}
 		rest := append(append([]Node{}, all[:gone]...), all[gone+1:]...)
-		before, after := NewHomes(all, nil), NewHomes(rest, nil)
+		regionOf := func(clinic ledger.ClinicID) string { return []string{"", "north", "south", "west"}[len(clinic)%4] }
+		before, after := NewHomes(all, nil, regionOf), NewHomes(rest, nil, regionOf)
 		for i := range 200 {
-			clinic := ledger.ClinicID(fmt.Sprint("clinic-", i))
+			clinic := ledger.ClinicID(strings.Repeat("x", i%7) + fmt.Sprint("clinic-", i))
 			was, _ := before.Of(clinic)
 			is, ok := after.Of(clinic)
+			region := regionOf(clinic)
+			if region != "" && there[region] > 0 && was.Region != region {
+				t.Fatalf("%s of %s is at %s in %q", clinic, region, was.ID, was.Region)
+			}
 			if !ok || was.ID != all[gone].ID && is.ID != was.ID {
 				t.Fatalf("%s went from %s to %s when %s left", clinic, was.ID, is.ID, all[gone].ID)
 			}
@@ -48,7 +59,7 @@ func TestHomesMoveOnlyWhatTheyMust(t *testing.T) {
 func TestHomesAreSharedOut(t *testing.T) {
 	t.Parallel()
 	nodes := append(reachable("a", "b", "c"), Node{ID: "d-1", Name: "d"}) // nobody reaches d
-	homes, share := NewHomes(nodes, nil), make(map[string]int)
+	homes, share := NewHomes(nodes, nil, nil), make(map[string]int)
 	const clinics = 30_000
 	for i := range clinics {
 		home, _ := homes.Of(ledger.ClinicID(fmt.Sprint("clinic-", i)))
@@ -62,10 +73,10 @@ func TestHomesAreSharedOut(t *testing.T) {
 	if share["d"] != 0 {
 		t.Error("a node that nobody reaches is home to clinics")
 	}
-	if _, ok := NewHomes(nil, nil).Of("x"); ok {
+	if _, ok := NewHomes(nil, nil, nil).Of("x"); ok {
 		t.Error("there is a home without a node")
 	}
-	pinned := NewHomes(nodes, map[ledger.ClinicID]string{"x": "b", "y": "gone", "z": "d"})
+	pinned := NewHomes(nodes, map[ledger.ClinicID]string{"x": "b", "y": "gone", "z": "d"}, nil)
 	if home, _ := pinned.Of("x"); home.Name != "b" {
 		t.Errorf("x is at %s", home.Name)
 	}
@@ -163,7 +174,7 @@ func meet(pins map[ledger.ClinicID]string, routers ...*testRouter) {
 		nodes = append(nodes, r.self)
 	}
 	for _, r := range routers {
-		r.Follow(r.self.ID, NewHomes(nodes, pins))
+		r.Follow(r.self.ID, NewHomes(nodes, pins, nil))
 	}
 }
 
@@ -331,8 +342,8 @@ func TestTwoHomesOfOneClinic(t *testing.T) {
 		}
 		return pins
 	}
-	a.Follow(a.self.ID, NewHomes(both, mine("a")))
-	b.Follow(b.self.ID, NewHomes(both, mine("b")))
+	a.Follow(a.self.ID, NewHomes(both, mine("a"), nil))
+	b.Follow(b.self.ID, NewHomes(both, mine("b"), nil))
 	// 100 units of each; each command is sent to both nodes, and half of the
 	// commands are too many.
 	const commands = 200

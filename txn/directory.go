@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -34,6 +36,15 @@ type Directory struct {
 	ids    []ShardID // main first
 	shards map[ShardID]*DB
 	known  sync.Map // ledger.ClinicID → ShardID
+
+	looking sync.Mutex // for the regions
+	regions atomic.Pointer[regions]
+}
+
+// regions are those of the shards, as of a moment.
+type regions struct {
+	of map[ShardID]string
+	at time.Time
 }
 
 // NewDirectory returns a directory in the database that holds it, which is a
@@ -110,6 +121,59 @@ func (d *Directory) Reach(ctx context.Context, id ShardID, db *DB) error {
 
 // Near has new clinics placed on shards of a region, where there are any.
 func (d *Directory) Near(region string) { d.region = region }
+
+// What [Directory.Region] asks the database is asked at most every regionsKept,
+// and within regionTimeout.
+const (
+	regionsKept   = 30 * time.Second
+	regionTimeout = 2 * time.Second
+)
+
+// Region is the region of a clinic's shard, as far as this process has heard;
+// empty where no shard has one, or the clinic is nowhere yet.
+func (d *Directory) Region(clinic ledger.ClinicID) string {
+	ctx, cancel := context.WithTimeout(context.Background(), regionTimeout)
+	defer cancel()
+	of := d.regionsOf(ctx)
+	if len(of) == 0 {
+		return ""
+	}
+	shard, err := d.Shard(ctx, clinic)
+	if err != nil {
+		return ""
+	}
+	return of[shard]
+}
+
+// regionsOf returns the regions of the shards that have one. Who finds them old
+// looks, and nobody waits for that but the first.
+func (d *Directory) regionsOf(ctx context.Context) map[ShardID]string {
+	known := d.regions.Load()
+	if known != nil && time.Since(known.at) < regionsKept {
+		return known.of
+	}
+	if known == nil {
+		d.looking.Lock()
+	} else if !d.looking.TryLock() {
+		return known.of
+	}
+	defer d.looking.Unlock()
+	if newer := d.regions.Load(); newer != known {
+		return newer.of
+	}
+	now := &regions{of: make(map[ShardID]string), at: time.Now()}
+	list, err := d.List(ctx)
+	if err != nil && known != nil {
+		now.of = known.of
+	}
+	for _, s := range list {
+		if s.Region != "" {
+			now.of[s.ID] = s.Region
+		}
+	}
+	d.regions.Store(now)
+	return now.of
+}
 
 // Main is the database that holds the directory.
 func (d *Directory) Main() *DB { return d.main }

@@ -372,6 +372,9 @@ func TestNewClinicsArePlaced(t *testing.T) {
 			t.Errorf("near %s the clinic is on %s, %v", test.region, shard, err)
 		}
 		verifyOn(t, d.On(test.want), clinic)
+		if region := d.Region(clinic); region != test.region {
+			t.Errorf("its region is %q, and not %q", region, test.region)
+		}
 		all, _, err := NewQueries(d).ListClinics(t.Context(), []ledger.ClinicID{clinic}, "", 10)
 		if err != nil || len(all) != 1 {
 			t.Errorf("it is listed as %v, %v", all, err)

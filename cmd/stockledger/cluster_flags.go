@@ -23,7 +23,7 @@ type clusterFlags struct {
 	NodeName           string            `env:"STOCKLEDGER_NODE_NAME" placeholder:"NAME" help:"Name of this node, which stays the same when it starts again. Default: the host's name and the API's port."`
 	PeerListen         string            `default:"127.0.0.1:0" env:"STOCKLEDGER_PEER_LISTEN" placeholder:"ADDRESS" help:"Address at which this node takes commands from other nodes, under mutual TLS with keys that come from the issuer key. Default: a free port on 127.0.0.1, which only nodes on this machine reach."`
 	PeerAdvertise      string            `env:"STOCKLEDGER_PEER_ADVERTISE" placeholder:"ADDRESS" help:"Address at which other nodes reach --peer-listen. Default: the same, with the host's name where it listens on all addresses."`
-	Region             string            `env:"STOCKLEDGER_REGION" help:"The region that this node is in, for other nodes and operators to know."`
+	Region             string            `env:"STOCKLEDGER_REGION" help:"The region that this node is in. Nodes are home to the clinics of shards in their region first, and place new clinics there."`
 	EtcdEndpoints      []string          `env:"STOCKLEDGER_ETCD_ENDPOINTS" placeholder:"URL" help:"An etcd cluster that runs already: https://etcd1:2379,https://etcd2:2379. Without it, this node runs a member of its own."`
 	EtcdCA             string            `name:"etcd-ca" type:"path" env:"STOCKLEDGER_ETCD_CA" placeholder:"FILE" help:"Certificates that etcd's is signed by, PEM."`
 	EtcdCert           string            `type:"path" env:"STOCKLEDGER_ETCD_CERT" placeholder:"FILE" help:"This node's certificate for etcd, PEM."`
@@ -213,6 +213,7 @@ func (n *node) join(ctx context.Context, self cluster.Node) (*cluster.Cluster, e
 			waiting, clinics := n.executors.Load()
 			return cluster.Load{Waiting: waiting, Clinics: clinics}
 		},
-		Homes: func(homes *cluster.Homes) { n.router.Follow(self.ID, homes) },
+		Region: n.directory.Region,
+		Homes:  func(homes *cluster.Homes) { n.router.Follow(self.ID, homes) },
 	})
 }
