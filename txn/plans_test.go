@@ -428,11 +428,11 @@ func TestPlansOfReads(t *testing.T) {
 		{"what was not collected", func() error {
 			_, err := chores.ReturnUncollected(ctx, Errand{Clinic: c.id, Now: time.Unix(0, 0)})
 			return err
-		}, []string{"documents_due_by_clinic(clinic_id, due_at)"}},
+		}, []string{"documents_due_by_clinic(clinic_id, due_at)", sealedHere}},
 		{"overdue holds", func() error {
 			_, err := chores.ExpireHolds(ctx, Errand{Clinic: c.id, Now: time.Unix(0, 0)})
 			return err
-		}, []string{"holds_due(clinic_id, deadline, hold_id)"}},
+		}, []string{"holds_due(clinic_id, deadline, hold_id)", sealedHere}},
 		{"chores that are due", func() error {
 			_, holds := chores.WithHoldsDue(ctx, time.Now(), c.id, 5)
 			_, dispensings := chores.WithDispensingsDue(ctx, time.Now(), c.id, 5)
@@ -510,7 +510,7 @@ func TestPlansOfReads(t *testing.T) {
 			_, noText := patients.Text(ctx, c.id, ada, textDigest(1))
 			_, noPatient := patients.Identified(ctx, c.id, textDigest(1))
 			return errors.Join(noKey, noText, noPatient)
-		}, []string{"patient_keys_pkey(clinic_id, patient_id)", "patient_texts_pkey(clinic_id, patient_id)", "patient_identifiers_pkey(clinic_id)"}},
+		}, []string{"patient_keys_pkey(clinic_id, patient_id)", "patient_texts_pkey(clinic_id, patient_id)", "patient_identifiers_pkey(clinic_id)", sealedHere}},
 	}
 	for _, test := range tests {
 		p.check(test, readSession)
@@ -603,7 +603,7 @@ func executorCalls(tb testing.TB, db *DB) []wantPlan {
 		{"a patient's key", func() error {
 			_, err := NewPatients(NewDirectory(db)).PutKey(context.Background(), c.id, bob, []byte("wrapped"))
 			return err
-		}, []string{"patient_keys_pkey(clinic_id, patient_id)", "documents_pkey(clinic_id, kind, document_id)"}},
+		}, []string{"patient_keys_pkey(clinic_id, patient_id)", "documents_pkey(clinic_id, kind, document_id)", sealedHere}},
 		{"a patient's texts", func() error {
 			c.mustPrivate(&ledger.RegisterPatient{PatientID: bob, TextDigest: textDigest(1)}, identity(bob, 1, "b1"))
 			c.mustPrivate(&ledger.UpdatePatient{PatientID: bob, TextDigest: textDigest(2)}, identity(bob, 2, "b2"))
@@ -631,6 +631,43 @@ func executorCalls(tb testing.TB, db *DB) []wantPlan {
 			return nil
 		}, []string{lock, keys, journal}},
 	}
+}
+
+// sealedHere is how a read or a write that takes no lock learns that the clinic
+// has left.
+const sealedHere = "sealed_clinics_pkey(clinic_id)"
+
+// TestPlansOfMoves explains what is kept beside the journal and copied, and what
+// tells of shards.
+func TestPlansOfMoves(t *testing.T) {
+	t.Parallel()
+	db, write, read := traced(t)
+	p, d := &planner{tb: t, db: db, write: write, read: read}, NewDirectory(db)
+	m := &mover{directory: d, clinic: ledger.ClinicID(newClinicID(t)), from: db, to: db}
+	searched := map[string]string{
+		"patient_keys": "patient_keys_pkey(clinic_id, patient_id)", "patient_texts": "patient_texts_pkey(clinic_id, patient_id)",
+		"patient_identifiers": "patient_identifiers_pkey(clinic_id)", "operations": "operations_pkey(clinic_id, idempotency_key)",
+	}
+	for _, table := range keptTables {
+		after := make([]any, len(table.key))
+		for i := range after {
+			after[i] = ""
+		}
+		p.check(wantPlan{table.name, func() error {
+			return db.readTx(t.Context(), func(tx pgx.Tx) error { _, err := table.page(t.Context(), tx, m.clinic, after); return err })
+		}, []string{searched[table.name]}}, readSession)
+	}
+	p.check(wantPlan{"a seal", func() error { _, err := m.begin(t.Context()); return errors.Join(m.seal(t.Context()), ignoreAbsence(err)) }, []string{
+		"heads_pkey(clinic_id)", "clinic_directory_pkey(clinic_id)", "sealed_clinics_pkey(conflict)",
+	}}, writeSession)
+	p.check(wantPlan{"the end", func() error { return m.end(t.Context()) }, []string{"clinic_moves_pkey(clinic_id)"}}, writeSession)
+}
+
+func ignoreAbsence(err error) error {
+	if isAbsent(err) {
+		return nil
+	}
+	return err
 }
 
 // TestPlansOfReadModels explains what moves the read models.
