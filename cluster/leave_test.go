@@ -63,7 +63,9 @@ func TestNodesLeaveBeforeTheyEnd(t *testing.T) {
 	if err := a.Leave(soon); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a job does not stop, and Leave says %v", err)
 	}
-	gone := func() bool { return slices.Equal(ids(a), []string{"only"}) && slices.Equal(ids(only), []string{"only"}) }
+	gone := func() bool {
+		return slices.Equal(ids(a), []string{"only"}) && slices.Equal(ids(only), []string{"only"})
+	}
 	eventually(t, "nobody takes a for a home", gone)
 	if home, ok := a.Home("x"); ok {
 		t.Errorf("the home is %s", home.ID)
