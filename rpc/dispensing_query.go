@@ -180,6 +180,9 @@ func (s *pharmacyService) ListRecalledPatients(
 		if err := stream.Send(response); err != nil || next == nil {
 			return err
 		}
+		if hasEnded(s.ending) {
+			return fail(reasonShuttingDown, "This node is shutting down; go on at another one, with the last page token.")
+		}
 		place, asked.from = next, txn.Place{Epoch: asOf.Epoch, Sequence: asOf.Sequence}
 	}
 }

@@ -77,7 +77,6 @@ func (s *Server) onWire(all handlers, interceptors []connect.ServerInterceptor) 
 	served = connect.NewServer(interceptors...)
 	served.SetUnknownHandler(unknownMethod)
 	others = connect.NewServer(s.watch, servedElsewhere)
-	others.SetUnknownHandler(unknownMethod)
 	for name, register := range all {
 		if s.cfg.serves(partOf(name)) {
 			register(served)

@@ -82,6 +82,7 @@ func TestCommandLineParses(t *testing.T) {
 	writeFile(t, file, "name\n")
 	for _, line := range []string{
 		"serve --database-url postgresql://x --listen :1 --issuer-key k --migrate",
+		"serve --database-url postgresql://x --services pharmacy --etcd-endpoints http://e:2379",
 		"migrate up --database-url postgresql://x",
 		"migrate status --database-url postgresql://x",
 		"import medicines " + file + " --clinic c --token t",
