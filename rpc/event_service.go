@@ -18,6 +18,7 @@ type eventService struct {
 	*queryHandler
 	feed     *txn.Feed
 	draining <-chan struct{}
+	webhooks Webhooks
 }
 
 // defaultHeartbeat is how long a watch may be silent.

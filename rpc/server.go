@@ -127,6 +127,8 @@ type Deps struct {
 	Trusted []TrustedIssuer
 	// Operations is where commands wait that are carried out later.
 	Operations OperationQueue
+	// Webhooks is where events are sent to.
+	Webhooks Webhooks
 	// Administration is what operators ask about and do.
 	Administration Administration
 	// Metrics add what other packages measure to /metrics.
@@ -217,7 +219,7 @@ func (s *Server) routes() (http.Handler, error) {
 	queries := &queryHandler{queries: s.deps.Queries, pages: newPageTokens(s.deps.Issuer.Secret("page tokens"))}
 	stockledgerv1connect.RegisterCatalogServiceHandler(server, &catalogService{commands, queries})
 	stockledgerv1connect.RegisterQueryServiceHandler(server, &queryService{queries})
-	stockledgerv1connect.RegisterEventServiceHandler(server, &eventService{queries, s.deps.Feed, s.draining})
+	stockledgerv1connect.RegisterEventServiceHandler(server, &eventService{queries, s.deps.Feed, s.draining, s.deps.Webhooks})
 	stockledgerv1connect.RegisterPharmacyServiceHandler(server, &pharmacyService{commandHandler: commands, queryHandler: queries})
 	stockledgerv1connect.RegisterAdminServiceHandler(server, &adminService{queries, s.deps.Administration, s.deps.Operations.Store})
 	stockledgerv1connect.RegisterOperationServiceHandler(server, &operationService{commands, queries, s.deps.Operations, s.draining})
