@@ -26,6 +26,9 @@ type Router struct {
 	self  string
 	homes *Homes
 	peers map[string]*peer // by the nodes' ids
+	// told is closed when the router is told of nodes for the first time.
+	told     chan struct{}
+	tellOnce sync.Once
 
 	forwarded, taken *prometheus.CounterVec
 }
@@ -34,7 +37,7 @@ type Router struct {
 // [Router.Follow] tells it of other nodes.
 func NewRouter(local *txn.Executors, security *tls.Config, log *slog.Logger) *Router {
 	return &Router{
-		local: local, security: security, log: log, homes: NewHomes(nil, nil), peers: make(map[string]*peer),
+		local: local, security: security, log: log, homes: NewHomes(nil, nil), peers: make(map[string]*peer), told: make(chan struct{}),
 		forwarded: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stockledger_forwarded_submissions_total",
 			Help: "Submissions that were brought to the home of their clinic, by what became of them: answered, left (the caller did not wait), lost (the connection broke first), unreachable, refused.",
@@ -53,6 +56,7 @@ func (r *Router) RegisterMetrics(to prometheus.Registerer) { to.MustRegister(r.f
 // forgotten here; what is kept of the others was never trusted without the
 // database's word.
 func (r *Router) Follow(self string, homes *Homes) {
+	defer r.tellOnce.Do(func() { close(r.told) })
 	r.mu.Lock()
 	r.self, r.homes = self, homes
 	there := make(map[string]bool)
@@ -140,6 +144,16 @@ func (r *Router) route(clinic ledger.ClinicID) (*peer, string) {
 func (r *Router) executesHere(clinic ledger.ClinicID) bool {
 	p, _ := r.route(clinic)
 	return p == nil
+}
+
+// awaitHomes waits until the router knows of other nodes, at most so long.
+func (r *Router) awaitHomes(ctx context.Context, atMost time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, atMost)
+	defer cancel()
+	select {
+	case <-r.told:
+	case <-ctx.Done():
+	}
 }
 
 // wakeTimeout bounds the message that something waits.

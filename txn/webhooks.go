@@ -114,7 +114,7 @@ const (
 		paused_at = $13, pause_reason = $14
 		WHERE clinic_id = $1 AND webhook_id = $2 AND version = $3 AND epoch = $4 AND sequence = $5`
 	deleteWebhook       = `DELETE FROM webhooks WHERE clinic_id = $1 AND webhook_id = $2 AND version = $3`
-	selectWebhooksAfter = `SELECT clinic_id, webhook_id, epoch, sequence, due_at, pause_reason FROM webhooks
+	selectWebhooksAfter = `SELECT clinic_id, webhook_id, epoch, sequence, due_at, attempts, pause_reason FROM webhooks
 		WHERE (clinic_id, webhook_id) > ($1, $2) ORDER BY clinic_id, webhook_id LIMIT $3`
 	selectHeadsOf = `SELECT clinic_id, epoch, sequence FROM heads WHERE clinic_id = ANY($1)`
 )
@@ -315,6 +315,8 @@ type WebhookState struct {
 	// leaves the shard or has left it.
 	Absent bool
 	Paused bool
+	// Failing tells that the last attempt failed.
+	Failing bool
 	// Behind tells that the journal holds more than the cursor knows.
 	Behind bool
 	DueAt  time.Time
@@ -345,8 +347,9 @@ func lookAtWebhooks(ctx context.Context, db *DB, after WebhookKey, limit int) (l
 		s.args = []any{after.Clinic, after.ID, limit}
 		rows, err := collect(ctx, tx, s, func(rows pgx.Rows, w *webhookPlace) error {
 			var pause WebhookPause
-			err := rows.Scan(&w.Clinic, &w.ID, &w.cursor.Epoch, &w.cursor.Sequence, &w.DueAt, &pause)
-			w.Paused = pause != notPaused
+			var attempts int
+			err := rows.Scan(&w.Clinic, &w.ID, &w.cursor.Epoch, &w.cursor.Sequence, &w.DueAt, &attempts, &pause)
+			w.Failing, w.Paused = attempts > 0, pause != notPaused
 			return err
 		})
 		if err != nil || len(rows) == 0 {
