@@ -38,9 +38,9 @@ func NewFeed(d *Directory, every time.Duration) *Feed {
 	return &Feed{directory: d, every: every, topics: make(map[ledger.ClinicID]*topic)}
 }
 
-// Tell has fn told of each clinic whose journal this node, or one that it asked,
-// has just made longer, whether or not anybody waits for it. fn must be quick and
-// must not use the feed. Tell must be called before the feed is used.
+// Tell has fn told of each clinic whose journal has grown by a command of this
+// node, or of another one that it asked, whether or not anybody waits for it. fn
+// must be quick. Tell must be called before the feed is used.
 func (f *Feed) Tell(fn func(ledger.ClinicID)) { f.told = fn }
 
 // committed takes in a command that this node executed.

@@ -29,27 +29,27 @@ type serveCmd struct {
 
 // nodeFlags say how a node serves.
 type nodeFlags struct {
-	Listen              string        `default:"127.0.0.1:8080" env:"STOCKLEDGER_LISTEN" placeholder:"ADDRESS" help:"Address of the API: Connect, gRPC, gRPC-Web and JSON on one port. Default: 127.0.0.1:8080."`
-	AdminListen         string        `default:"127.0.0.1:8081" env:"STOCKLEDGER_ADMIN_LISTEN" placeholder:"ADDRESS" help:"Address of /livez, /readyz and /metrics. They need no token: keep it private. Default: 127.0.0.1:8081."`
-	IssuerKey           string        `default:"issuer.key" type:"path" env:"STOCKLEDGER_ISSUER_KEY" placeholder:"FILE" help:"Key that signs and checks tokens. Made on first start; give all nodes the same file. Default: issuer.key in the current folder."`
-	PatientKey          string        `type:"path" env:"STOCKLEDGER_PATIENT_KEY" placeholder:"FILE" help:"Key that patients' names and texts are kept under. Made on first start; give all nodes the same file, and keep a copy: without it the texts are lost. Without this flag, commands that bring any are refused."`
-	AllowedOrigins      []string      `env:"STOCKLEDGER_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Web origins whose pages may call the API from a browser."`
-	WriteConns          int           `default:"8" env:"STOCKLEDGER_WRITE_CONNECTIONS" help:"Database connections for commands."`
-	ReadConns           int           `default:"16" env:"STOCKLEDGER_READ_CONNECTIONS" help:"Database connections for queries."`
-	GroupCommands       int           `default:"0" env:"STOCKLEDGER_GROUP_COMMANDS" help:"Most commands in one transaction. 0: 1000 on PostgreSQL, 500 on CockroachDB."`
-	GroupsInFlight      int           `default:"0" env:"STOCKLEDGER_GROUPS_IN_FLIGHT" help:"Most groups of commands executed at a time. 0: 2, or 1 on a PostgreSQL server with few predicate locks."`
-	QueueCommands       int           `default:"0" env:"STOCKLEDGER_QUEUE_COMMANDS" help:"Most commands that may wait for one clinic. 0: 4000."`
-	CachedDocuments     int           `default:"400000" env:"STOCKLEDGER_CACHED_DOCUMENTS" help:"Most documents of clinics' states kept in memory. The node's memory limit is 256 MiB and 400 bytes for each, unless GOMEMLIMIT says otherwise."`
-	CachedAnswers       int           `default:"100000" env:"STOCKLEDGER_CACHED_ANSWERS" help:"Most answers to queries kept in memory."`
-	RedisURL            string        `env:"STOCKLEDGER_REDIS_URL" placeholder:"URL" help:"Redis server through which nodes share answers to queries, for example redis://:password@redis:6379/0. Nothing fails without it."`
-	ReplicaURLs         []string      `name:"replica-url" env:"STOCKLEDGER_REPLICA_URLS" placeholder:"URL" help:"Streaming replica of a PostgreSQL database, for reads with CONSISTENCY_BOUNDED. May be repeated. CockroachDB needs none: it reads from its followers."`
-	ReplicaMaxLag       time.Duration `default:"100ms" env:"STOCKLEDGER_REPLICA_MAX_LAG" help:"How far a replica may be behind and still be read."`
-	NoReadModels        bool          `env:"STOCKLEDGER_NO_READ_MODELS" help:"Leave it to other nodes to keep the read models up that reports read. At least one has to do it."`
-	CheckpointDir       string        `type:"path" env:"STOCKLEDGER_CHECKPOINT_DIR" placeholder:"FOLDER" help:"Write a signed checkpoint of each journal here once a day. See stockledger checkpoint --help."`
-	DrainDelay          time.Duration `default:"0s" env:"STOCKLEDGER_DRAIN_DELAY" help:"Time between readiness going off and the port closing, for load balancers to notice."`
-	WebhookAllowPrivate bool          `env:"STOCKLEDGER_WEBHOOK_ALLOW_PRIVATE" help:"Let webhooks lead to private addresses and use http, for tests and for receivers in a network of your own. Whoever may manage webhooks can then have this node call what it reaches."`
-	GracePeriod         time.Duration `default:"25s" env:"STOCKLEDGER_GRACE_PERIOD" help:"How long requests under way may take to end at shutdown."`
+	Listen          string        `default:"127.0.0.1:8080" env:"STOCKLEDGER_LISTEN" placeholder:"ADDRESS" help:"Address of the API: Connect, gRPC, gRPC-Web and JSON on one port. Default: 127.0.0.1:8080."`
+	AdminListen     string        `default:"127.0.0.1:8081" env:"STOCKLEDGER_ADMIN_LISTEN" placeholder:"ADDRESS" help:"Address of /livez, /readyz and /metrics. They need no token: keep it private. Default: 127.0.0.1:8081."`
+	IssuerKey       string        `default:"issuer.key" type:"path" env:"STOCKLEDGER_ISSUER_KEY" placeholder:"FILE" help:"Key that signs and checks tokens. Made on first start; give all nodes the same file. Default: issuer.key in the current folder."`
+	PatientKey      string        `type:"path" env:"STOCKLEDGER_PATIENT_KEY" placeholder:"FILE" help:"Key that patients' names and texts are kept under. Made on first start; give all nodes the same file, and keep a copy: without it the texts are lost. Without this flag, commands that bring any are refused."`
+	AllowedOrigins  []string      `env:"STOCKLEDGER_ALLOWED_ORIGINS" placeholder:"ORIGIN" help:"Web origins whose pages may call the API from a browser."`
+	WriteConns      int           `default:"8" env:"STOCKLEDGER_WRITE_CONNECTIONS" help:"Database connections for commands."`
+	ReadConns       int           `default:"16" env:"STOCKLEDGER_READ_CONNECTIONS" help:"Database connections for queries."`
+	GroupCommands   int           `default:"0" env:"STOCKLEDGER_GROUP_COMMANDS" help:"Most commands in one transaction. 0: 1000 on PostgreSQL, 500 on CockroachDB."`
+	GroupsInFlight  int           `default:"0" env:"STOCKLEDGER_GROUPS_IN_FLIGHT" help:"Most groups of commands executed at a time. 0: 2, or 1 on a PostgreSQL server with few predicate locks."`
+	QueueCommands   int           `default:"0" env:"STOCKLEDGER_QUEUE_COMMANDS" help:"Most commands that may wait for one clinic. 0: 4000."`
+	CachedDocuments int           `default:"400000" env:"STOCKLEDGER_CACHED_DOCUMENTS" help:"Most documents of clinics' states kept in memory. The node's memory limit is 256 MiB and 400 bytes for each, unless GOMEMLIMIT says otherwise."`
+	CachedAnswers   int           `default:"100000" env:"STOCKLEDGER_CACHED_ANSWERS" help:"Most answers to queries kept in memory."`
+	RedisURL        string        `env:"STOCKLEDGER_REDIS_URL" placeholder:"URL" help:"Redis server through which nodes share answers to queries, for example redis://:password@redis:6379/0. Nothing fails without it."`
+	ReplicaURLs     []string      `name:"replica-url" env:"STOCKLEDGER_REPLICA_URLS" placeholder:"URL" help:"Streaming replica of a PostgreSQL database, for reads with CONSISTENCY_BOUNDED. May be repeated. CockroachDB needs none: it reads from its followers."`
+	ReplicaMaxLag   time.Duration `default:"100ms" env:"STOCKLEDGER_REPLICA_MAX_LAG" help:"How far a replica may be behind and still be read."`
+	NoReadModels    bool          `env:"STOCKLEDGER_NO_READ_MODELS" help:"Leave it to other nodes to keep the read models up that reports read. At least one has to do it."`
+	CheckpointDir   string        `type:"path" env:"STOCKLEDGER_CHECKPOINT_DIR" placeholder:"FOLDER" help:"Write a signed checkpoint of each journal here once a day. See stockledger checkpoint --help."`
+	DrainDelay      time.Duration `default:"0s" env:"STOCKLEDGER_DRAIN_DELAY" help:"Time between readiness going off and the port closing, for load balancers to notice."`
+	GracePeriod     time.Duration `default:"25s" env:"STOCKLEDGER_GRACE_PERIOD" help:"How long requests under way may take to end at shutdown."`
 	clusterFlags
+	webhookFlags
 	Profiling bool `env:"STOCKLEDGER_PROFILING" help:"Serve profiles at /debug/pprof on the admin address."`
 }
 
@@ -116,15 +116,15 @@ type node struct {
 	router    *cluster.Router
 	// dispatcher has operations carried out.
 	dispatcher *cluster.Dispatcher
-	// courier delivers events to webhooks.
-	courier *cluster.Courier
-	peerTLS *tls.Config
-	runner  *cluster.Runner
-	joined  atomic.Pointer[cluster.Cluster]
-	flags   clusterFlags
-	grace   time.Duration
+	peerTLS    *tls.Config
+	runner     *cluster.Runner
+	joined     atomic.Pointer[cluster.Cluster]
+	flags      clusterFlags
+	grace      time.Duration
 	// checkpoints is the folder that they are written to, or empty.
 	checkpoints string
+	// courier delivers events to webhooks.
+	courier *cluster.Courier
 }
 
 // What a node needs beside its cached documents, and what one of those takes.
@@ -209,7 +209,7 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 	n.router = cluster.NewRouter(n.executors, n.peerTLS, n.log)
 	operations := txn.NewOperations(n.directory)
 	n.dispatcher = cluster.NewDispatcher(operations, n.executors, n.router, cluster.DispatcherConfig{Log: n.log})
-	webhooks := n.webhooks(queries, flags.WebhookAllowPrivate)
+	webhooks := n.webhooks(queries, flags.webhookFlags)
 	jobs, err := n.flags.jobs(cluster.StandardJobs(n.directory, txn.NewChores(n.directory, n.router, n.log)))
 	if err != nil {
 		return err
@@ -229,20 +229,6 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 		Metrics:    metrics,
 	})
 	return err
-}
-
-// joinBeforeDelivery is how long a node that takes part in a cluster waits to
-// know whose webhooks are its own to deliver to.
-const joinBeforeDelivery = 10 * time.Second
-
-// webhooks makes what keeps the webhooks and what delivers to them.
-func (n *node) webhooks(queries *txn.Queries, allowPrivate bool) rpc.Webhooks {
-	store, secrets := txn.NewWebhooks(n.directory), rpc.NewWebhookSecrets(n.issuer)
-	n.courier = cluster.NewCourier(store, queries, n.router, cluster.CourierConfig{
-		Render: rpc.WebhookEvent, Secrets: secrets.Live, AllowPrivate: allowPrivate, Join: joinBeforeDelivery, Log: n.log,
-	})
-	n.feed.Tell(n.courier.Committed)
-	return rpc.Webhooks{Store: store, Secrets: secrets, AllowPrivate: allowPrivate, Changed: n.courier.Changed}
 }
 
 // lookAtHeadsEvery is how often a node looks for what other nodes committed in
