@@ -78,6 +78,7 @@ type Courier struct {
 	webhooks *txn.Webhooks
 	queries  *txn.Queries
 	router   *Router
+	isHome   func(ledger.ClinicID) bool
 	cfg      CourierConfig
 	client   *http.Client
 	metrics  *courierMetrics
@@ -97,7 +98,7 @@ type Courier struct {
 func NewCourier(webhooks *txn.Webhooks, queries *txn.Queries, router *Router, cfg CourierConfig) *Courier {
 	cfg = cfg.withDefaults()
 	return &Courier{
-		webhooks: webhooks, queries: queries, router: router, cfg: cfg, client: newWebhookClient(cfg.AllowPrivate), metrics: newCourierMetrics(),
+		webhooks: webhooks, queries: queries, router: router, isHome: router.executesHere, cfg: cfg, client: newWebhookClient(cfg.AllowPrivate), metrics: newCourierMetrics(),
 		places: map[bool]chan struct{}{true: make(chan struct{}, cfg.Webhooks), false: make(chan struct{}, cfg.Webhooks)},
 		known:  make(map[ledger.ClinicID]map[string]bool), lanes: make(map[txn.WebhookKey]bool), waiting: make(map[txn.WebhookKey]time.Time),
 	}
@@ -145,7 +146,7 @@ func (c *Courier) look(ctx context.Context) error {
 		states, err := c.webhooks.Look(ctx, after, lookedAt)
 		for _, w := range states {
 			switch {
-			case w.Absent || !c.router.executesHere(w.Clinic):
+			case w.Absent || !c.isHome(w.Clinic):
 			case w.Paused:
 				paused++
 			default:
@@ -207,7 +208,7 @@ func (c *Courier) Changed(clinic ledger.ClinicID) {
 	c.mu.Lock()
 	ctx := c.ctx
 	c.mu.Unlock()
-	if ctx == nil || !c.router.executesHere(clinic) {
+	if ctx == nil || !c.isHome(clinic) {
 		return
 	}
 	go func() {
@@ -324,7 +325,7 @@ func (c *Courier) turn(ctx context.Context, key txn.WebhookKey) turn {
 		return c.cannot(ctx, key, err)
 	}
 	now := c.cfg.Clock()
-	if !w.PausedAt.IsZero() || w.DueAt.After(now) || !c.router.executesHere(key.Clinic) {
+	if !w.PausedAt.IsZero() || w.DueAt.After(now) || !c.isHome(key.Clinic) {
 		return turnOver
 	}
 	events, looked, asOf, err := c.queries.Events(ctx, key.Clinic, w.Cursor, &w.Filter, eventsATurn, txn.ReadOptions{})
