@@ -22,6 +22,9 @@ type CourierConfig struct {
 	Render func(*txn.Webhook, *txn.EventRecord) (id string, body []byte, err error)
 	// Secrets are what a webhook's deliveries are signed with at a moment. Required.
 	Secrets func(*txn.Webhook, time.Time) []webhook.Secret
+	// IsHome tells whose events are delivered here. Default: those of the clinics
+	// that the router executes here.
+	IsHome func(ledger.ClinicID) bool
 	// AllowPrivate has events delivered to private addresses too.
 	AllowPrivate bool
 	// Webhooks is how many are delivered to at a time, and again as many of those
@@ -78,7 +81,6 @@ type Courier struct {
 	webhooks *txn.Webhooks
 	queries  *txn.Queries
 	router   *Router
-	isHome   func(ledger.ClinicID) bool
 	cfg      CourierConfig
 	client   *http.Client
 	metrics  *courierMetrics
@@ -97,8 +99,11 @@ type Courier struct {
 // NewCourier returns a courier that does nothing until [Courier.Run].
 func NewCourier(webhooks *txn.Webhooks, queries *txn.Queries, router *Router, cfg CourierConfig) *Courier {
 	cfg = cfg.withDefaults()
+	if cfg.IsHome == nil {
+		cfg.IsHome = router.executesHere
+	}
 	return &Courier{
-		webhooks: webhooks, queries: queries, router: router, isHome: router.executesHere, cfg: cfg, client: newWebhookClient(cfg.AllowPrivate), metrics: newCourierMetrics(),
+		webhooks: webhooks, queries: queries, router: router, cfg: cfg, client: newWebhookClient(cfg.AllowPrivate), metrics: newCourierMetrics(),
 		places: map[bool]chan struct{}{true: make(chan struct{}, cfg.Webhooks), false: make(chan struct{}, cfg.Webhooks)},
 		known:  make(map[ledger.ClinicID]map[string]bool), lanes: make(map[txn.WebhookKey]bool), waiting: make(map[txn.WebhookKey]time.Time),
 	}
@@ -146,7 +151,7 @@ func (c *Courier) look(ctx context.Context) error {
 		states, err := c.webhooks.Look(ctx, after, lookedAt)
 		for _, w := range states {
 			switch {
-			case w.Absent || !c.isHome(w.Clinic):
+			case w.Absent || !c.cfg.IsHome(w.Clinic):
 			case w.Paused:
 				paused++
 			default:
@@ -208,7 +213,7 @@ func (c *Courier) Changed(clinic ledger.ClinicID) {
 	c.mu.Lock()
 	ctx := c.ctx
 	c.mu.Unlock()
-	if ctx == nil || !c.isHome(clinic) {
+	if ctx == nil || !c.cfg.IsHome(clinic) {
 		return
 	}
 	go func() {
@@ -325,7 +330,7 @@ func (c *Courier) turn(ctx context.Context, key txn.WebhookKey) turn {
 		return c.cannot(ctx, key, err)
 	}
 	now := c.cfg.Clock()
-	if !w.PausedAt.IsZero() || w.DueAt.After(now) || !c.isHome(key.Clinic) {
+	if !w.PausedAt.IsZero() || w.DueAt.After(now) || !c.cfg.IsHome(key.Clinic) {
 		return turnOver
 	}
 	events, looked, asOf, err := c.queries.Events(ctx, key.Clinic, w.Cursor, &w.Filter, eventsATurn, txn.ReadOptions{})

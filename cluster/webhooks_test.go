@@ -198,12 +198,12 @@ func open(tb testing.TB, db *txn.DB, cfg CourierConfig) *office {
 	if cfg.RetryAfter == 0 {
 		cfg.RetryAfter = time.Millisecond
 	}
-	cfg.Render, cfg.Secrets, cfg.AllowPrivate, cfg.Log = rpc.WebhookEvent, plainSecrets, !cfg.AllowPrivate, quiet
-	o.courier = NewCourier(o.store, txn.NewQueries(directory), NewRouter(o.executor, nil, quiet), cfg)
-	o.courier.isHome = func(clinic ledger.ClinicID) bool {
+	cfg.IsHome = func(clinic ledger.ClinicID) bool {
 		_, mine := o.mine.Load(clinic)
 		return mine
 	}
+	cfg.Render, cfg.Secrets, cfg.AllowPrivate, cfg.Log = rpc.WebhookEvent, plainSecrets, !cfg.AllowPrivate, quiet
+	o.courier = NewCourier(o.store, txn.NewQueries(directory), NewRouter(o.executor, nil, quiet), cfg)
 	feed.Tell(o.courier.Committed)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
