@@ -112,7 +112,7 @@ func unanswered(err error) error {
 	}
 	var operation *net.OpError
 	if errors.As(err, &operation) {
-		return fmt.Errorf("the receiver cannot be reached: %s", operation.Err)
+		return fmt.Errorf("the receiver cannot be reached: %w", operation.Err)
 	}
 	return errors.New("the connection to the receiver broke")
 }
