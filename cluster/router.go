@@ -32,6 +32,9 @@ type Router struct {
 	homes *Homes
 	peers map[string]*peer // by the nodes' ids
 	met   bool             // another node, once
+	// told is closed when the router is told of nodes for the first time.
+	told     chan struct{}
+	tellOnce sync.Once
 
 	forwarded, taken *prometheus.CounterVec
 }
@@ -41,7 +44,7 @@ type Router struct {
 func NewRouter(local *txn.Executors, security *tls.Config, log *slog.Logger) *Router {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Router{
-		local: local, security: security, log: log, ctx: ctx, cancel: cancel, homes: NewHomes(nil, nil, nil), peers: make(map[string]*peer),
+		local: local, security: security, log: log, ctx: ctx, cancel: cancel, homes: NewHomes(nil, nil, nil), peers: make(map[string]*peer), told: make(chan struct{}),
 		forwarded: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stockledger_forwarded_submissions_total",
 			Help: "Submissions that were brought to another node, by what became of them: answered, left (the caller did not wait), lost (the connection broke first), unreachable, open (the node was left alone), refused.",
@@ -72,6 +75,7 @@ func (r *Router) RegisterMetrics(to prometheus.Registerer) {
 // forgotten here; what is kept of the others was never trusted without the
 // database's word.
 func (r *Router) Follow(self string, homes *Homes) {
+	defer r.tellOnce.Do(func() { close(r.told) })
 	r.mu.Lock()
 	r.self, r.homes = self, homes
 	there := make(map[string]bool)
@@ -236,6 +240,16 @@ func (r *Router) route(clinic ledger.ClinicID) (*peer, string) {
 func (r *Router) executesHere(clinic ledger.ClinicID) bool {
 	p, _ := r.route(clinic)
 	return p == nil && !r.remote
+}
+
+// awaitHomes waits until the router knows of other nodes, at most so long.
+func (r *Router) awaitHomes(ctx context.Context, atMost time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, atMost)
+	defer cancel()
+	select {
+	case <-r.told:
+	case <-ctx.Done():
+	}
 }
 
 // wakeTimeout bounds the message that something waits.

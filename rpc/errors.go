@@ -56,6 +56,10 @@ const (
 	reasonNotAttempted         ledger.Reason = "NOT_ATTEMPTED"
 	reasonOperationNotFound    ledger.Reason = "OPERATION_NOT_FOUND"
 	reasonOperationState       ledger.Reason = "OPERATION_STATE"
+	reasonWebhookNotFound      ledger.Reason = "WEBHOOK_NOT_FOUND"
+	reasonWebhookExists        ledger.Reason = "WEBHOOK_EXISTS"
+	reasonWebhookLimit         ledger.Reason = "WEBHOOK_LIMIT"
+	reasonWebhookRotating      ledger.Reason = "WEBHOOK_ROTATING"
 	reasonNoPatientKey         ledger.Reason = "NO_PATIENT_KEY"
 	reasonCanceled             ledger.Reason = "CANCELED"
 	reasonDeadlineExceeded     ledger.Reason = "DEADLINE_EXCEEDED"
@@ -94,6 +98,10 @@ var ownReasons = []ReasonDoc{
 	{reasonClinicRestoring, connect.CodeUnavailable, "The clinic is being restored from a backup. Nothing was carried out.", "Repeat the request when the restore is done; commands with the same idempotency key."},
 	{reasonOperationNotFound, connect.CodeNotFound, "There is no operation under this key at the clinic, or the caller may see its own alone. What ended long ago is forgotten.", "Check clinic_id and idempotency_key; ListOperations shows what there is."},
 	{reasonOperationState, connect.CodeFailedPrecondition, "The operation is in a state in which this can't be done: it has ended, or it waits already.", "Look at it with GetOperation. To take back what was carried out, give the command that reverses it."},
+	{reasonWebhookNotFound, connect.CodeNotFound, "There is no webhook of this name at the clinic, or it is sent more than the caller may see.", "Check clinic_id and webhook_id; ListWebhooks shows what there is."},
+	{reasonWebhookExists, connect.CodeAlreadyExists, "There is a webhook of this name at the clinic, with another URL or filter, or one that the caller may not see.", "Choose another webhook_id, or change that one with UpdateWebhook."},
+	{reasonWebhookLimit, connect.CodeFailedPrecondition, "The clinic has as many webhooks as it may have.", "Delete one that nobody needs, or let one receiver pass events on."},
+	{reasonWebhookRotating, connect.CodeFailedPrecondition, "Two secrets of the webhook are live since its last rotation, and another rotation would end one of them.", "Wait until old_secret_until. If the latest secret was never put to use, set replace_unused; if one got out, set keep_old to zero."},
 	{reasonNotAttempted, connect.CodeUnavailable, "The batch ended early, before this command was taken.", "Send it again with the same idempotency key."},
 	{reasonNoPatientKey, connect.CodeFailedPrecondition, "The node has no key for what is kept of patients.", "Start the node with --patient-key; all nodes need the same one."},
 	{reasonCanceled, connect.CodeCanceled, "The caller ended the request. A command in it may still be carried out.", "Repeat a command with the same idempotency key to learn its outcome."},
@@ -199,6 +207,10 @@ func explain(err error) *failure {
 		return f
 	case errors.As(err, &rewound):
 		return explainRewound(rewound)
+	case errors.Is(err, txn.ErrWebhookNotFound):
+		return fail(reasonWebhookNotFound, "There is no such webhook.")
+	case errors.Is(err, txn.ErrTooManyWebhooks):
+		return fail(reasonWebhookLimit, "The clinic has %d webhooks.", txn.MaxWebhooks)
 	case errors.Is(err, txn.ErrBusy):
 		f = fail(reasonBusy, "Too many commands wait for this clinic.").because(err)
 		f.details = []proto.Message{&errdetails.RetryInfo{RetryDelay: durationpb.New(busyPause)}}

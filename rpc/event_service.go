@@ -16,8 +16,9 @@ import (
 // eventService tells what happened.
 type eventService struct {
 	*queryHandler
-	feed   *txn.Feed
-	ending <-chan struct{}
+	feed     *txn.Feed
+	ending   <-chan struct{}
+	webhooks Webhooks
 }
 
 // defaultHeartbeat is how long a watch may be silent.

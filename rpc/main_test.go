@@ -112,6 +112,9 @@ func openNode(tb testing.TB, cfg Config, deps Deps) *node {
 	if deps.Issuer == nil {
 		deps.Issuer = newTestIssuer(tb)
 	}
+	if deps.Webhooks.Store == nil {
+		deps.Webhooks = Webhooks{Store: txn.NewWebhooks(txn.NewDirectory(db)), Secrets: NewWebhookSecrets(deps.Issuer), Changed: func(ledger.ClinicID) {}}
+	}
 	server, err := NewServer(cfg, deps)
 	if err != nil {
 		tb.Fatal(err)

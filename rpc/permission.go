@@ -45,6 +45,7 @@ var roles = map[Role][]permission{
 	// Runs a clinic.
 	RoleManager: slices.Concat(readsStock, readsPharmacy, keepsStock, answersForStock, dispenses, []permission{
 		"clinic.write", "location.write", "policy.write", "limit.write", "patient.erase", "patient.hold",
+		permissionManageWebhooks, "webhook.read",
 	}),
 	// Answers for the medicines of a clinic, and gives them to patients.
 	RolePharmacist: slices.Concat(readsStock, readsPharmacy, keepsStock, answersForStock, dispenses),
@@ -65,7 +66,7 @@ var roles = map[Role][]permission{
 		"command.witness", "command.withdraw", "operation.submit", "operation.cancel", "operation.read",
 	},
 	// Reads everything and changes nothing.
-	RoleAuditor: slices.Concat(readsStock, readsPharmacy, []permission{"cluster.read", "job.read", "operation.read", permissionAllOperations}),
+	RoleAuditor: slices.Concat(readsStock, readsPharmacy, []permission{"cluster.read", "job.read", "operation.read", permissionAllOperations, "webhook.read"}),
 	// Looks up what there is.
 	RoleViewer: {"catalog.read", "stock.read"},
 }
@@ -102,6 +103,8 @@ const (
 	permissionWitness      permission = "command.witness"
 	permissionManageCounts permission = "count.manage"
 	permissionBackdate     permission = "command.backdate"
+	// To see the whole of a webhook's URL.
+	permissionManageWebhooks permission = "webhook.manage"
 	// To see and change what others submitted.
 	permissionAllOperations permission = "all_operations.read"
 )

@@ -141,6 +141,8 @@ type Deps struct {
 	Trusted []TrustedIssuer
 	// Operations is where commands wait that are carried out later.
 	Operations OperationQueue
+	// Webhooks is where events are sent to.
+	Webhooks Webhooks
 	// Administration is what operators ask about and do.
 	Administration Administration
 	// Metrics add what other packages measure to /metrics.
@@ -259,7 +261,7 @@ func (s *Server) handlers(commands *commandHandler) handlers {
 			stockledgerv1connect.RegisterQueryServiceHandler(to, &queryService{queries})
 		},
 		stockledgerv1connect.EventServiceName: func(to *connect.Server) {
-			stockledgerv1connect.RegisterEventServiceHandler(to, &eventService{queries, s.deps.Feed, s.ending})
+			stockledgerv1connect.RegisterEventServiceHandler(to, &eventService{queries, s.deps.Feed, s.ending, s.deps.Webhooks})
 		},
 		stockledgerv1connect.PharmacyServiceName: func(to *connect.Server) {
 			stockledgerv1connect.RegisterPharmacyServiceHandler(to, &pharmacyService{commandHandler: commands, queryHandler: queries})

@@ -19,6 +19,9 @@ type Feed struct {
 	directory *Directory
 	every     time.Duration
 
+	// told is told of this node's own commits, where not nil.
+	told func(ledger.ClinicID)
+
 	mu     sync.Mutex
 	topics map[ledger.ClinicID]*topic
 }
@@ -33,6 +36,19 @@ type topic struct {
 // NewFeed returns a feed that looks at the heads every so often once it runs.
 func NewFeed(d *Directory, every time.Duration) *Feed {
 	return &Feed{directory: d, every: every, topics: make(map[ledger.ClinicID]*topic)}
+}
+
+// Tell has fn told of each clinic whose journal has grown by a command of this
+// node, or of another one that it asked, whether or not anybody waits for it. fn
+// must be quick. Tell must be called before the feed is used.
+func (f *Feed) Tell(fn func(ledger.ClinicID)) { f.told = fn }
+
+// committed takes in a command that this node executed.
+func (f *Feed) committed(clinic ledger.ClinicID, head Place) {
+	f.note(clinic, head)
+	if f.told != nil {
+		f.told(clinic)
+	}
 }
 
 // Run looks at the heads of the clinics that are waited for, until ctx ends.
@@ -110,7 +126,7 @@ func (f *Feed) heard(clinic ledger.ClinicID, sequence ledger.Sequence) {
 		epoch = t.head.Epoch
 	}
 	f.mu.Unlock()
-	f.note(clinic, Place{epoch, sequence})
+	f.committed(clinic, Place{epoch, sequence})
 }
 
 // Wait returns when the clinic's journal may hold more than the place or was

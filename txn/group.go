@@ -383,7 +383,7 @@ func (e *Executor) answer(p *plan) {
 	}
 	if len(p.records) > 0 && e.cfg.Feed != nil {
 		head := p.home.state.Head()
-		e.cfg.Feed.note(p.home.clinic, Place{head.Epoch, head.Sequence})
+		e.cfg.Feed.committed(p.home.clinic, Place{head.Epoch, head.Sequence})
 	}
 	for i, w := range p.units {
 		if verdicts := p.verdicts[i]; verdicts != nil {

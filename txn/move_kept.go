@@ -21,6 +21,7 @@ var keptTables = []keptTable{
 	{"patient_texts", []string{"patient_id", "digest"}},
 	{"patient_identifiers", []string{"digest"}},
 	{"operations", []string{"idempotency_key"}},
+	{"webhooks", []string{"webhook_id"}},
 }
 
 // keptRows is how many rows one transaction copies or deletes.

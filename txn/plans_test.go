@@ -189,7 +189,7 @@ func (n *planNode) accesses() []access {
 
 var (
 	quotedText = regexp.MustCompile(`'(?:[^']|'')*'`)
-	columnName = regexp.MustCompile(`(?:(\w+)\.)?\b(clinic_id|location_id|medicine_id|lot_id|hold_id|kind|document_id|opened_sequence|sequence|line|idempotency_key|patient_id|day|month|due_at|deadline|priority|state|submitted_at)\b`)
+	columnName = regexp.MustCompile(`(?:(\w+)\.)?\b(clinic_id|location_id|medicine_id|lot_id|hold_id|kind|document_id|opened_sequence|sequence|line|idempotency_key|patient_id|day|month|due_at|deadline|priority|state|submitted_at|webhook_id)\b`)
 )
 
 // searched returns the columns that a condition compares, without those of
@@ -712,4 +712,26 @@ func TestPlanFaultsAreSeen(t *testing.T) {
 			t.Errorf("nothing is wrong with %s: %v", sql, plan.accesses())
 		}
 	}
+}
+
+// TestPlansOfWebhooks explains what keeps webhooks and moves their cursors.
+func TestPlansOfWebhooks(t *testing.T) {
+	t.Parallel()
+	db, write, read := traced(t)
+	p := &planner{tb: t, db: db, write: write, read: read}
+	c := newTestClinic(t, testExecutor(t, ExecutorConfig{}))
+	s, ctx := NewWebhooks(NewDirectory(db)), t.Context()
+	w := testWebhook(c.id, "billing")
+	const key, all, sealed = "webhooks_pkey(clinic_id, webhook_id)", "webhooks_pkey(clinic_id)", "sealed_clinics_pkey(clinic_id)"
+	p.check(wantPlan{"Create", func() error { _, _, err := s.Create(ctx, w); return err }, []string{key, sealed}}, writeSession)
+	p.check(wantPlan{"Change", func() error {
+		_, err := s.Change(ctx, w.WebhookKey, func(*Webhook) error { return nil })
+		return err
+	}, []string{key, sealed}}, writeSession)
+	w.Version = 2
+	p.check(wantPlan{"Move", func() error { _, err := s.Move(ctx, &w, Place{1, 5}, w.WebhookProgress); return err }, []string{key, sealed}}, writeSession)
+	p.check(wantPlan{"Get", func() error { _, err := s.Get(ctx, w.WebhookKey); return err }, []string{key, sealed}}, readSession)
+	p.check(wantPlan{"List", func() error { _, err := s.List(ctx, c.id); return err }, []string{all, sealed}}, readSession)
+	p.check(wantPlan{"Look", func() error { _, err := s.Look(ctx, WebhookKey{}, 10); return err }, []string{key, "heads_pkey(clinic_id)"}}, readSession)
+	p.check(wantPlan{"Delete", func() error { return s.Delete(ctx, &w) }, []string{key, sealed}}, writeSession)
 }

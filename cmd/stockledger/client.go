@@ -19,6 +19,7 @@ type client struct {
 	catalog   stockledgerv1connect.CatalogServiceClient
 	pharmacy  stockledgerv1connect.PharmacyServiceClient
 	admin     stockledgerv1connect.AdminServiceClient
+	events    stockledgerv1connect.EventServiceClient
 }
 
 func newClient(url, token string) *client {
@@ -36,6 +37,7 @@ func newClient(url, token string) *client {
 		catalog:   stockledgerv1connect.NewCatalogServiceClient(conn),
 		pharmacy:  stockledgerv1connect.NewPharmacyServiceClient(conn),
 		admin:     stockledgerv1connect.NewAdminServiceClient(conn),
+		events:    stockledgerv1connect.NewEventServiceClient(conn),
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 
 // clusterFlags say how a node takes part in a cluster.
 type clusterFlags struct {
-	NoCluster          bool              `env:"STOCKLEDGER_NO_CLUSTER" help:"Take no part in a cluster: this node serves, and leaves the background jobs to others. At least one node has to run them."`
+	NoCluster          bool              `env:"STOCKLEDGER_NO_CLUSTER" help:"Take no part in a cluster: this node serves, and leaves the background jobs and the delivery to webhooks to others. At least one node has to do them."`
 	NodeName           string            `env:"STOCKLEDGER_NODE_NAME" placeholder:"NAME" help:"Name of this node, which stays the same when it starts again. Default: the host's name and the API's port."`
 	PeerListen         string            `default:"127.0.0.1:0" env:"STOCKLEDGER_PEER_LISTEN" placeholder:"ADDRESS" help:"Address at which this node takes commands from other nodes, under mutual TLS with keys that come from the issuer key. Default: a free port on 127.0.0.1, which only nodes on this machine reach."`
 	PeerAdvertise      string            `env:"STOCKLEDGER_PEER_ADVERTISE" placeholder:"ADDRESS" help:"Address at which other nodes reach --peer-listen. Default: the same, with the host's name where it listens on all addresses."`

@@ -32,6 +32,7 @@ type cli struct {
 	RecalledPatients recalledPatientsCmd `cmd:"" help:"Write whom a lot, or the lots of a recall, reached as CSV."`
 	Jobs             jobsCmd             `cmd:"" help:"Show and run the background jobs."`
 	Cluster          clusterCmd          `cmd:"" help:"Show the cluster."`
+	Webhook          webhookCmd          `cmd:"" help:"Show and change where a clinic's events are sent."`
 	Token            tokenCmd            `cmd:"" help:"Print a token for callers of the API."`
 	Dev              devCmd              `cmd:"" help:"Run all of it on this machine, with demo clinics: what make run does."`
 	Version          versionCmd          `cmd:"" help:"Print the version."`

@@ -103,6 +103,8 @@ func TestCommandLineParses(t *testing.T) {
 		"shard open south --database-url postgresql://x",
 		"shard close south --database-url postgresql://x",
 		"recalled-patients --clinic c --lot l --token t",
+		"webhook create c w https://example.org --types StockReserved --after 5 --token t",
+		"webhook replay c w --from 5 --epoch 2 --token t",
 		"token --role admin --clinic * --subject s --ttl 1h",
 		"dev --data-dir d",
 		"dev --clean-data",

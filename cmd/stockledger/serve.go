@@ -49,6 +49,7 @@ type nodeFlags struct {
 	DrainDelay      time.Duration `default:"0s" env:"STOCKLEDGER_DRAIN_DELAY" help:"Time between readiness going off and the port closing, for load balancers to notice."`
 	GracePeriod     time.Duration `default:"25s" env:"STOCKLEDGER_GRACE_PERIOD" help:"How long a shutdown may take after the drain delay; the last fifth of it, 2s at most, is for closing."`
 	clusterFlags
+	webhookFlags
 	Profiling bool `env:"STOCKLEDGER_PROFILING" help:"Serve profiles at /debug/pprof on the admin address."`
 }
 
@@ -124,6 +125,8 @@ type node struct {
 	grace      time.Duration
 	// checkpoints is the folder that they are written to, or empty.
 	checkpoints string
+	// courier delivers events to webhooks.
+	courier *cluster.Courier
 }
 
 // What a node needs beside its cached documents, and what one of those takes.
@@ -212,6 +215,7 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 	n.router = n.newRouter()
 	operations := txn.NewOperations(n.directory)
 	n.dispatcher = cluster.NewDispatcher(operations, n.executors, n.router, cluster.DispatcherConfig{Log: n.log})
+	webhooks := n.webhooks(queries, flags.webhookFlags)
 	jobs, err := n.flags.jobs(cluster.StandardJobs(n.directory, txn.NewChores(n.directory, n.router, n.log)))
 	if err != nil {
 		return err
@@ -219,7 +223,7 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 	if n.runner, err = cluster.NewRunner(n.db, jobs, cluster.RunnerConfig{Log: n.log}); err != nil {
 		return err
 	}
-	metrics = append(metrics, n.executors.RegisterMetrics, n.router.RegisterMetrics, n.runner.RegisterMetrics, n.dispatcher.RegisterMetrics)
+	metrics = append(metrics, n.executors.RegisterMetrics, n.router.RegisterMetrics, n.runner.RegisterMetrics, n.dispatcher.RegisterMetrics, n.courier.RegisterMetrics)
 	n.server, err = rpc.NewServer(rpc.Config{
 		Listen: flags.Listen, AdminListen: flags.AdminListen, Parts: n.parts, AllowedOrigins: flags.AllowedOrigins,
 		DrainDelay: flags.DrainDelay, ShutdownTimeout: flags.GracePeriod, Profiling: flags.Profiling, Log: n.log,
@@ -227,6 +231,7 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 		Executor: n.router, Reachable: n.reachable(), Queries: queries, Feed: n.feed, Database: n.db, Issuer: n.issuer,
 		Patients: txn.NewPatients(n.directory), Keyring: keyring, Administration: n.administration(),
 		Operations: rpc.OperationQueue{Store: operations, Encode: cluster.EncodeSubmission, Submitted: n.dispatcher.Submitted},
+		Webhooks:   webhooks,
 		Metrics:    metrics,
 	})
 	return err
@@ -291,6 +296,9 @@ func (n *node) begin(ctx context.Context, peers *cluster.PeerServer, cancel func
 	work.Go(func(following context.Context) { n.replicas.Run(following) })
 	if n.flags.NoCluster {
 		return work
+	}
+	if n.executes() { // without a cluster every such node would deliver everything
+		work.Go(func(context.Context) { n.courier.Run(ctx) })
 	}
 	work.Go(func(following context.Context) {
 		if err := n.takePart(ctx, following, peers); err != nil {

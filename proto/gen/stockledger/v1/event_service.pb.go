@@ -11,6 +11,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -23,6 +24,63 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// WebhookState says whether events are sent.
+type WebhookState int32
+
+const (
+	// Not set.
+	WebhookState_WEBHOOK_STATE_UNSPECIFIED WebhookState = 0
+	// They are.
+	WebhookState_WEBHOOK_STATE_ACTIVE WebhookState = 1
+	// The last attempt failed; there will be more.
+	WebhookState_WEBHOOK_STATE_FAILING WebhookState = 2
+	// Not until ResumeWebhook.
+	WebhookState_WEBHOOK_STATE_PAUSED WebhookState = 3
+)
+
+// Enum value maps for WebhookState.
+var (
+	WebhookState_name = map[int32]string{
+		0: "WEBHOOK_STATE_UNSPECIFIED",
+		1: "WEBHOOK_STATE_ACTIVE",
+		2: "WEBHOOK_STATE_FAILING",
+		3: "WEBHOOK_STATE_PAUSED",
+	}
+	WebhookState_value = map[string]int32{
+		"WEBHOOK_STATE_UNSPECIFIED": 0,
+		"WEBHOOK_STATE_ACTIVE":      1,
+		"WEBHOOK_STATE_FAILING":     2,
+		"WEBHOOK_STATE_PAUSED":      3,
+	}
+)
+
+func (x WebhookState) Enum() *WebhookState {
+	p := new(WebhookState)
+	*p = x
+	return p
+}
+
+func (x WebhookState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WebhookState) Descriptor() protoreflect.EnumDescriptor {
+	return file_stockledger_v1_event_service_proto_enumTypes[0].Descriptor()
+}
+
+func (WebhookState) Type() protoreflect.EnumType {
+	return &file_stockledger_v1_event_service_proto_enumTypes[0]
+}
+
+func (x WebhookState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WebhookState.Descriptor instead.
+func (WebhookState) EnumDescriptor() ([]byte, []int) {
+	return file_stockledger_v1_event_service_proto_rawDescGZIP(), []int{0}
+}
 
 // EventPlace names an event: where a reader is.
 type EventPlace struct {
@@ -761,11 +819,1274 @@ func (x *VerifyChainResponse) GetAsOf() *AsOf {
 	return nil
 }
 
+// Webhook is where events are sent, and how that goes.
+type Webhook struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The clinic.
+	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
+	// Names it within the clinic.
+	WebhookId string `protobuf:"bytes,2,opt,name=webhook_id,json=webhookId,proto3" json:"webhook_id,omitempty"`
+	// Where events are sent. Without the permission webhook.manage only its scheme
+	// and host are shown.
+	Url string `protobuf:"bytes,3,opt,name=url,proto3" json:"url,omitempty"`
+	// Which events are sent.
+	Filter *EventFilter `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
+	// The only locations whose events are sent, beside those that concern none in
+	// particular; none: all. They are those of the token that made the webhook.
+	WithinLocationIds []string `protobuf:"bytes,5,rep,name=within_location_ids,json=withinLocationIds,proto3" json:"within_location_ids,omitempty"`
+	// Whether events are sent.
+	State WebhookState `protobuf:"varint,6,opt,name=state,proto3,enum=stockledger.v1.WebhookState" json:"state,omitempty"`
+	// Up to where everything was delivered, or did not pass the filter.
+	Cursor *EventPlace `protobuf:"bytes,7,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// When an event was delivered last.
+	DeliveredAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=delivered_at,json=deliveredAt,proto3" json:"delivered_at,omitempty"`
+	// Attempts to deliver the next event that failed.
+	Attempts int32 `protobuf:"varint,9,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	// Since when they do.
+	FailingSince *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=failing_since,json=failingSince,proto3" json:"failing_since,omitempty"`
+	// Why the last one did, for people.
+	LastFailure string `protobuf:"bytes,11,opt,name=last_failure,json=lastFailure,proto3" json:"last_failure,omitempty"`
+	// When the next one is made.
+	NextAttemptAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=next_attempt_at,json=nextAttemptAt,proto3" json:"next_attempt_at,omitempty"`
+	// Since when it is paused.
+	PausedAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=paused_at,json=pausedAt,proto3" json:"paused_at,omitempty"`
+	// Why: BY_HAND; FAILING, for a day; GONE, the receiver answered 410; NO_SECRET,
+	// the secret can't be decrypted and has to be rotated; REWOUND, the clinic was
+	// restored to an epoch before that of the cursor, and needs ReplayWebhook.
+	PauseReason string `protobuf:"bytes,14,opt,name=pause_reason,json=pauseReason,proto3" json:"pause_reason,omitempty"`
+	// Until when the secret before the last rotation signs too.
+	OldSecretUntil *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=old_secret_until,json=oldSecretUntil,proto3" json:"old_secret_until,omitempty"`
+	// Who made it.
+	CreatedBy string `protobuf:"bytes,16,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	// When.
+	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	// Its version, which deliveries do not change.
+	Etag          string `protobuf:"bytes,18,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Webhook) Reset() {
+	*x = Webhook{}
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Webhook) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Webhook) ProtoMessage() {}
+
+func (x *Webhook) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Webhook.ProtoReflect.Descriptor instead.
+func (*Webhook) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_event_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Webhook) GetClinicId() string {
+	if x != nil {
+		return x.ClinicId
+	}
+	return ""
+}
+
+func (x *Webhook) GetWebhookId() string {
+	if x != nil {
+		return x.WebhookId
+	}
+	return ""
+}
+
+func (x *Webhook) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *Webhook) GetFilter() *EventFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *Webhook) GetWithinLocationIds() []string {
+	if x != nil {
+		return x.WithinLocationIds
+	}
+	return nil
+}
+
+func (x *Webhook) GetState() WebhookState {
+	if x != nil {
+		return x.State
+	}
+	return WebhookState_WEBHOOK_STATE_UNSPECIFIED
+}
+
+func (x *Webhook) GetCursor() *EventPlace {
+	if x != nil {
+		return x.Cursor
+	}
+	return nil
+}
+
+func (x *Webhook) GetDeliveredAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeliveredAt
+	}
+	return nil
+}
+
+func (x *Webhook) GetAttempts() int32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
+func (x *Webhook) GetFailingSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FailingSince
+	}
+	return nil
+}
+
+func (x *Webhook) GetLastFailure() string {
+	if x != nil {
+		return x.LastFailure
+	}
+	return ""
+}
+
+func (x *Webhook) GetNextAttemptAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextAttemptAt
+	}
+	return nil
+}
+
+func (x *Webhook) GetPausedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PausedAt
+	}
+	return nil
+}
+
+func (x *Webhook) GetPauseReason() string {
+	if x != nil {
+		return x.PauseReason
+	}
+	return ""
+}
+
+func (x *Webhook) GetOldSecretUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OldSecretUntil
+	}
+	return nil
+}
+
+func (x *Webhook) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *Webhook) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return nil
+}
+
+func (x *Webhook) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// CreateWebhookRequest says where to send what.
+type CreateWebhookRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The clinic.
+	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
+	// Names the webhook within the clinic, for example billing.
+	WebhookId string `protobuf:"bytes,2,opt,name=webhook_id,json=webhookId,proto3" json:"webhook_id,omitempty"`
+	// An https URL without user and fragment, which does not lead to a private
+	// address.
+	Url string `protobuf:"bytes,3,opt,name=url,proto3" json:"url,omitempty"`
+	// Which events to send; left out: all that the caller may see.
+	Filter *EventFilter `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
+	// After which event to begin; left out: with what is recorded from now on. An
+	// empty place is the beginning of the journal.
+	After *EventPlace `protobuf:"bytes,5,opt,name=after,proto3" json:"after,omitempty"`
+	// A secret of the caller's own: whsec_ and 24 to 64 bytes in base64. Left out:
+	// the ledger makes one.
+	Secret        string `protobuf:"bytes,6,opt,name=secret,proto3" json:"secret,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateWebhookRequest) Reset() {
+	*x = CreateWebhookRequest{}
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateWebhookRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateWebhookRequest) ProtoMessage() {}
+
+func (x *CreateWebhookRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateWebhookRequest.ProtoReflect.Descriptor instead.
+func (*CreateWebhookRequest) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_event_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *CreateWebhookRequest) GetClinicId() string {
+	if x != nil {
+		return x.ClinicId
+	}
+	return ""
+}
+
+func (x *CreateWebhookRequest) GetWebhookId() string {
+	if x != nil {
+		return x.WebhookId
+	}
+	return ""
+}
+
+func (x *CreateWebhookRequest) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *CreateWebhookRequest) GetFilter() *EventFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *CreateWebhookRequest) GetAfter() *EventPlace {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *CreateWebhookRequest) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+// CreateWebhookResponse has the webhook.
+type CreateWebhookResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The webhook.
+	Webhook *Webhook `protobuf:"bytes,1,opt,name=webhook,proto3" json:"webhook,omitempty"`
+	// What its deliveries are signed with. It is told this once: a call that finds
+	// the webhook there already leaves it empty.
+	Secret        string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateWebhookResponse) Reset() {
+	*x = CreateWebhookResponse{}
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateWebhookResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateWebhookResponse) ProtoMessage() {}
+
+func (x *CreateWebhookResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateWebhookResponse.ProtoReflect.Descriptor instead.
+func (*CreateWebhookResponse) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_event_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *CreateWebhookResponse) GetWebhook() *Webhook {
+	if x != nil {
+		return x.Webhook
+	}
+	return nil
+}
+
+func (x *CreateWebhookResponse) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+// GetWebhookRequest asks for a webhook.
+type GetWebhookRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The clinic.
+	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
+	// The webhook.
+	WebhookId     string `protobuf:"bytes,2,opt,name=webhook_id,json=webhookId,proto3" json:"webhook_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetWebhookRequest) Reset() {
+	*x = GetWebhookRequest{}
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetWebhookRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetWebhookRequest) ProtoMessage() {}
+
+func (x *GetWebhookRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetWebhookRequest.ProtoReflect.Descriptor instead.
+func (*GetWebhookRequest) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_event_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *GetWebhookRequest) GetClinicId() string {
+	if x != nil {
+		return x.ClinicId
+	}
+	return ""
+}
+
+func (x *GetWebhookRequest) GetWebhookId() string {
+	if x != nil {
+		return x.WebhookId
+	}
+	return ""
+}
+
+// GetWebhookResponse has the webhook as it is then.
+type GetWebhookResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The webhook.
+	Webhook       *Webhook `protobuf:"bytes,1,opt,name=webhook,proto3" json:"webhook,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetWebhookResponse) Reset() {
+	*x = GetWebhookResponse{}
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetWebhookResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetWebhookResponse) ProtoMessage() {}
+
+func (x *GetWebhookResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetWebhookResponse.ProtoReflect.Descriptor instead.
+func (*GetWebhookResponse) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_event_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *GetWebhookResponse) GetWebhook() *Webhook {
+	if x != nil {
+		return x.Webhook
+	}
+	return nil
+}
+
+// ListWebhooksRequest asks for a clinic's webhooks.
+type ListWebhooksRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The clinic.
+	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
+	// Which part of the list.
+	Page          *Page `protobuf:"bytes,2,opt,name=page,proto3" json:"page,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListWebhooksRequest) Reset() {
+	*x = ListWebhooksRequest{}
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListWebhooksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListWebhooksRequest) ProtoMessage() {}
+
+func (x *ListWebhooksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListWebhooksRequest.ProtoReflect.Descriptor instead.
+func (*ListWebhooksRequest) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_event_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ListWebhooksRequest) GetClinicId() string {
+	if x != nil {
+		return x.ClinicId
+	}
+	return ""
+}
+
+func (x *ListWebhooksRequest) GetPage() *Page {
+	if x != nil {
+		return x.Page
+	}
+	return nil
+}
+
+// ListWebhooksResponse is a page of webhooks.
+type ListWebhooksResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The webhooks, by id.
+	Webhooks []*Webhook `protobuf:"bytes,1,rep,name=webhooks,proto3" json:"webhooks,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListWebhooksResponse) Reset() {
+	*x = ListWebhooksResponse{}
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListWebhooksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListWebhooksResponse) ProtoMessage() {}
+
+func (x *ListWebhooksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListWebhooksResponse.ProtoReflect.Descriptor instead.
+func (*ListWebhooksResponse) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_event_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ListWebhooksResponse) GetWebhooks() []*Webhook {
+	if x != nil {
+		return x.Webhooks
+	}
+	return nil
+}
+
+func (x *ListWebhooksResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// UpdateWebhookRequest changes the fields that update_mask names.
+type UpdateWebhookRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The clinic.
+	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
+	// The webhook.
+	WebhookId string `protobuf:"bytes,2,opt,name=webhook_id,json=webhookId,proto3" json:"webhook_id,omitempty"`
+	// As in CreateWebhookRequest.
+	Url string `protobuf:"bytes,3,opt,name=url,proto3" json:"url,omitempty"`
+	// As in CreateWebhookRequest.
+	Filter *EventFilter `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
+	// The fields to change: url, filter.
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,5,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// The version that the caller read; empty: any.
+	Etag          string `protobuf:"bytes,6,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateWebhookRequest) Reset() {
+	*x = UpdateWebhookRequest{}
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateWebhookRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateWebhookRequest) ProtoMessage() {}
+
+func (x *UpdateWebhookRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateWebhookRequest.ProtoReflect.Descriptor instead.
+func (*UpdateWebhookRequest) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_event_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *UpdateWebhookRequest) GetClinicId() string {
+	if x != nil {
+		return x.ClinicId
+	}
+	return ""
+}
+
+func (x *UpdateWebhookRequest) GetWebhookId() string {
+	if x != nil {
+		return x.WebhookId
+	}
+	return ""
+}
+
+func (x *UpdateWebhookRequest) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *UpdateWebhookRequest) GetFilter() *EventFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *UpdateWebhookRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
+func (x *UpdateWebhookRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// UpdateWebhookResponse has the webhook as it is then.
+type UpdateWebhookResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The webhook.
+	Webhook       *Webhook `protobuf:"bytes,1,opt,name=webhook,proto3" json:"webhook,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateWebhookResponse) Reset() {
+	*x = UpdateWebhookResponse{}
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateWebhookResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateWebhookResponse) ProtoMessage() {}
+
+func (x *UpdateWebhookResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateWebhookResponse.ProtoReflect.Descriptor instead.
+func (*UpdateWebhookResponse) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_event_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *UpdateWebhookResponse) GetWebhook() *Webhook {
+	if x != nil {
+		return x.Webhook
+	}
+	return nil
+}
+
+// DeleteWebhookRequest ends a webhook.
+type DeleteWebhookRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The clinic.
+	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
+	// The webhook.
+	WebhookId string `protobuf:"bytes,2,opt,name=webhook_id,json=webhookId,proto3" json:"webhook_id,omitempty"`
+	// The version that the caller read; empty: any.
+	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteWebhookRequest) Reset() {
+	*x = DeleteWebhookRequest{}
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteWebhookRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteWebhookRequest) ProtoMessage() {}
+
+func (x *DeleteWebhookRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteWebhookRequest.ProtoReflect.Descriptor instead.
+func (*DeleteWebhookRequest) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_event_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *DeleteWebhookRequest) GetClinicId() string {
+	if x != nil {
+		return x.ClinicId
+	}
+	return ""
+}
+
+func (x *DeleteWebhookRequest) GetWebhookId() string {
+	if x != nil {
+		return x.WebhookId
+	}
+	return ""
+}
+
+func (x *DeleteWebhookRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// DeleteWebhookResponse is empty. An event that is on its way may still arrive.
+type DeleteWebhookResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteWebhookResponse) Reset() {
+	*x = DeleteWebhookResponse{}
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteWebhookResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteWebhookResponse) ProtoMessage() {}
+
+func (x *DeleteWebhookResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteWebhookResponse.ProtoReflect.Descriptor instead.
+func (*DeleteWebhookResponse) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_event_service_proto_rawDescGZIP(), []int{19}
+}
+
+// RotateWebhookSecretRequest asks for a new secret.
+type RotateWebhookSecretRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The clinic.
+	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
+	// The webhook.
+	WebhookId string `protobuf:"bytes,2,opt,name=webhook_id,json=webhookId,proto3" json:"webhook_id,omitempty"`
+	// How long the secret before it signs too, up to 7 days. Default 24 hours. Zero
+	// ends all older secrets at once, which is for one that got out.
+	KeepOld *durationpb.Duration `protobuf:"bytes,3,opt,name=keep_old,json=keepOld,proto3" json:"keep_old,omitempty"`
+	// A secret of the caller's own, as in CreateWebhookRequest: then the call may
+	// be repeated, and changes nothing the second time.
+	Secret string `protobuf:"bytes,4,opt,name=secret,proto3" json:"secret,omitempty"`
+	// The latest secret was never put to use, for example since the answer that
+	// held it was lost: replace that one, and let the older one sign on.
+	ReplaceUnused bool `protobuf:"varint,5,opt,name=replace_unused,json=replaceUnused,proto3" json:"replace_unused,omitempty"`
+	// The version that the caller read; empty: any.
+	Etag          string `protobuf:"bytes,6,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateWebhookSecretRequest) Reset() {
+	*x = RotateWebhookSecretRequest{}
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateWebhookSecretRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateWebhookSecretRequest) ProtoMessage() {}
+
+func (x *RotateWebhookSecretRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateWebhookSecretRequest.ProtoReflect.Descriptor instead.
+func (*RotateWebhookSecretRequest) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_event_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RotateWebhookSecretRequest) GetClinicId() string {
+	if x != nil {
+		return x.ClinicId
+	}
+	return ""
+}
+
+func (x *RotateWebhookSecretRequest) GetWebhookId() string {
+	if x != nil {
+		return x.WebhookId
+	}
+	return ""
+}
+
+func (x *RotateWebhookSecretRequest) GetKeepOld() *durationpb.Duration {
+	if x != nil {
+		return x.KeepOld
+	}
+	return nil
+}
+
+func (x *RotateWebhookSecretRequest) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+func (x *RotateWebhookSecretRequest) GetReplaceUnused() bool {
+	if x != nil {
+		return x.ReplaceUnused
+	}
+	return false
+}
+
+func (x *RotateWebhookSecretRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// RotateWebhookSecretResponse has the new secret.
+type RotateWebhookSecretResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The webhook.
+	Webhook *Webhook `protobuf:"bytes,1,opt,name=webhook,proto3" json:"webhook,omitempty"`
+	// What deliveries are signed with from now on. It is told this once.
+	Secret        string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateWebhookSecretResponse) Reset() {
+	*x = RotateWebhookSecretResponse{}
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateWebhookSecretResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateWebhookSecretResponse) ProtoMessage() {}
+
+func (x *RotateWebhookSecretResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateWebhookSecretResponse.ProtoReflect.Descriptor instead.
+func (*RotateWebhookSecretResponse) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_event_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RotateWebhookSecretResponse) GetWebhook() *Webhook {
+	if x != nil {
+		return x.Webhook
+	}
+	return nil
+}
+
+func (x *RotateWebhookSecretResponse) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+// PauseWebhookRequest ends deliveries for a time.
+type PauseWebhookRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The clinic.
+	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
+	// The webhook.
+	WebhookId     string `protobuf:"bytes,2,opt,name=webhook_id,json=webhookId,proto3" json:"webhook_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseWebhookRequest) Reset() {
+	*x = PauseWebhookRequest{}
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseWebhookRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseWebhookRequest) ProtoMessage() {}
+
+func (x *PauseWebhookRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseWebhookRequest.ProtoReflect.Descriptor instead.
+func (*PauseWebhookRequest) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_event_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *PauseWebhookRequest) GetClinicId() string {
+	if x != nil {
+		return x.ClinicId
+	}
+	return ""
+}
+
+func (x *PauseWebhookRequest) GetWebhookId() string {
+	if x != nil {
+		return x.WebhookId
+	}
+	return ""
+}
+
+// PauseWebhookResponse has the webhook as it is then.
+type PauseWebhookResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The webhook.
+	Webhook       *Webhook `protobuf:"bytes,1,opt,name=webhook,proto3" json:"webhook,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseWebhookResponse) Reset() {
+	*x = PauseWebhookResponse{}
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseWebhookResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseWebhookResponse) ProtoMessage() {}
+
+func (x *PauseWebhookResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseWebhookResponse.ProtoReflect.Descriptor instead.
+func (*PauseWebhookResponse) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_event_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *PauseWebhookResponse) GetWebhook() *Webhook {
+	if x != nil {
+		return x.Webhook
+	}
+	return nil
+}
+
+// ResumeWebhookRequest lets deliveries go on.
+type ResumeWebhookRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The clinic.
+	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
+	// The webhook.
+	WebhookId     string `protobuf:"bytes,2,opt,name=webhook_id,json=webhookId,proto3" json:"webhook_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeWebhookRequest) Reset() {
+	*x = ResumeWebhookRequest{}
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeWebhookRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeWebhookRequest) ProtoMessage() {}
+
+func (x *ResumeWebhookRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeWebhookRequest.ProtoReflect.Descriptor instead.
+func (*ResumeWebhookRequest) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_event_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ResumeWebhookRequest) GetClinicId() string {
+	if x != nil {
+		return x.ClinicId
+	}
+	return ""
+}
+
+func (x *ResumeWebhookRequest) GetWebhookId() string {
+	if x != nil {
+		return x.WebhookId
+	}
+	return ""
+}
+
+// ResumeWebhookResponse has the webhook as it is then.
+type ResumeWebhookResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The webhook.
+	Webhook       *Webhook `protobuf:"bytes,1,opt,name=webhook,proto3" json:"webhook,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeWebhookResponse) Reset() {
+	*x = ResumeWebhookResponse{}
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeWebhookResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeWebhookResponse) ProtoMessage() {}
+
+func (x *ResumeWebhookResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeWebhookResponse.ProtoReflect.Descriptor instead.
+func (*ResumeWebhookResponse) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_event_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ResumeWebhookResponse) GetWebhook() *Webhook {
+	if x != nil {
+		return x.Webhook
+	}
+	return nil
+}
+
+// ReplayWebhookRequest moves a webhook's cursor.
+type ReplayWebhookRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The clinic.
+	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
+	// The webhook.
+	WebhookId string `protobuf:"bytes,2,opt,name=webhook_id,json=webhookId,proto3" json:"webhook_id,omitempty"`
+	// After which event to go on; an empty place is the beginning of the journal.
+	After         *EventPlace `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayWebhookRequest) Reset() {
+	*x = ReplayWebhookRequest{}
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayWebhookRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayWebhookRequest) ProtoMessage() {}
+
+func (x *ReplayWebhookRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayWebhookRequest.ProtoReflect.Descriptor instead.
+func (*ReplayWebhookRequest) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_event_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ReplayWebhookRequest) GetClinicId() string {
+	if x != nil {
+		return x.ClinicId
+	}
+	return ""
+}
+
+func (x *ReplayWebhookRequest) GetWebhookId() string {
+	if x != nil {
+		return x.WebhookId
+	}
+	return ""
+}
+
+func (x *ReplayWebhookRequest) GetAfter() *EventPlace {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+// ReplayWebhookResponse has the webhook as it is then.
+type ReplayWebhookResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The webhook.
+	Webhook       *Webhook `protobuf:"bytes,1,opt,name=webhook,proto3" json:"webhook,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayWebhookResponse) Reset() {
+	*x = ReplayWebhookResponse{}
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayWebhookResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayWebhookResponse) ProtoMessage() {}
+
+func (x *ReplayWebhookResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_event_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayWebhookResponse.ProtoReflect.Descriptor instead.
+func (*ReplayWebhookResponse) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_event_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ReplayWebhookResponse) GetWebhook() *Webhook {
+	if x != nil {
+		return x.Webhook
+	}
+	return nil
+}
+
 var File_stockledger_v1_event_service_proto protoreflect.FileDescriptor
 
 const file_stockledger_v1_event_service_proto_rawDesc = "" +
 	"\n" +
-	"\"stockledger/v1/event_service.proto\x12\x0estockledger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dstockledger/v1/commands.proto\x1a\x1bstockledger/v1/common.proto\x1a\x1cstockledger/v1/options.proto\"P\n" +
+	"\"stockledger/v1/event_service.proto\x12\x0estockledger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dstockledger/v1/commands.proto\x1a\x1bstockledger/v1/common.proto\x1a\x1cstockledger/v1/options.proto\"P\n" +
 	"\n" +
 	"EventPlace\x12\x1d\n" +
 	"\x05epoch\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x05epoch\x12#\n" +
@@ -824,14 +2145,124 @@ const file_stockledger_v1_event_service_proto_rawDesc = "" +
 	"\tlast_hash\x18\x03 \x01(\fR\blastHash\x12'\n" +
 	"\x0fbroken_sequence\x18\x04 \x01(\x03R\x0ebrokenSequence\x12\x18\n" +
 	"\aproblem\x18\x05 \x01(\tR\aproblem\x12)\n" +
-	"\x05as_of\x18\x06 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf2\xac\x02\n" +
+	"\x05as_of\x18\x06 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf\"\xb7\x06\n" +
+	"\aWebhook\x12\x1b\n" +
+	"\tclinic_id\x18\x01 \x01(\tR\bclinicId\x12\x1d\n" +
+	"\n" +
+	"webhook_id\x18\x02 \x01(\tR\twebhookId\x12\x10\n" +
+	"\x03url\x18\x03 \x01(\tR\x03url\x123\n" +
+	"\x06filter\x18\x04 \x01(\v2\x1b.stockledger.v1.EventFilterR\x06filter\x12.\n" +
+	"\x13within_location_ids\x18\x05 \x03(\tR\x11withinLocationIds\x122\n" +
+	"\x05state\x18\x06 \x01(\x0e2\x1c.stockledger.v1.WebhookStateR\x05state\x122\n" +
+	"\x06cursor\x18\a \x01(\v2\x1a.stockledger.v1.EventPlaceR\x06cursor\x12=\n" +
+	"\fdelivered_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\vdeliveredAt\x12\x1a\n" +
+	"\battempts\x18\t \x01(\x05R\battempts\x12?\n" +
+	"\rfailing_since\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\ffailingSince\x12!\n" +
+	"\flast_failure\x18\v \x01(\tR\vlastFailure\x12B\n" +
+	"\x0fnext_attempt_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\rnextAttemptAt\x127\n" +
+	"\tpaused_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\bpausedAt\x12!\n" +
+	"\fpause_reason\x18\x0e \x01(\tR\vpauseReason\x12D\n" +
+	"\x10old_secret_until\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\x0eoldSecretUntil\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\x10 \x01(\tR\tcreatedBy\x129\n" +
+	"\n" +
+	"created_at\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x12\n" +
+	"\x04etag\x18\x12 \x01(\tR\x04etag\"\xc4\x02\n" +
+	"\x14CreateWebhookRequest\x12A\n" +
+	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12?\n" +
+	"\n" +
+	"webhook_id\x18\x02 \x01(\tB \xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$R\twebhookId\x12\x1c\n" +
+	"\x03url\x18\x03 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01(\x80\x10R\x03url\x123\n" +
+	"\x06filter\x18\x04 \x01(\v2\x1b.stockledger.v1.EventFilterR\x06filter\x120\n" +
+	"\x05after\x18\x05 \x01(\v2\x1a.stockledger.v1.EventPlaceR\x05after\x12#\n" +
+	"\x06secret\x18\x06 \x01(\tB\v\xbaH\x05r\x03(\x80\x01\x80\x01\x01R\x06secret\"g\n" +
+	"\x15CreateWebhookResponse\x121\n" +
+	"\awebhook\x18\x01 \x01(\v2\x17.stockledger.v1.WebhookR\awebhook\x12\x1b\n" +
+	"\x06secret\x18\x02 \x01(\tB\x03\x80\x01\x01R\x06secret\"\x97\x01\n" +
+	"\x11GetWebhookRequest\x12A\n" +
+	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12?\n" +
+	"\n" +
+	"webhook_id\x18\x02 \x01(\tB \xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$R\twebhookId\"G\n" +
+	"\x12GetWebhookResponse\x121\n" +
+	"\awebhook\x18\x01 \x01(\v2\x17.stockledger.v1.WebhookR\awebhook\"\x82\x01\n" +
+	"\x13ListWebhooksRequest\x12A\n" +
+	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12(\n" +
+	"\x04page\x18\x02 \x01(\v2\x14.stockledger.v1.PageR\x04page\"s\n" +
+	"\x14ListWebhooksResponse\x123\n" +
+	"\bwebhooks\x18\x01 \x03(\v2\x17.stockledger.v1.WebhookR\bwebhooks\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xcd\x02\n" +
+	"\x14UpdateWebhookRequest\x12A\n" +
+	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12?\n" +
+	"\n" +
+	"webhook_id\x18\x02 \x01(\tB \xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$R\twebhookId\x12\x1a\n" +
+	"\x03url\x18\x03 \x01(\tB\b\xbaH\x05r\x03(\x80\x10R\x03url\x123\n" +
+	"\x06filter\x18\x04 \x01(\v2\x1b.stockledger.v1.EventFilterR\x06filter\x12C\n" +
+	"\vupdate_mask\x18\x05 \x01(\v2\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01R\n" +
+	"updateMask\x12\x1b\n" +
+	"\x04etag\x18\x06 \x01(\tB\a\xbaH\x04r\x02(@R\x04etag\"J\n" +
+	"\x15UpdateWebhookResponse\x121\n" +
+	"\awebhook\x18\x01 \x01(\v2\x17.stockledger.v1.WebhookR\awebhook\"\xb7\x01\n" +
+	"\x14DeleteWebhookRequest\x12A\n" +
+	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12?\n" +
+	"\n" +
+	"webhook_id\x18\x02 \x01(\tB \xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$R\twebhookId\x12\x1b\n" +
+	"\x04etag\x18\x03 \x01(\tB\a\xbaH\x04r\x02(@R\x04etag\"\x17\n" +
+	"\x15DeleteWebhookResponse\"\xcf\x02\n" +
+	"\x1aRotateWebhookSecretRequest\x12A\n" +
+	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12?\n" +
+	"\n" +
+	"webhook_id\x18\x02 \x01(\tB \xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$R\twebhookId\x12D\n" +
+	"\bkeep_old\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x0e\xbaH\v\xaa\x01\b\"\x04\b\x80\xf5$2\x00R\akeepOld\x12#\n" +
+	"\x06secret\x18\x04 \x01(\tB\v\xbaH\x05r\x03(\x80\x01\x80\x01\x01R\x06secret\x12%\n" +
+	"\x0ereplace_unused\x18\x05 \x01(\bR\rreplaceUnused\x12\x1b\n" +
+	"\x04etag\x18\x06 \x01(\tB\a\xbaH\x04r\x02(@R\x04etag\"m\n" +
+	"\x1bRotateWebhookSecretResponse\x121\n" +
+	"\awebhook\x18\x01 \x01(\v2\x17.stockledger.v1.WebhookR\awebhook\x12\x1b\n" +
+	"\x06secret\x18\x02 \x01(\tB\x03\x80\x01\x01R\x06secret\"\x99\x01\n" +
+	"\x13PauseWebhookRequest\x12A\n" +
+	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12?\n" +
+	"\n" +
+	"webhook_id\x18\x02 \x01(\tB \xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$R\twebhookId\"I\n" +
+	"\x14PauseWebhookResponse\x121\n" +
+	"\awebhook\x18\x01 \x01(\v2\x17.stockledger.v1.WebhookR\awebhook\"\x9a\x01\n" +
+	"\x14ResumeWebhookRequest\x12A\n" +
+	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12?\n" +
+	"\n" +
+	"webhook_id\x18\x02 \x01(\tB \xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$R\twebhookId\"J\n" +
+	"\x15ResumeWebhookResponse\x121\n" +
+	"\awebhook\x18\x01 \x01(\v2\x17.stockledger.v1.WebhookR\awebhook\"\xd4\x01\n" +
+	"\x14ReplayWebhookRequest\x12A\n" +
+	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12?\n" +
+	"\n" +
+	"webhook_id\x18\x02 \x01(\tB \xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$R\twebhookId\x128\n" +
+	"\x05after\x18\x03 \x01(\v2\x1a.stockledger.v1.EventPlaceB\x06\xbaH\x03\xc8\x01\x01R\x05after\"J\n" +
+	"\x15ReplayWebhookResponse\x121\n" +
+	"\awebhook\x18\x01 \x01(\v2\x17.stockledger.v1.WebhookR\awebhook*|\n" +
+	"\fWebhookState\x12\x1d\n" +
+	"\x19WEBHOOK_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14WEBHOOK_STATE_ACTIVE\x10\x01\x12\x19\n" +
+	"\x15WEBHOOK_STATE_FAILING\x10\x02\x12\x18\n" +
+	"\x14WEBHOOK_STATE_PAUSED\x10\x032\xc3\n" +
+	"\n" +
 	"\fEventService\x12V\n" +
 	"\x05Watch\x12\x1c.stockledger.v1.WatchRequest\x1a\x1d.stockledger.v1.WatchResponse\"\x0e\xc2\xc6'\n" +
 	"event.read0\x01\x12Y\n" +
 	"\x06Replay\x12\x1d.stockledger.v1.ReplayRequest\x1a\x1e.stockledger.v1.ReplayResponse\"\x0e\xc2\xc6'\n" +
 	"event.read0\x01\x12i\n" +
 	"\vVerifyChain\x12\".stockledger.v1.VerifyChainRequest\x1a#.stockledger.v1.VerifyChainResponse\"\x11\xc2\xc6'\n" +
-	"event.read\x90\x02\x01BKZIgithub.com/stockledger/stockledger/proto/gen/stockledger/v1;stockledgerv1b\x06proto3"
+	"event.read\x90\x02\x01\x12s\n" +
+	"\rCreateWebhook\x12$.stockledger.v1.CreateWebhookRequest\x1a%.stockledger.v1.CreateWebhookResponse\"\x15\xc2\xc6'\x0ewebhook.manage\x90\x02\x02\x12h\n" +
+	"\n" +
+	"GetWebhook\x12!.stockledger.v1.GetWebhookRequest\x1a\".stockledger.v1.GetWebhookResponse\"\x13\xc2\xc6'\fwebhook.read\x90\x02\x01\x12n\n" +
+	"\fListWebhooks\x12#.stockledger.v1.ListWebhooksRequest\x1a$.stockledger.v1.ListWebhooksResponse\"\x13\xc2\xc6'\fwebhook.read\x90\x02\x01\x12p\n" +
+	"\rUpdateWebhook\x12$.stockledger.v1.UpdateWebhookRequest\x1a%.stockledger.v1.UpdateWebhookResponse\"\x12\xc2\xc6'\x0ewebhook.manage\x12s\n" +
+	"\rDeleteWebhook\x12$.stockledger.v1.DeleteWebhookRequest\x1a%.stockledger.v1.DeleteWebhookResponse\"\x15\xc2\xc6'\x0ewebhook.manage\x90\x02\x02\x12\x82\x01\n" +
+	"\x13RotateWebhookSecret\x12*.stockledger.v1.RotateWebhookSecretRequest\x1a+.stockledger.v1.RotateWebhookSecretResponse\"\x12\xc2\xc6'\x0ewebhook.manage\x12p\n" +
+	"\fPauseWebhook\x12#.stockledger.v1.PauseWebhookRequest\x1a$.stockledger.v1.PauseWebhookResponse\"\x15\xc2\xc6'\x0ewebhook.manage\x90\x02\x02\x12s\n" +
+	"\rResumeWebhook\x12$.stockledger.v1.ResumeWebhookRequest\x1a%.stockledger.v1.ResumeWebhookResponse\"\x15\xc2\xc6'\x0ewebhook.manage\x90\x02\x02\x12s\n" +
+	"\rReplayWebhook\x12$.stockledger.v1.ReplayWebhookRequest\x1a%.stockledger.v1.ReplayWebhookResponse\"\x15\xc2\xc6'\x0ewebhook.manage\x90\x02\x02BKZIgithub.com/stockledger/stockledger/proto/gen/stockledger/v1;stockledgerv1b\x06proto3"
 
 var (
 	file_stockledger_v1_event_service_proto_rawDescOnce sync.Once
@@ -845,47 +2276,112 @@ func file_stockledger_v1_event_service_proto_rawDescGZIP() []byte {
 	return file_stockledger_v1_event_service_proto_rawDescData
 }
 
-var file_stockledger_v1_event_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_stockledger_v1_event_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_stockledger_v1_event_service_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_stockledger_v1_event_service_proto_goTypes = []any{
-	(*EventPlace)(nil),            // 0: stockledger.v1.EventPlace
-	(*EventFilter)(nil),           // 1: stockledger.v1.EventFilter
-	(*Event)(nil),                 // 2: stockledger.v1.Event
-	(*WatchRequest)(nil),          // 3: stockledger.v1.WatchRequest
-	(*WatchResponse)(nil),         // 4: stockledger.v1.WatchResponse
-	(*ReplayRequest)(nil),         // 5: stockledger.v1.ReplayRequest
-	(*ReplayResponse)(nil),        // 6: stockledger.v1.ReplayResponse
-	(*VerifyChainRequest)(nil),    // 7: stockledger.v1.VerifyChainRequest
-	(*VerifyChainResponse)(nil),   // 8: stockledger.v1.VerifyChainResponse
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(*Accepted)(nil),              // 10: stockledger.v1.Accepted
-	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
-	(*AsOf)(nil),                  // 12: stockledger.v1.AsOf
+	(WebhookState)(0),                   // 0: stockledger.v1.WebhookState
+	(*EventPlace)(nil),                  // 1: stockledger.v1.EventPlace
+	(*EventFilter)(nil),                 // 2: stockledger.v1.EventFilter
+	(*Event)(nil),                       // 3: stockledger.v1.Event
+	(*WatchRequest)(nil),                // 4: stockledger.v1.WatchRequest
+	(*WatchResponse)(nil),               // 5: stockledger.v1.WatchResponse
+	(*ReplayRequest)(nil),               // 6: stockledger.v1.ReplayRequest
+	(*ReplayResponse)(nil),              // 7: stockledger.v1.ReplayResponse
+	(*VerifyChainRequest)(nil),          // 8: stockledger.v1.VerifyChainRequest
+	(*VerifyChainResponse)(nil),         // 9: stockledger.v1.VerifyChainResponse
+	(*Webhook)(nil),                     // 10: stockledger.v1.Webhook
+	(*CreateWebhookRequest)(nil),        // 11: stockledger.v1.CreateWebhookRequest
+	(*CreateWebhookResponse)(nil),       // 12: stockledger.v1.CreateWebhookResponse
+	(*GetWebhookRequest)(nil),           // 13: stockledger.v1.GetWebhookRequest
+	(*GetWebhookResponse)(nil),          // 14: stockledger.v1.GetWebhookResponse
+	(*ListWebhooksRequest)(nil),         // 15: stockledger.v1.ListWebhooksRequest
+	(*ListWebhooksResponse)(nil),        // 16: stockledger.v1.ListWebhooksResponse
+	(*UpdateWebhookRequest)(nil),        // 17: stockledger.v1.UpdateWebhookRequest
+	(*UpdateWebhookResponse)(nil),       // 18: stockledger.v1.UpdateWebhookResponse
+	(*DeleteWebhookRequest)(nil),        // 19: stockledger.v1.DeleteWebhookRequest
+	(*DeleteWebhookResponse)(nil),       // 20: stockledger.v1.DeleteWebhookResponse
+	(*RotateWebhookSecretRequest)(nil),  // 21: stockledger.v1.RotateWebhookSecretRequest
+	(*RotateWebhookSecretResponse)(nil), // 22: stockledger.v1.RotateWebhookSecretResponse
+	(*PauseWebhookRequest)(nil),         // 23: stockledger.v1.PauseWebhookRequest
+	(*PauseWebhookResponse)(nil),        // 24: stockledger.v1.PauseWebhookResponse
+	(*ResumeWebhookRequest)(nil),        // 25: stockledger.v1.ResumeWebhookRequest
+	(*ResumeWebhookResponse)(nil),       // 26: stockledger.v1.ResumeWebhookResponse
+	(*ReplayWebhookRequest)(nil),        // 27: stockledger.v1.ReplayWebhookRequest
+	(*ReplayWebhookResponse)(nil),       // 28: stockledger.v1.ReplayWebhookResponse
+	(*timestamppb.Timestamp)(nil),       // 29: google.protobuf.Timestamp
+	(*Accepted)(nil),                    // 30: stockledger.v1.Accepted
+	(*durationpb.Duration)(nil),         // 31: google.protobuf.Duration
+	(*AsOf)(nil),                        // 32: stockledger.v1.AsOf
+	(*Page)(nil),                        // 33: stockledger.v1.Page
+	(*fieldmaskpb.FieldMask)(nil),       // 34: google.protobuf.FieldMask
 }
 var file_stockledger_v1_event_service_proto_depIdxs = []int32{
-	9,  // 0: stockledger.v1.Event.recorded_at:type_name -> google.protobuf.Timestamp
-	9,  // 1: stockledger.v1.Event.occurred_at:type_name -> google.protobuf.Timestamp
-	10, // 2: stockledger.v1.Event.outcome:type_name -> stockledger.v1.Accepted
-	0,  // 3: stockledger.v1.WatchRequest.after:type_name -> stockledger.v1.EventPlace
-	1,  // 4: stockledger.v1.WatchRequest.filter:type_name -> stockledger.v1.EventFilter
-	11, // 5: stockledger.v1.WatchRequest.heartbeat:type_name -> google.protobuf.Duration
-	2,  // 6: stockledger.v1.WatchResponse.event:type_name -> stockledger.v1.Event
-	0,  // 7: stockledger.v1.WatchResponse.heartbeat:type_name -> stockledger.v1.EventPlace
-	0,  // 8: stockledger.v1.ReplayRequest.after:type_name -> stockledger.v1.EventPlace
-	1,  // 9: stockledger.v1.ReplayRequest.filter:type_name -> stockledger.v1.EventFilter
-	2,  // 10: stockledger.v1.ReplayResponse.events:type_name -> stockledger.v1.Event
-	0,  // 11: stockledger.v1.ReplayResponse.looked:type_name -> stockledger.v1.EventPlace
-	12, // 12: stockledger.v1.VerifyChainResponse.as_of:type_name -> stockledger.v1.AsOf
-	3,  // 13: stockledger.v1.EventService.Watch:input_type -> stockledger.v1.WatchRequest
-	5,  // 14: stockledger.v1.EventService.Replay:input_type -> stockledger.v1.ReplayRequest
-	7,  // 15: stockledger.v1.EventService.VerifyChain:input_type -> stockledger.v1.VerifyChainRequest
-	4,  // 16: stockledger.v1.EventService.Watch:output_type -> stockledger.v1.WatchResponse
-	6,  // 17: stockledger.v1.EventService.Replay:output_type -> stockledger.v1.ReplayResponse
-	8,  // 18: stockledger.v1.EventService.VerifyChain:output_type -> stockledger.v1.VerifyChainResponse
-	16, // [16:19] is the sub-list for method output_type
-	13, // [13:16] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	29, // 0: stockledger.v1.Event.recorded_at:type_name -> google.protobuf.Timestamp
+	29, // 1: stockledger.v1.Event.occurred_at:type_name -> google.protobuf.Timestamp
+	30, // 2: stockledger.v1.Event.outcome:type_name -> stockledger.v1.Accepted
+	1,  // 3: stockledger.v1.WatchRequest.after:type_name -> stockledger.v1.EventPlace
+	2,  // 4: stockledger.v1.WatchRequest.filter:type_name -> stockledger.v1.EventFilter
+	31, // 5: stockledger.v1.WatchRequest.heartbeat:type_name -> google.protobuf.Duration
+	3,  // 6: stockledger.v1.WatchResponse.event:type_name -> stockledger.v1.Event
+	1,  // 7: stockledger.v1.WatchResponse.heartbeat:type_name -> stockledger.v1.EventPlace
+	1,  // 8: stockledger.v1.ReplayRequest.after:type_name -> stockledger.v1.EventPlace
+	2,  // 9: stockledger.v1.ReplayRequest.filter:type_name -> stockledger.v1.EventFilter
+	3,  // 10: stockledger.v1.ReplayResponse.events:type_name -> stockledger.v1.Event
+	1,  // 11: stockledger.v1.ReplayResponse.looked:type_name -> stockledger.v1.EventPlace
+	32, // 12: stockledger.v1.VerifyChainResponse.as_of:type_name -> stockledger.v1.AsOf
+	2,  // 13: stockledger.v1.Webhook.filter:type_name -> stockledger.v1.EventFilter
+	0,  // 14: stockledger.v1.Webhook.state:type_name -> stockledger.v1.WebhookState
+	1,  // 15: stockledger.v1.Webhook.cursor:type_name -> stockledger.v1.EventPlace
+	29, // 16: stockledger.v1.Webhook.delivered_at:type_name -> google.protobuf.Timestamp
+	29, // 17: stockledger.v1.Webhook.failing_since:type_name -> google.protobuf.Timestamp
+	29, // 18: stockledger.v1.Webhook.next_attempt_at:type_name -> google.protobuf.Timestamp
+	29, // 19: stockledger.v1.Webhook.paused_at:type_name -> google.protobuf.Timestamp
+	29, // 20: stockledger.v1.Webhook.old_secret_until:type_name -> google.protobuf.Timestamp
+	29, // 21: stockledger.v1.Webhook.created_at:type_name -> google.protobuf.Timestamp
+	2,  // 22: stockledger.v1.CreateWebhookRequest.filter:type_name -> stockledger.v1.EventFilter
+	1,  // 23: stockledger.v1.CreateWebhookRequest.after:type_name -> stockledger.v1.EventPlace
+	10, // 24: stockledger.v1.CreateWebhookResponse.webhook:type_name -> stockledger.v1.Webhook
+	10, // 25: stockledger.v1.GetWebhookResponse.webhook:type_name -> stockledger.v1.Webhook
+	33, // 26: stockledger.v1.ListWebhooksRequest.page:type_name -> stockledger.v1.Page
+	10, // 27: stockledger.v1.ListWebhooksResponse.webhooks:type_name -> stockledger.v1.Webhook
+	2,  // 28: stockledger.v1.UpdateWebhookRequest.filter:type_name -> stockledger.v1.EventFilter
+	34, // 29: stockledger.v1.UpdateWebhookRequest.update_mask:type_name -> google.protobuf.FieldMask
+	10, // 30: stockledger.v1.UpdateWebhookResponse.webhook:type_name -> stockledger.v1.Webhook
+	31, // 31: stockledger.v1.RotateWebhookSecretRequest.keep_old:type_name -> google.protobuf.Duration
+	10, // 32: stockledger.v1.RotateWebhookSecretResponse.webhook:type_name -> stockledger.v1.Webhook
+	10, // 33: stockledger.v1.PauseWebhookResponse.webhook:type_name -> stockledger.v1.Webhook
+	10, // 34: stockledger.v1.ResumeWebhookResponse.webhook:type_name -> stockledger.v1.Webhook
+	1,  // 35: stockledger.v1.ReplayWebhookRequest.after:type_name -> stockledger.v1.EventPlace
+	10, // 36: stockledger.v1.ReplayWebhookResponse.webhook:type_name -> stockledger.v1.Webhook
+	4,  // 37: stockledger.v1.EventService.Watch:input_type -> stockledger.v1.WatchRequest
+	6,  // 38: stockledger.v1.EventService.Replay:input_type -> stockledger.v1.ReplayRequest
+	8,  // 39: stockledger.v1.EventService.VerifyChain:input_type -> stockledger.v1.VerifyChainRequest
+	11, // 40: stockledger.v1.EventService.CreateWebhook:input_type -> stockledger.v1.CreateWebhookRequest
+	13, // 41: stockledger.v1.EventService.GetWebhook:input_type -> stockledger.v1.GetWebhookRequest
+	15, // 42: stockledger.v1.EventService.ListWebhooks:input_type -> stockledger.v1.ListWebhooksRequest
+	17, // 43: stockledger.v1.EventService.UpdateWebhook:input_type -> stockledger.v1.UpdateWebhookRequest
+	19, // 44: stockledger.v1.EventService.DeleteWebhook:input_type -> stockledger.v1.DeleteWebhookRequest
+	21, // 45: stockledger.v1.EventService.RotateWebhookSecret:input_type -> stockledger.v1.RotateWebhookSecretRequest
+	23, // 46: stockledger.v1.EventService.PauseWebhook:input_type -> stockledger.v1.PauseWebhookRequest
+	25, // 47: stockledger.v1.EventService.ResumeWebhook:input_type -> stockledger.v1.ResumeWebhookRequest
+	27, // 48: stockledger.v1.EventService.ReplayWebhook:input_type -> stockledger.v1.ReplayWebhookRequest
+	5,  // 49: stockledger.v1.EventService.Watch:output_type -> stockledger.v1.WatchResponse
+	7,  // 50: stockledger.v1.EventService.Replay:output_type -> stockledger.v1.ReplayResponse
+	9,  // 51: stockledger.v1.EventService.VerifyChain:output_type -> stockledger.v1.VerifyChainResponse
+	12, // 52: stockledger.v1.EventService.CreateWebhook:output_type -> stockledger.v1.CreateWebhookResponse
+	14, // 53: stockledger.v1.EventService.GetWebhook:output_type -> stockledger.v1.GetWebhookResponse
+	16, // 54: stockledger.v1.EventService.ListWebhooks:output_type -> stockledger.v1.ListWebhooksResponse
+	18, // 55: stockledger.v1.EventService.UpdateWebhook:output_type -> stockledger.v1.UpdateWebhookResponse
+	20, // 56: stockledger.v1.EventService.DeleteWebhook:output_type -> stockledger.v1.DeleteWebhookResponse
+	22, // 57: stockledger.v1.EventService.RotateWebhookSecret:output_type -> stockledger.v1.RotateWebhookSecretResponse
+	24, // 58: stockledger.v1.EventService.PauseWebhook:output_type -> stockledger.v1.PauseWebhookResponse
+	26, // 59: stockledger.v1.EventService.ResumeWebhook:output_type -> stockledger.v1.ResumeWebhookResponse
+	28, // 60: stockledger.v1.EventService.ReplayWebhook:output_type -> stockledger.v1.ReplayWebhookResponse
+	49, // [49:61] is the sub-list for method output_type
+	37, // [37:49] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_stockledger_v1_event_service_proto_init() }
@@ -905,13 +2401,14 @@ func file_stockledger_v1_event_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stockledger_v1_event_service_proto_rawDesc), len(file_stockledger_v1_event_service_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   9,
+			NumEnums:      1,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_stockledger_v1_event_service_proto_goTypes,
 		DependencyIndexes: file_stockledger_v1_event_service_proto_depIdxs,
+		EnumInfos:         file_stockledger_v1_event_service_proto_enumTypes,
 		MessageInfos:      file_stockledger_v1_event_service_proto_msgTypes,
 	}.Build()
 	File_stockledger_v1_event_service_proto = out.File

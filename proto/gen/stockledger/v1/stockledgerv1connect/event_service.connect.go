@@ -30,6 +30,25 @@ const (
 	EventServiceReplayProcedure = "/stockledger.v1.EventService/Replay"
 	// EventServiceVerifyChainProcedure is the procedure name of the EventService's VerifyChain RPC.
 	EventServiceVerifyChainProcedure = "/stockledger.v1.EventService/VerifyChain"
+	// EventServiceCreateWebhookProcedure is the procedure name of the EventService's CreateWebhook RPC.
+	EventServiceCreateWebhookProcedure = "/stockledger.v1.EventService/CreateWebhook"
+	// EventServiceGetWebhookProcedure is the procedure name of the EventService's GetWebhook RPC.
+	EventServiceGetWebhookProcedure = "/stockledger.v1.EventService/GetWebhook"
+	// EventServiceListWebhooksProcedure is the procedure name of the EventService's ListWebhooks RPC.
+	EventServiceListWebhooksProcedure = "/stockledger.v1.EventService/ListWebhooks"
+	// EventServiceUpdateWebhookProcedure is the procedure name of the EventService's UpdateWebhook RPC.
+	EventServiceUpdateWebhookProcedure = "/stockledger.v1.EventService/UpdateWebhook"
+	// EventServiceDeleteWebhookProcedure is the procedure name of the EventService's DeleteWebhook RPC.
+	EventServiceDeleteWebhookProcedure = "/stockledger.v1.EventService/DeleteWebhook"
+	// EventServiceRotateWebhookSecretProcedure is the procedure name of the EventService's
+	// RotateWebhookSecret RPC.
+	EventServiceRotateWebhookSecretProcedure = "/stockledger.v1.EventService/RotateWebhookSecret"
+	// EventServicePauseWebhookProcedure is the procedure name of the EventService's PauseWebhook RPC.
+	EventServicePauseWebhookProcedure = "/stockledger.v1.EventService/PauseWebhook"
+	// EventServiceResumeWebhookProcedure is the procedure name of the EventService's ResumeWebhook RPC.
+	EventServiceResumeWebhookProcedure = "/stockledger.v1.EventService/ResumeWebhook"
+	// EventServiceReplayWebhookProcedure is the procedure name of the EventService's ReplayWebhook RPC.
+	EventServiceReplayWebhookProcedure = "/stockledger.v1.EventService/ReplayWebhook"
 )
 
 var (
@@ -55,6 +74,76 @@ var (
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
+	eventServiceCreateWebhookSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_event_service_proto.Services().ByName("EventService").Methods().ByName("CreateWebhook"),
+			Procedure:        EventServiceCreateWebhookProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	eventServiceGetWebhookSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_event_service_proto.Services().ByName("EventService").Methods().ByName("GetWebhook"),
+			Procedure:        EventServiceGetWebhookProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	eventServiceListWebhooksSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_event_service_proto.Services().ByName("EventService").Methods().ByName("ListWebhooks"),
+			Procedure:        EventServiceListWebhooksProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	eventServiceUpdateWebhookSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_stockledger_v1_event_service_proto.Services().ByName("EventService").Methods().ByName("UpdateWebhook"),
+			Procedure:  EventServiceUpdateWebhookProcedure,
+		}
+	})
+	eventServiceDeleteWebhookSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_event_service_proto.Services().ByName("EventService").Methods().ByName("DeleteWebhook"),
+			Procedure:        EventServiceDeleteWebhookProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	eventServiceRotateWebhookSecretSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeUnary,
+			Schema:     v1.File_stockledger_v1_event_service_proto.Services().ByName("EventService").Methods().ByName("RotateWebhookSecret"),
+			Procedure:  EventServiceRotateWebhookSecretProcedure,
+		}
+	})
+	eventServicePauseWebhookSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_event_service_proto.Services().ByName("EventService").Methods().ByName("PauseWebhook"),
+			Procedure:        EventServicePauseWebhookProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	eventServiceResumeWebhookSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_event_service_proto.Services().ByName("EventService").Methods().ByName("ResumeWebhook"),
+			Procedure:        EventServiceResumeWebhookProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	eventServiceReplayWebhookSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_event_service_proto.Services().ByName("EventService").Methods().ByName("ReplayWebhook"),
+			Procedure:        EventServiceReplayWebhookProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
 )
 
 // EventServiceClient is a client for the stockledger.v1.EventService service.
@@ -69,6 +158,29 @@ type EventServiceClient interface {
 	// Follows the hash chain of the journal from a checkpoint to its end, and
 	// names the first record that does not follow from those before it.
 	VerifyChain(context.Context, *v1.VerifyChainRequest) (*v1.VerifyChainResponse, error)
+	// Has events sent to a URL from now on, or from a place on. It is sent what the
+	// caller may see at this time and never more, until somebody deletes it.
+	// Called again with the same content it changes nothing.
+	CreateWebhook(context.Context, *v1.CreateWebhookRequest) (*v1.CreateWebhookResponse, error)
+	// One webhook, with how its deliveries go.
+	GetWebhook(context.Context, *v1.GetWebhookRequest) (*v1.GetWebhookResponse, error)
+	// A clinic's webhooks by id: those that are sent nothing but what the caller
+	// may see too.
+	ListWebhooks(context.Context, *v1.ListWebhooksRequest) (*v1.ListWebhooksResponse, error)
+	// Changes where events are sent, or which.
+	UpdateWebhook(context.Context, *v1.UpdateWebhookRequest) (*v1.UpdateWebhookResponse, error)
+	// Ends a webhook. Called again it changes nothing.
+	DeleteWebhook(context.Context, *v1.DeleteWebhookRequest) (*v1.DeleteWebhookResponse, error)
+	// Has deliveries signed with a new secret, and for a time with the one before
+	// it too.
+	RotateWebhookSecret(context.Context, *v1.RotateWebhookSecretRequest) (*v1.RotateWebhookSecretResponse, error)
+	// Ends deliveries until ResumeWebhook. Nothing is lost meanwhile.
+	PauseWebhook(context.Context, *v1.PauseWebhookRequest) (*v1.PauseWebhookResponse, error)
+	// Lets a paused webhook go on where it was, and tries one that fails at once.
+	ResumeWebhook(context.Context, *v1.ResumeWebhookRequest) (*v1.ResumeWebhookResponse, error)
+	// Sends again what comes after a place, or goes on there without what comes
+	// before it. A paused webhook stays paused.
+	ReplayWebhook(context.Context, *v1.ReplayWebhookRequest) (*v1.ReplayWebhookResponse, error)
 }
 
 // NewEventServiceClient constructs a client for the stockledger.v1.EventService service. Multiple
@@ -129,6 +241,29 @@ type EventServiceHandler interface {
 	// Follows the hash chain of the journal from a checkpoint to its end, and
 	// names the first record that does not follow from those before it.
 	VerifyChain(context.Context, *v1.VerifyChainRequest) (*v1.VerifyChainResponse, error)
+	// Has events sent to a URL from now on, or from a place on. It is sent what the
+	// caller may see at this time and never more, until somebody deletes it.
+	// Called again with the same content it changes nothing.
+	CreateWebhook(context.Context, *v1.CreateWebhookRequest) (*v1.CreateWebhookResponse, error)
+	// One webhook, with how its deliveries go.
+	GetWebhook(context.Context, *v1.GetWebhookRequest) (*v1.GetWebhookResponse, error)
+	// A clinic's webhooks by id: those that are sent nothing but what the caller
+	// may see too.
+	ListWebhooks(context.Context, *v1.ListWebhooksRequest) (*v1.ListWebhooksResponse, error)
+	// Changes where events are sent, or which.
+	UpdateWebhook(context.Context, *v1.UpdateWebhookRequest) (*v1.UpdateWebhookResponse, error)
+	// Ends a webhook. Called again it changes nothing.
+	DeleteWebhook(context.Context, *v1.DeleteWebhookRequest) (*v1.DeleteWebhookResponse, error)
+	// Has deliveries signed with a new secret, and for a time with the one before
+	// it too.
+	RotateWebhookSecret(context.Context, *v1.RotateWebhookSecretRequest) (*v1.RotateWebhookSecretResponse, error)
+	// Ends deliveries until ResumeWebhook. Nothing is lost meanwhile.
+	PauseWebhook(context.Context, *v1.PauseWebhookRequest) (*v1.PauseWebhookResponse, error)
+	// Lets a paused webhook go on where it was, and tries one that fails at once.
+	ResumeWebhook(context.Context, *v1.ResumeWebhookRequest) (*v1.ResumeWebhookResponse, error)
+	// Sends again what comes after a place, or goes on there without what comes
+	// before it. A paused webhook stays paused.
+	ReplayWebhook(context.Context, *v1.ReplayWebhookRequest) (*v1.ReplayWebhookResponse, error)
 }
 
 // RegisterEventServiceHandler registers svc as the stockledger.v1.EventService implementation on
@@ -139,6 +274,15 @@ func RegisterEventServiceHandler(server *connect.Server, svc EventServiceHandler
 		connect.Method{Spec: eventServiceWatchSpec(), Handler: adapter.watch},
 		connect.Method{Spec: eventServiceReplaySpec(), Handler: adapter.replay},
 		connect.Method{Spec: eventServiceVerifyChainSpec(), Handler: adapter.verifyChain},
+		connect.Method{Spec: eventServiceCreateWebhookSpec(), Handler: adapter.createWebhook},
+		connect.Method{Spec: eventServiceGetWebhookSpec(), Handler: adapter.getWebhook},
+		connect.Method{Spec: eventServiceListWebhooksSpec(), Handler: adapter.listWebhooks},
+		connect.Method{Spec: eventServiceUpdateWebhookSpec(), Handler: adapter.updateWebhook},
+		connect.Method{Spec: eventServiceDeleteWebhookSpec(), Handler: adapter.deleteWebhook},
+		connect.Method{Spec: eventServiceRotateWebhookSecretSpec(), Handler: adapter.rotateWebhookSecret},
+		connect.Method{Spec: eventServicePauseWebhookSpec(), Handler: adapter.pauseWebhook},
+		connect.Method{Spec: eventServiceResumeWebhookSpec(), Handler: adapter.resumeWebhook},
+		connect.Method{Spec: eventServiceReplayWebhookSpec(), Handler: adapter.replayWebhook},
 	)
 }
 
@@ -187,6 +331,42 @@ func (UnimplementedEventServiceHandler) VerifyChain(context.Context, *v1.VerifyC
 	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.EventService.VerifyChain is not implemented")
 }
 
+func (UnimplementedEventServiceHandler) CreateWebhook(context.Context, *v1.CreateWebhookRequest) (*v1.CreateWebhookResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.EventService.CreateWebhook is not implemented")
+}
+
+func (UnimplementedEventServiceHandler) GetWebhook(context.Context, *v1.GetWebhookRequest) (*v1.GetWebhookResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.EventService.GetWebhook is not implemented")
+}
+
+func (UnimplementedEventServiceHandler) ListWebhooks(context.Context, *v1.ListWebhooksRequest) (*v1.ListWebhooksResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.EventService.ListWebhooks is not implemented")
+}
+
+func (UnimplementedEventServiceHandler) UpdateWebhook(context.Context, *v1.UpdateWebhookRequest) (*v1.UpdateWebhookResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.EventService.UpdateWebhook is not implemented")
+}
+
+func (UnimplementedEventServiceHandler) DeleteWebhook(context.Context, *v1.DeleteWebhookRequest) (*v1.DeleteWebhookResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.EventService.DeleteWebhook is not implemented")
+}
+
+func (UnimplementedEventServiceHandler) RotateWebhookSecret(context.Context, *v1.RotateWebhookSecretRequest) (*v1.RotateWebhookSecretResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.EventService.RotateWebhookSecret is not implemented")
+}
+
+func (UnimplementedEventServiceHandler) PauseWebhook(context.Context, *v1.PauseWebhookRequest) (*v1.PauseWebhookResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.EventService.PauseWebhook is not implemented")
+}
+
+func (UnimplementedEventServiceHandler) ResumeWebhook(context.Context, *v1.ResumeWebhookRequest) (*v1.ResumeWebhookResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.EventService.ResumeWebhook is not implemented")
+}
+
+func (UnimplementedEventServiceHandler) ReplayWebhook(context.Context, *v1.ReplayWebhookRequest) (*v1.ReplayWebhookResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.EventService.ReplayWebhook is not implemented")
+}
+
 type eventServiceClient struct {
 	client *connect.Client
 }
@@ -210,6 +390,78 @@ func (c *eventServiceClient) Replay(ctx context.Context, req *v1.ReplayRequest) 
 func (c *eventServiceClient) VerifyChain(ctx context.Context, req *v1.VerifyChainRequest) (*v1.VerifyChainResponse, error) {
 	var res v1.VerifyChainResponse
 	if err := c.client.CallUnary(ctx, eventServiceVerifyChainSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *eventServiceClient) CreateWebhook(ctx context.Context, req *v1.CreateWebhookRequest) (*v1.CreateWebhookResponse, error) {
+	var res v1.CreateWebhookResponse
+	if err := c.client.CallUnary(ctx, eventServiceCreateWebhookSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *eventServiceClient) GetWebhook(ctx context.Context, req *v1.GetWebhookRequest) (*v1.GetWebhookResponse, error) {
+	var res v1.GetWebhookResponse
+	if err := c.client.CallUnary(ctx, eventServiceGetWebhookSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *eventServiceClient) ListWebhooks(ctx context.Context, req *v1.ListWebhooksRequest) (*v1.ListWebhooksResponse, error) {
+	var res v1.ListWebhooksResponse
+	if err := c.client.CallUnary(ctx, eventServiceListWebhooksSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *eventServiceClient) UpdateWebhook(ctx context.Context, req *v1.UpdateWebhookRequest) (*v1.UpdateWebhookResponse, error) {
+	var res v1.UpdateWebhookResponse
+	if err := c.client.CallUnary(ctx, eventServiceUpdateWebhookSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *eventServiceClient) DeleteWebhook(ctx context.Context, req *v1.DeleteWebhookRequest) (*v1.DeleteWebhookResponse, error) {
+	var res v1.DeleteWebhookResponse
+	if err := c.client.CallUnary(ctx, eventServiceDeleteWebhookSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *eventServiceClient) RotateWebhookSecret(ctx context.Context, req *v1.RotateWebhookSecretRequest) (*v1.RotateWebhookSecretResponse, error) {
+	var res v1.RotateWebhookSecretResponse
+	if err := c.client.CallUnary(ctx, eventServiceRotateWebhookSecretSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *eventServiceClient) PauseWebhook(ctx context.Context, req *v1.PauseWebhookRequest) (*v1.PauseWebhookResponse, error) {
+	var res v1.PauseWebhookResponse
+	if err := c.client.CallUnary(ctx, eventServicePauseWebhookSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *eventServiceClient) ResumeWebhook(ctx context.Context, req *v1.ResumeWebhookRequest) (*v1.ResumeWebhookResponse, error) {
+	var res v1.ResumeWebhookResponse
+	if err := c.client.CallUnary(ctx, eventServiceResumeWebhookSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *eventServiceClient) ReplayWebhook(ctx context.Context, req *v1.ReplayWebhookRequest) (*v1.ReplayWebhookResponse, error) {
+	var res v1.ReplayWebhookResponse
+	if err := c.client.CallUnary(ctx, eventServiceReplayWebhookSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -239,6 +491,114 @@ func (h eventServiceHandler) verifyChain(ctx context.Context, _ connect.Spec, st
 		return err
 	}
 	res, err := h.svc.VerifyChain(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h eventServiceHandler) createWebhook(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.CreateWebhookRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.CreateWebhook(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h eventServiceHandler) getWebhook(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.GetWebhookRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.GetWebhook(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h eventServiceHandler) listWebhooks(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListWebhooksRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListWebhooks(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h eventServiceHandler) updateWebhook(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.UpdateWebhookRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.UpdateWebhook(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h eventServiceHandler) deleteWebhook(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.DeleteWebhookRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.DeleteWebhook(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h eventServiceHandler) rotateWebhookSecret(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.RotateWebhookSecretRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.RotateWebhookSecret(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h eventServiceHandler) pauseWebhook(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.PauseWebhookRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.PauseWebhook(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h eventServiceHandler) resumeWebhook(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ResumeWebhookRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ResumeWebhook(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h eventServiceHandler) replayWebhook(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ReplayWebhookRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ReplayWebhook(ctx, &req)
 	if err != nil {
 		return err
 	}
