@@ -102,6 +102,9 @@ func movedWhole(t *testing.T) *pharmacy {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, _, err := NewWebhooks(NewDirectory(p.e.db)).Create(t.Context(), testWebhook(p.id, "billing")); err != nil {
+		t.Fatal(err)
+	}
 	return p
 }
 
@@ -230,7 +233,7 @@ func TestMoveGoesOnWhereItWas(t *testing.T) {
 				t.Errorf("after the move: %+v, %v", verdicts, err)
 			}
 			got := rowsMoved(t, d.On(secondShard), p.id)
-			for _, table := range []string{"patient_keys", "patient_texts", "patient_identifiers", "operations"} {
+			for _, table := range []string{"patient_keys", "patient_texts", "patient_identifiers", "operations", "webhooks"} {
 				if diff := cmp.Diff(want[table], got[table]); diff != "" {
 					t.Errorf("%s (-want +got):\n%s", table, diff)
 				}

@@ -647,6 +647,7 @@ func TestPlansOfMoves(t *testing.T) {
 	searched := map[string]string{
 		"patient_keys": "patient_keys_pkey(clinic_id, patient_id)", "patient_texts": "patient_texts_pkey(clinic_id, patient_id)",
 		"patient_identifiers": "patient_identifiers_pkey(clinic_id)", "operations": "operations_pkey(clinic_id, idempotency_key)",
+		"webhooks": "webhooks_pkey(clinic_id, webhook_id)",
 	}
 	for _, table := range keptTables {
 		after := make([]any, len(table.key))
@@ -657,7 +658,10 @@ func TestPlansOfMoves(t *testing.T) {
 			return db.readTx(t.Context(), func(tx pgx.Tx) error { _, err := table.page(t.Context(), tx, m.clinic, after); return err })
 		}, []string{searched[table.name]}}, readSession)
 	}
-	p.check(wantPlan{"a seal", func() error { _, err := m.begin(t.Context()); return errors.Join(m.seal(t.Context()), ignoreAbsence(err)) }, []string{
+	p.check(wantPlan{"a seal", func() error {
+		_, err := m.begin(t.Context())
+		return errors.Join(m.seal(t.Context()), ignoreAbsence(err))
+	}, []string{
 		"heads_pkey(clinic_id)", "clinic_directory_pkey(clinic_id)", "sealed_clinics_pkey(conflict)",
 	}}, writeSession)
 	p.check(wantPlan{"the end", func() error { return m.end(t.Context()) }, []string{"clinic_moves_pkey(clinic_id)"}}, writeSession)
