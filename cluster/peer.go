@@ -182,8 +182,8 @@ func (p *peer) connect() error {
 	return nil
 }
 
-// reachable reports whether a submission would be tried.
-func (p *peer) reachable() bool { return p.breaker.State() != gobreaker.StateOpen }
+// reachable reports whether it could be reached when it was last tried.
+func (p *peer) reachable() bool { return p.breaker.State() == gobreaker.StateClosed }
 
 // retire takes nothing more, and ends the connection once what is on its way is
 // answered.

@@ -108,7 +108,7 @@ func TestRollingRestartFailsNothing(t *testing.T) {
 	load.more(300)
 	load.check(units)
 	b.end()
-	t.Logf("%d commands and %d reads without a failure over %d restarts", load.count.Load(), reads.Load(), 2*len(d.nodes))
+	t.Logf("%d commands were answered and %d reads sent over %d restarts", load.count.Load(), reads.Load(), 2*len(d.nodes))
 }
 
 // issue sends a command once.
