@@ -490,7 +490,10 @@ func (d *trip) fail(cause error) {
 		p.Pause(txn.PausedFailing, now)
 	}
 	outcome := "failed"
-	if !p.PausedAt.IsZero() {
+	switch {
+	case p.PausedAt.IsZero() && p.Attempts == 1:
+		d.cfg.Log.Info("a webhook's receiver does not take an event in; trying again", "clinic", w.Clinic, "webhook", w.ID, "failure", p.LastFailure)
+	case !p.PausedAt.IsZero():
 		outcome = "paused"
 		d.cfg.Log.Warn("a webhook is paused; resume it once the cause is gone", "clinic", w.Clinic, "webhook", w.ID, "reason", p.PauseReason, "failure", p.LastFailure)
 	}
