@@ -54,6 +54,9 @@ const (
 	reasonNotAttempted       ledger.Reason = "NOT_ATTEMPTED"
 	reasonOperationNotFound  ledger.Reason = "OPERATION_NOT_FOUND"
 	reasonOperationState     ledger.Reason = "OPERATION_STATE"
+	reasonTooManyReports     ledger.Reason = "TOO_MANY_REPORTS"
+	reasonReportTooLarge     ledger.Reason = "REPORT_TOO_LARGE"
+	reasonResultExpired      ledger.Reason = "RESULT_EXPIRED"
 	reasonNoPatientKey       ledger.Reason = "NO_PATIENT_KEY"
 	reasonCanceled           ledger.Reason = "CANCELED"
 	reasonDeadlineExceeded   ledger.Reason = "DEADLINE_EXCEEDED"
@@ -90,6 +93,9 @@ var ownReasons = []ReasonDoc{
 	{reasonClinicRestoring, connect.CodeUnavailable, "The clinic is being restored from a backup. Nothing was carried out.", "Repeat the request when the restore is done; commands with the same idempotency key."},
 	{reasonOperationNotFound, connect.CodeNotFound, "There is no operation under this key at the clinic, or the caller may see its own alone. What ended long ago is forgotten.", "Check clinic_id and idempotency_key; ListOperations shows what there is."},
 	{reasonOperationState, connect.CodeFailedPrecondition, "The operation is in a state in which this can't be done: it has ended, or it waits already.", "Look at it with GetOperation. To take back what was carried out, give the command that reverses it."},
+	{reasonTooManyReports, connect.CodeResourceExhausted, "A hundred reports wait at the clinic already. This one was not taken.", "Wait until some have ended, or cancel those that nobody needs; ListOperations shows them."},
+	{reasonReportTooLarge, connect.CodeFailedPrecondition, "The report's result became larger than a result may be.", "Narrow it by its parameters (a location, a medicine, fewer days), and submit that under another key; or read it page by page."},
+	{reasonResultExpired, connect.CodeNotFound, "The report's result was deleted: results are kept for 7 days after the report has ended.", "Submit the report again under another key."},
 	{reasonNotAttempted, connect.CodeUnavailable, "The batch ended early, before this command was taken.", "Send it again with the same idempotency key."},
 	{reasonNoPatientKey, connect.CodeFailedPrecondition, "The node has no key for what is kept of patients.", "Start the node with --patient-key; all nodes need the same one."},
 	{reasonCanceled, connect.CodeCanceled, "The caller ended the request. A command in it may still be carried out.", "Repeat a command with the same idempotency key to learn its outcome."},
@@ -199,6 +205,8 @@ func explain(err error) *failure {
 		f = fail(reasonBusy, "Too many commands wait for this clinic.").because(err)
 		f.details = []proto.Message{&errdetails.RetryInfo{RetryDelay: durationpb.New(busyPause)}}
 		return f
+	case errors.Is(err, txn.ErrTooManyReports):
+		return fail(reasonTooManyReports, "Too many reports wait at this clinic.").because(err)
 	case errors.Is(err, txn.ErrClosed):
 		return fail(reasonShuttingDown, "This node is shutting down.").because(err)
 	case errors.Is(err, txn.ErrAmbiguous):

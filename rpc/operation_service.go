@@ -28,6 +28,8 @@ type operationService struct {
 	*queryHandler
 	OperationQueue
 	draining <-chan struct{}
+	services csvServices // that reports are read from
+	plans    accessPlans
 }
 
 // Submit records commands to be carried out later.
@@ -279,7 +281,7 @@ var operationStates = map[txn.OperationState]stockledgerv1.OperationState{
 func (s *operationService) whole(ctx context.Context, op *txn.Operation) (*stockledgerv1.Operation, error) {
 	principal := principalOf(ctx)
 	rendered := s.render(principal, op)
-	if op.State != txn.OperationAccepted {
+	if op.State != txn.OperationAccepted || op.IsReport() {
 		return rendered, nil
 	}
 	record, ok, err := s.Store.Record(ctx, op.Clinic, op.IdempotencyKey)
@@ -300,6 +302,9 @@ func (s *operationService) render(principal *Principal, op *txn.Operation) *stoc
 		State: operationStates[op.State], SubmittedBy: string(op.Actor), SubmittedAt: timestamppb.New(op.SubmittedAt),
 		FinishedAt: timeOrNone(op.FinishedAt), Attempts: int32(op.Attempts),
 	}
+	if op.IsReport() {
+		rendered.Kind, rendered.Report = "Report", fromReport(op)
+	}
 	var failure *stockledgerv1.Rejected
 	if op.Failure != nil {
 		failure = explainRejection(resultsFor(principal).rejection(op.Failure)).rejected()
@@ -308,6 +313,9 @@ func (s *operationService) render(principal *Principal, op *txn.Operation) *stoc
 	case txn.OperationWaiting:
 		rendered.DueAt, rendered.LastFailure = timestamppb.New(op.DueAt), failure
 	case txn.OperationAccepted:
+		if op.IsReport() {
+			break // what it came to is fetched
+		}
 		rendered.Result = &stockledgerv1.CommandResult{Verdict: &stockledgerv1.CommandResult_Accepted{Accepted: &stockledgerv1.Accepted{Sequence: int64(op.Sequence)}}}
 	case txn.OperationRejected:
 		rendered.Result = rejectedOperation(failure)

@@ -143,6 +143,8 @@ type Server struct {
 	readiness *readiness
 	api       *http.Server
 	admin     *http.Server
+	// services answer reports in process.
+	services csvServices
 
 	draining  chan struct{}
 	drainOnce sync.Once
@@ -212,6 +214,7 @@ func (s *Server) routes() (http.Handler, error) {
 	server.SetUnknownHandler(func(_ context.Context, spec connect.Spec, _ connect.ServerStream) error {
 		return fail(reasonUnknownMethod, "There is no method %s.", spec.Procedure)
 	})
+	s.services = newCSVServices(server)
 	commands := &commandHandler{executor: s.deps.Executor, rules: rules, verifier: verifier, needs: needs, texts: s.privateTexts(), log: s.log}
 	stockledgerv1connect.RegisterInventoryServiceHandler(server, &inventoryService{commands})
 	queries := &queryHandler{queries: s.deps.Queries, pages: newPageTokens(s.deps.Issuer.Secret("page tokens"))}
@@ -220,7 +223,7 @@ func (s *Server) routes() (http.Handler, error) {
 	stockledgerv1connect.RegisterEventServiceHandler(server, &eventService{queries, s.deps.Feed, s.draining})
 	stockledgerv1connect.RegisterPharmacyServiceHandler(server, &pharmacyService{commandHandler: commands, queryHandler: queries})
 	stockledgerv1connect.RegisterAdminServiceHandler(server, &adminService{queries, s.deps.Administration, s.deps.Operations.Store})
-	stockledgerv1connect.RegisterOperationServiceHandler(server, &operationService{commands, queries, s.deps.Operations, s.draining})
+	stockledgerv1connect.RegisterOperationServiceHandler(server, &operationService{commands, queries, s.deps.Operations, s.draining, s.services, plans})
 	registerHealth(server, s.readiness)
 	grpcreflect.Register(server)
 
@@ -231,7 +234,7 @@ func (s *Server) routes() (http.Handler, error) {
 		connecthttp.WithCodecs(connectproto.NewBinaryCodec(), newJSONCodec()),
 	)
 	mux.Handle(fhir.Prefix, s.fhirRoutes(server, verifier))
-	mux.Handle(csvPrefix, s.csvRoutes(server))
+	mux.Handle(csvPrefix, s.csvRoutes())
 	mux.Handle("/", s.observed(unknownProcedure, http.HandlerFunc(notFound)))
 	return allowOrigins(s.cfg.AllowedOrigins, mux), nil
 }

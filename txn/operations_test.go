@@ -282,17 +282,19 @@ func TestPlansOfOperations(t *testing.T) {
 		waiting = "operations_waiting(clinic_id, priority, submitted_at)"
 		byState = "operations_by_state(clinic_id, state, submitted_at)"
 		heads   = "heads_pkey(clinic_id)"
+		sealed  = "sealed_clinics_pkey(clinic_id)"
+		reports = "reports_pkey(clinic_id, idempotency_key)"
 	)
 	read.take()
 	write.take()
 	p.check(wantPlan{"submit", func() error {
 		_, err := a.ops.Submit(ctx, c.id, []NewOperation{a.issueOf("new", 1), operations[0]}, time.Now())
 		return err
-	}, []string{key}}, writeSession)
+	}, []string{key, sealed}}, writeSession)
 	p.check(wantPlan{"take", func() error {
 		_, err := a.ops.Next(ctx, c.id, NormalPriority, OperationPlace{}, time.Now(), 50)
 		return err
-	}, []string{waiting}}, readSession)
+	}, []string{waiting, sealed}}, readSession)
 	p.check(wantPlan{"the clinics", func() error {
 		_, err := a.ops.WaitingClinics(ctx)
 		return err
@@ -300,29 +302,29 @@ func TestPlansOfOperations(t *testing.T) {
 	p.check(wantPlan{"get", func() error {
 		_, _, err := a.ops.Get(ctx, c.id, "o1")
 		return err
-	}, []string{key}}, readSession)
+	}, []string{key, sealed}}, readSession)
 	p.check(wantPlan{"list", func() error {
-		_, err := a.ops.List(ctx, c.id, OperationFilter{State: OperationFailed}, OperationPlace{SubmittedAt: time.Now()}, 20)
+		_, err := a.ops.List(ctx, c.id, OperationFilter{State: OperationCancelled}, OperationPlace{SubmittedAt: time.Now()}, 20)
 		return err
-	}, []string{byState}}, readSession)
+	}, []string{byState, sealed}}, readSession)
 	p.check(wantPlan{"carry out", func() error {
 		return errors.Join(a.carryOut(e, operations[1]).Err, a.carryOut(e, operations[2]).Err)
 	}, []string{key, heads, "journal_pkey(clinic_id, sequence)", "journal_idempotency_key(clinic_id, idempotency_key)", "stock_pkey(conflict)", "heads_pkey(conflict)"}}, writeSession)
 	p.check(wantPlan{"cancel", func() error {
 		_, _, err := a.ops.Cancel(ctx, c.id, "o3", time.Now())
 		return err
-	}, []string{key}}, writeSession)
+	}, []string{key, sealed}}, writeSession)
 	p.check(wantPlan{"postpone", func() error {
 		return a.ops.Postpone(ctx, a.state(t, "o4"), &ledger.Rejection{Reason: "INTERNAL"}, time.Now(), time.Now())
-	}, []string{key}}, writeSession)
+	}, []string{key, sealed}}, writeSession)
 	p.check(wantPlan{"resubmit", func() error {
 		_, _, err := a.ops.Resubmit(ctx, c.id, "o3", time.Now())
 		return err
-	}, []string{key}}, writeSession)
-	p.check(wantPlan{"forget", func() error { return a.ops.Forget(ctx, c.id, time.Now()) }, []string{byState}}, writeSession)
+	}, []string{key, sealed, reports}}, writeSession)
+	p.check(wantPlan{"forget", func() error { return a.ops.Forget(ctx, c.id, time.Now()) }, []string{byState, sealed}}, writeSession)
 	read.take()
 	p.check(wantPlan{"what it came to", func() error {
 		_, _, err := a.ops.Record(ctx, c.id, "o1")
 		return err
-	}, []string{"journal_idempotency_key(clinic_id, idempotency_key)"}}, readSession)
+	}, []string{"journal_idempotency_key(clinic_id, idempotency_key)", sealed}}, readSession)
 }

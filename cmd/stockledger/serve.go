@@ -223,6 +223,9 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 		Operations: rpc.OperationQueue{Store: operations, Encode: cluster.EncodeSubmission, Submitted: n.dispatcher.Submitted},
 		Metrics:    metrics,
 	})
+	if err == nil {
+		n.dispatcher.ReadReports(n.server)
+	}
 	return err
 }
 
