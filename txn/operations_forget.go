@@ -22,40 +22,46 @@ const (
 	deletePartsUpTo = `DELETE FROM report_parts WHERE clinic_id = $1 AND idempotency_key = $2 AND (run, part) <= ($3, $4)`
 )
 
-// endedReport is a report that ended, in its last run.
+// endedReport is a report in its last run.
 type endedReport struct {
-	key string
-	run int
+	key      string
+	run      int
+	finished *time.Time // nil while it waits
 }
 
 // ForgetResults deletes what was read of a clinic's reports that ended before a
 // moment, a few parts at a time. What became of them is told further on.
 func (o *Operations) ForgetResults(ctx context.Context, clinic ledger.ClinicID, before, at time.Time) error {
 	for after, more := "", true; more; {
-		ended, err := o.endedReports(ctx, clinic, after, before)
+		reports, err := o.withResults(ctx, clinic, after)
 		if err != nil {
-			return fmt.Errorf("txn: list old reports: %w", err)
+			return fmt.Errorf("txn: list the results of reports: %w", err)
 		}
-		for _, r := range ended {
+		for _, r := range reports {
 			after = r.key
+			if r.finished == nil || !r.finished.Before(before) {
+				continue
+			}
 			if err := o.forgetResult(ctx, clinic, r, at); err != nil {
 				return fmt.Errorf("txn: delete the result of a report: %w", err)
 			}
 		}
-		more = len(ended) == forgetAtATime
+		more = len(reports) == forgetAtATime
 	}
 	return nil
 }
 
-func (o *Operations) endedReports(ctx context.Context, clinic ledger.ClinicID, after string, before time.Time) (ended []endedReport, err error) {
+// withResults lists a clinic's reports whose results were not deleted.
+func (o *Operations) withResults(ctx context.Context, clinic ledger.ClinicID, after string) (reports []endedReport, err error) {
 	err = o.directory.read(ctx, clinic, func(tx pgx.Tx) error {
-		ended, err = collect(ctx, tx, selectFrom(`SELECT r.idempotency_key, r.run FROM reports AS r
-			JOIN operations AS o ON o.clinic_id = r.clinic_id AND o.idempotency_key = r.idempotency_key WHERE`).
-			add(` r.clinic_id = ? AND r.idempotency_key > ? AND r.deleted_at IS NULL AND o.finished_at < ?`, clinic, after, before).
-			add(` ORDER BY r.idempotency_key LIMIT ?`, forgetAtATime), func(rows pgx.Rows, r *endedReport) error { return rows.Scan(&r.key, &r.run) })
+		reports, err = collect(ctx, tx, selectFrom(`SELECT r.idempotency_key, r.run,
+			(SELECT o.finished_at FROM operations AS o WHERE o.clinic_id = r.clinic_id AND o.idempotency_key = r.idempotency_key)
+			FROM reports AS r WHERE`).
+			add(` r.clinic_id = ? AND r.idempotency_key > ? AND r.deleted_at IS NULL`, clinic, after).
+			add(` ORDER BY r.idempotency_key LIMIT ?`, forgetAtATime), func(rows pgx.Rows, r *endedReport) error { return rows.Scan(&r.key, &r.run, &r.finished) })
 		return err
 	})
-	return ended, err
+	return reports, err
 }
 
 // forgetResult deletes a result. That it is deleted stands there first, so that
@@ -142,7 +148,7 @@ func (o *Operations) forget(ctx context.Context, clinic ledger.ClinicID, state O
 		if op.kind != reportKind {
 			continue
 		}
-		reports = append(reports, endedReport{op.IdempotencyKey, op.run})
+		reports = append(reports, endedReport{key: op.IdempotencyKey, run: op.run})
 		if err := o.forgetResult(ctx, clinic, reports[len(reports)-1], before); err != nil {
 			return err
 		}

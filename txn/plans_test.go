@@ -189,7 +189,7 @@ func (n *planNode) accesses() []access {
 
 var (
 	quotedText = regexp.MustCompile(`'(?:[^']|'')*'`)
-	columnName = regexp.MustCompile(`(?:(\w+)\.)?\b(clinic_id|location_id|medicine_id|lot_id|hold_id|kind|document_id|opened_sequence|sequence|line|idempotency_key|patient_id|day|month|due_at|deadline|priority|state|submitted_at)\b`)
+	columnName = regexp.MustCompile(`(?:(\w+)\.)?\b(clinic_id|location_id|medicine_id|lot_id|hold_id|kind|document_id|opened_sequence|sequence|line|idempotency_key|patient_id|day|month|due_at|deadline|priority|state|submitted_at|run|part)\b`)
 )
 
 // searched returns the columns that a condition compares, without those of

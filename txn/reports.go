@@ -161,6 +161,9 @@ func withReports(ctx context.Context, tx pgx.Tx, server ServerKind, clinic ledge
 // SubmitReport records a report to be read later. One whose key was submitted
 // before is answered with what has become of that.
 func (o *Operations) SubmitReport(ctx context.Context, n NewReport, at time.Time) (SubmittedOperation, error) {
+	if _, err := o.directory.DB(ctx, n.Clinic); err != nil {
+		return SubmittedOperation{}, err
+	}
 	at = at.Truncate(time.Microsecond)
 	for {
 		var submitted SubmittedOperation
