@@ -15,10 +15,11 @@ import (
 
 // client calls a node's API as the holder of a token.
 type client struct {
-	inventory stockledgerv1connect.InventoryServiceClient
-	catalog   stockledgerv1connect.CatalogServiceClient
-	pharmacy  stockledgerv1connect.PharmacyServiceClient
-	admin     stockledgerv1connect.AdminServiceClient
+	inventory  stockledgerv1connect.InventoryServiceClient
+	catalog    stockledgerv1connect.CatalogServiceClient
+	pharmacy   stockledgerv1connect.PharmacyServiceClient
+	operations stockledgerv1connect.OperationServiceClient
+	admin      stockledgerv1connect.AdminServiceClient
 }
 
 func newClient(url, token string) *client {
@@ -32,10 +33,11 @@ func newClient(url, token string) *client {
 	}
 	conn := connect.NewClient(connecthttp.NewTransport(http.DefaultClient, strings.TrimSuffix(url, "/")), authorize)
 	return &client{
-		inventory: stockledgerv1connect.NewInventoryServiceClient(conn),
-		catalog:   stockledgerv1connect.NewCatalogServiceClient(conn),
-		pharmacy:  stockledgerv1connect.NewPharmacyServiceClient(conn),
-		admin:     stockledgerv1connect.NewAdminServiceClient(conn),
+		inventory:  stockledgerv1connect.NewInventoryServiceClient(conn),
+		catalog:    stockledgerv1connect.NewCatalogServiceClient(conn),
+		pharmacy:   stockledgerv1connect.NewPharmacyServiceClient(conn),
+		operations: stockledgerv1connect.NewOperationServiceClient(conn),
+		admin:      stockledgerv1connect.NewAdminServiceClient(conn),
 	}
 }
 
