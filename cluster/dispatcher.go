@@ -65,6 +65,8 @@ type Dispatcher struct {
 	metrics *dispatcherMetrics
 	places  map[laneKind]chan struct{} // one for each clinic at a time
 
+	countAfter time.Time // when what waits may be counted again; of Run alone
+
 	mu      sync.Mutex
 	ctx     context.Context               // of Run; nil while that does not run
 	lanes   map[laneID]bool               // whether it was woken since it last rested
@@ -82,6 +84,16 @@ const (
 	urgentLane
 	reportLane
 )
+
+func laneOf(p txn.Priority) laneKind {
+	switch p {
+	case txn.HighPriority:
+		return urgentLane
+	case txn.ReportPriority:
+		return reportLane
+	}
+	return commandLane
+}
 
 // laneID names a lane of a clinic.
 type laneID struct {
@@ -165,6 +177,20 @@ func (d *Dispatcher) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return d.count(ctx)
+}
+
+// countShare is how much of the time may go into counting what waits, where that
+// is much: one part in so many.
+const countShare = 100
+
+// count tells the metrics what waits.
+func (d *Dispatcher) count(ctx context.Context) error {
+	began := time.Now()
+	if began.Before(d.countAfter) {
+		return nil
+	}
+	defer func() { d.countAfter = time.Now().Add(countShare * time.Since(began)) }()
 	depths, err := d.ops.Depths(ctx)
 	if err != nil {
 		return err
@@ -177,10 +203,10 @@ func (d *Dispatcher) look(ctx context.Context) error {
 	return nil
 }
 
-// Submitted tells the clinic's home that operations wait.
-func (d *Dispatcher) Submitted(clinic ledger.ClinicID) {
+// Submitted tells the clinic's home that operations of a priority wait.
+func (d *Dispatcher) Submitted(clinic ledger.ClinicID, p txn.Priority) {
 	if d.router.executesHere(clinic) {
-		d.Wake(clinic)
+		d.wakeLanes(clinic, laneOf(p))
 		return
 	}
 	// Where that does not arrive, the home finds them by itself.
@@ -189,12 +215,16 @@ func (d *Dispatcher) Submitted(clinic ledger.ClinicID) {
 
 // Wake has this node look at a clinic now.
 func (d *Dispatcher) Wake(clinic ledger.ClinicID) {
+	d.wakeLanes(clinic, urgentLane, commandLane, reportLane)
+}
+
+func (d *Dispatcher) wakeLanes(clinic ledger.ClinicID, kinds ...laneKind) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.ctx == nil {
 		return
 	}
-	for kind := range d.places {
+	for _, kind := range kinds {
 		if kind != reportLane || d.reports != nil {
 			d.wake(d.ctx, laneID{clinic, kind})
 		}
@@ -264,7 +294,7 @@ func (d *Dispatcher) drain(ctx context.Context, id laneID) {
 		if time.Since(l.began) > beginAgainAfter {
 			l.beginAgain()
 		}
-		whole := len(l.after) == 0
+		whole, began := len(l.after) == 0, time.Now()
 		batch, err := d.take(ctx, l)
 		switch {
 		case err == nil && len(batch) == 0 && whole:
@@ -275,6 +305,13 @@ func (d *Dispatcher) drain(ctx context.Context, id laneID) {
 			l.beginAgain()
 		case err == nil && d.carryOut(ctx, batch) > 0:
 			wait = d.cfg.RetryAfter / 16
+			if id.kind == urgentLane && len(batch) < d.cfg.Batch {
+				// That was all. Who submits more wakes the lane.
+				if l.beginAgain(); d.rest(id) {
+					return
+				}
+			}
+			d.makeWay(ctx, id, began)
 		default: // the database is away, or the clinic has too much to do
 			l.beginAgain()
 			pause(ctx, wait)
@@ -306,6 +343,19 @@ func (d *Dispatcher) noteUrgent(clinic ledger.ClinicID, some bool, now time.Time
 		d.urgent[clinic] = now
 	} else if now.Sub(d.urgent[clinic]) > recently {
 		delete(d.urgent, clinic)
+	}
+}
+
+// way is how much of the time the others leave to what is urgent, as a multiple
+// of what they take themselves.
+const way = 4
+
+// makeWay has a lane pause while something urgent comes, after work that began at
+// a moment: what is urgent shares the machine with it, even where it does not
+// wait for it.
+func (d *Dispatcher) makeWay(ctx context.Context, id laneID, began time.Time) {
+	if now := time.Now(); id.kind != urgentLane && d.isUrgent(id.clinic, now) {
+		pause(ctx, min(way*now.Sub(began), recently))
 	}
 }
 

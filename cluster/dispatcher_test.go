@@ -79,7 +79,7 @@ func TestOperationsAreCarriedOutAtHome(t *testing.T) {
 	submitTo(t, db, clinic, operation(t, clinic, "o1", txn.LowPriority, receiving(5)), operation(t, clinic, "o2", txn.HighPriority, &ledger.IssueStock{
 		LocationID: "store", MedicineID: "zinc", Quantity: 1_000_000, ReasonCode: "WARD",
 	}))
-	a.dispatcher.Submitted(clinic) // which tells b
+	a.dispatcher.Submitted(clinic, txn.LowPriority) // which tells b
 	ended(t, db, clinic, "o1", txn.OperationAccepted)
 	ended(t, db, clinic, "o2", txn.OperationRejected)
 	if _, kept := a.executor.Load(); kept != 0 {

@@ -78,11 +78,10 @@ func (d *Dispatcher) readReport(ctx context.Context, op *txn.QueuedOperation, un
 			d.metrics.end(*op, "accepted")
 			return true
 		}
-		if now := time.Now(); now.After(until) {
+		if time.Now().After(until) {
 			return false
-		} else if d.isUrgent(op.Clinic, now) {
-			pause(ctx, now.Sub(began)) // leaves half of the time to what is urgent
 		}
+		d.makeWay(ctx, laneID{op.Clinic, reportLane}, began)
 	}
 	return true
 }

@@ -219,7 +219,9 @@ func TestReportsAreTriedAgain(t *testing.T) {
 	if got := result(t, ops, clinic, "r"); got != reader.text() {
 		t.Errorf("the result is %q", got)
 	}
-	eventually(t, "there are no dead letters", func() bool { return testutil.ToFloat64(d.metrics.failed) == 0 && testutil.ToFloat64(d.metrics.failedAge) == 0 })
+	eventually(t, "there are no dead letters", func() bool {
+		return testutil.ToFloat64(d.metrics.failed) == 0 && testutil.ToFloat64(d.metrics.failedAge) == 0
+	})
 }
 
 // What will not be otherwise ends a report at once, and so does a result that

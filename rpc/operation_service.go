@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,8 +20,8 @@ type OperationQueue struct {
 	Store *txn.Operations
 	// Encode is how a submission is kept until it is carried out.
 	Encode func(txn.Submission) ([]byte, error)
-	// Submitted tells whoever carries operations out that some wait.
-	Submitted func(ledger.ClinicID)
+	// Submitted tells whoever carries operations out that some of a priority wait.
+	Submitted func(ledger.ClinicID, txn.Priority)
 }
 
 type operationService struct {
@@ -61,7 +62,7 @@ func (s *operationService) Submit(ctx context.Context, req *stockledgerv1.Submit
 	if err != nil {
 		return nil, err
 	}
-	s.Submitted(clinic)
+	s.submitted(clinic, operations)
 	for i, o := range submitted {
 		var r *ledger.Rejection
 		if errors.As(o.Err, &r) {
@@ -71,6 +72,14 @@ func (s *operationService) Submit(ctx context.Context, req *stockledgerv1.Submit
 		answer.Outcomes[places[i]] = &stockledgerv1.SubmitOutcome{Outcome: &stockledgerv1.SubmitOutcome_Operation{Operation: s.render(principal, &o.Operation)}}
 	}
 	return answer, nil
+}
+
+func (s *operationService) submitted(clinic ledger.ClinicID, operations []txn.NewOperation) {
+	for _, p := range txn.Priorities() {
+		if slices.ContainsFunc(operations, func(n txn.NewOperation) bool { return n.Priority == p }) {
+			s.Submitted(clinic, p)
+		}
+	}
 }
 
 func notSubmitted(r *ledger.Rejection) *stockledgerv1.SubmitOutcome {
@@ -200,7 +209,7 @@ func (s *operationService) ResubmitOperation(ctx context.Context, req *stockledg
 	if err != nil {
 		return nil, err
 	}
-	s.Submitted(clinic)
+	s.Submitted(clinic, again.Priority)
 	rendered, err := s.whole(ctx, &again)
 	return &stockledgerv1.ResubmitOperationResponse{Operation: rendered}, err
 }

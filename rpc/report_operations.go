@@ -85,7 +85,7 @@ func (s *operationService) SubmitReport(ctx context.Context, req *stockledgerv1.
 	if err != nil {
 		return nil, err
 	}
-	s.Submitted(clinic)
+	s.Submitted(clinic, txn.ReportPriority)
 	return &stockledgerv1.SubmitReportResponse{Operation: s.render(principal, &submitted.Operation)}, nil
 }
 

@@ -306,7 +306,7 @@ func idleNode(tb testing.TB) (*node, *txn.Operations) {
 	tb.Helper()
 	store := txn.NewOperations(txn.NewDirectory(txntest.Open(tb)))
 	encode := func(txn.Submission) ([]byte, error) { return []byte("x"), nil }
-	return startNode(tb, Config{}, Deps{Operations: OperationQueue{Store: store, Encode: encode, Submitted: func(ledger.ClinicID) {}}}), store
+	return startNode(tb, Config{}, Deps{Operations: OperationQueue{Store: store, Encode: encode, Submitted: func(ledger.ClinicID, txn.Priority) {}}}), store
 }
 
 // What waits can be cancelled, a command or a report that is under way; then it

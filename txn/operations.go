@@ -122,13 +122,15 @@ var operationsTable = table{"operations", []string{"clinic_id", "idempotency_key
 
 const (
 	operationColumns = `clinic_id, idempotency_key, priority, state, kind, actor, attempts, submitted_at, due_at, finished_at, sequence, failure`
-	// Each of these ends, or puts back, an operation only if it is as expected.
+	// Each of these ends, or puts back, an operation only if it is as expected. The
+	// sum keeps planners from looking through all that waits instead of looking up
+	// the key.
 	settleOperation = `UPDATE operations SET state = $3, finished_at = $4, sequence = $5, failure = $6
-		WHERE clinic_id = $1 AND idempotency_key = $2 AND state = 1`
+		WHERE clinic_id = $1 AND idempotency_key = $2 AND state + 0 = 1`
 	postponeOperation = `UPDATE operations SET state = $3, finished_at = $4, attempts = $5, due_at = $6, failure = $7
-		WHERE clinic_id = $1 AND idempotency_key = $2 AND state = 1`
+		WHERE clinic_id = $1 AND idempotency_key = $2 AND state + 0 = 1`
 	cancelOperation = `UPDATE operations SET state = 5, finished_at = $3
-		WHERE clinic_id = $1 AND idempotency_key = $2 AND state = 1`
+		WHERE clinic_id = $1 AND idempotency_key = $2 AND state + 0 = 1`
 	resubmitOperation = `UPDATE operations SET state = 1, finished_at = NULL, attempts = 0, submitted_at = $3, due_at = $3, failure = ''
 		WHERE clinic_id = $1 AND idempotency_key = $2 AND state IN (3, 4, 5)`
 	// Those that end later than they were submitted long ago stay.

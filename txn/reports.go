@@ -115,7 +115,7 @@ const (
 	advanceReport = `UPDATE reports SET page_token = $6, rows_done = $7, rows_total = $8, parts = $9, bytes = $10, as_of_sequence = $11
 		WHERE clinic_id = $1 AND idempotency_key = $2 AND run = $3 AND parts = $4 AND page_token = $5`
 	touchReport = `UPDATE operations SET state = $3, finished_at = $4, attempts = 0, failure = ''
-		WHERE clinic_id = $1 AND idempotency_key = $2 AND state = 1`
+		WHERE clinic_id = $1 AND idempotency_key = $2 AND state + 0 = 1`
 	beginReportAnew = `UPDATE reports SET run = run + 1, page_token = '', rows_done = 0, rows_total = 0, parts = 0, bytes = 0, as_of_sequence = 0, deleted_at = NULL
 		WHERE clinic_id = $1 AND idempotency_key = $2`
 	selectSubmission = `SELECT submission FROM operations WHERE clinic_id = $1 AND idempotency_key = $2`
