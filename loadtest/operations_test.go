@@ -22,10 +22,11 @@ import (
 const (
 	submitters     = 4
 	submittedBatch = 100
-	// killsAtLeast is into how many steps the kills divide the operations, once
-	// while they are submitted and once more while they are carried out.
-	killsAtLeast = 6
 )
+
+// killStep is after how many operations a node is killed, while they are
+// submitted and again while they are carried out.
+func killStep(total int) int64 { return int64(max(submittedBatch, min(total/6, 5000))) }
 
 // operationCount is how many operations are submitted, OPERATIONS or a few.
 func operationCount(tb testing.TB) int {
@@ -72,13 +73,13 @@ func TestOperationsSurvive(t *testing.T) {
 		})
 	}
 	kills := 0
-	for step := int64(max(total/killsAtLeast, submittedBatch)); submitted.Load() < int64(total); kills++ {
+	for step := killStep(total); submitted.Load() < int64(total); kills++ {
 		until := min(submitted.Load()+step, int64(total))
 		d.eventually(func() bool { return submitted.Load() >= until || t.Failed() }, "more operations are submitted")
 		d.end(rand.IntN(devClusterNodes), syscall.SIGKILL)
 	}
 	submitting.Wait()
-	kills += d.drainedUnderKills(int64(total))
+	kills += d.drainedUnderKills(total)
 	count := (total + submittedBatch - 1) / submittedBatch * submittedBatch
 	queries := stockledgerv1connect.NewQueryServiceClient(d.connect())
 	operations := stockledgerv1connect.NewOperationServiceClient(d.connect())
@@ -148,10 +149,10 @@ func (d *devCluster) submit(clinic string, batch, from int) {
 
 // drainedUnderKills waits until no operation waits, and goes on killing nodes at
 // random whenever some more have ended. It returns how many it killed.
-func (d *devCluster) drainedUnderKills(total int64) (kills int) {
+func (d *devCluster) drainedUnderKills(total int) (kills int) {
 	d.tb.Helper()
-	step := max(total/killsAtLeast, 1)
-	for left, next := int64(-1), total; left != 0; {
+	step := killStep(total)
+	for left, next := int64(-1), int64(total); left != 0; {
 		d.eventually(func() bool {
 			now, err := d.waiting()
 			if err != nil || now == left {
