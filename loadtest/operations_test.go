@@ -3,10 +3,13 @@ package loadtest
 import (
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -270,4 +273,71 @@ func (u *urgency) waiting() (n int) {
 			return n
 		}
 	}
+}
+
+// TestReportsSurvive kills the nodes of a cluster at random while one of them
+// reads a report. It ends, with each row once: the file is the one that is read
+// at once.
+func TestReportsSurvive(t *testing.T) {
+	t.Parallel()
+	const movements = 12_000
+	d := startDevCluster(t)
+	d.eventually(d.complete, "all nodes know each other")
+	clinic := d.clinic(1 << 40)
+	for from := 0; from < movements; from += 1000 {
+		batch := &pb.ExecuteBatchRequest{ClinicId: clinic}
+		for i := range 1000 {
+			batch.Commands = append(batch.Commands, issueOf(clinic, fmt.Sprint("i-", from+i)).GetCommand())
+		}
+		if _, err := d.inventory().ExecuteBatch(t.Context(), batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	operations := func(which int) stockledgerv1connect.OperationServiceClient {
+		return stockledgerv1connect.NewOperationServiceClient(connectTo(d.nodes[which]))
+	}
+	if _, err := operations(0).SubmitReport(t.Context(), &pb.SubmitReportRequest{ClinicId: clinic, IdempotencyKey: "card", Report: "stock-card"}); err != nil {
+		t.Fatal(err)
+	}
+	kills := 0
+	for ended := false; !ended; kills++ {
+		which := rand.IntN(devClusterNodes)
+		d.end(which, syscall.SIGKILL)
+		d.eventually(func() bool {
+			answer, err := operations(which).GetOperation(t.Context(), &pb.GetOperationRequest{ClinicId: clinic, IdempotencyKey: "card"})
+			ended = answer.GetOperation().GetState() == pb.OperationState_OPERATION_STATE_ACCEPTED
+			return err == nil
+		}, "the report is there")
+		if kills == 20 { // and now it may end
+			break
+		}
+	}
+	d.eventually(func() bool {
+		answer, err := operations(0).GetOperation(t.Context(), &pb.GetOperationRequest{ClinicId: clinic, IdempotencyKey: "card"})
+		return err == nil && answer.GetOperation().GetReport().GetRowsDone() == movements+1 && answer.GetOperation().GetState() == pb.OperationState_OPERATION_STATE_ACCEPTED
+	}, "the report ends")
+	if later, now := d.download(clinic+"/operations/card"), d.download(clinic+"/stock-card"); later != now || strings.Count(now, "\n") != movements+2 {
+		t.Errorf("the report has %d bytes and %d lines, and read at once it has %d bytes", len(later), strings.Count(later, "\n"), len(now))
+	}
+	t.Logf("%d kills", kills)
+}
+
+// download reads a report as CSV.
+func (d *devCluster) download(path string) string {
+	d.tb.Helper()
+	request, err := http.NewRequest(http.MethodGet, "http://"+d.nodes[0].Address+"/csv/"+path, nil)
+	if err != nil {
+		d.tb.Fatal(err)
+	}
+	request.Header.Set("Authorization", "Bearer "+d.nodes[0].Token)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		d.tb.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		d.tb.Fatalf("%s: %d %s, %v", path, response.StatusCode, body, err)
+	}
+	return string(body)
 }

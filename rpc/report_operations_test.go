@@ -463,3 +463,59 @@ func TestWhatReportsFailOf(t *testing.T) {
 		t.Error("it was read after the end")
 	}
 }
+
+// Operators see what waits of commands and of reports, and the dead letters.
+func TestClusterTellsOfOperations(t *testing.T) {
+	t.Parallel()
+	n, store := idleNode(t)
+	c := newClinic(t, n)
+	manager := c.asker(t, Principal{Subject: "amina", Roles: []Role{RoleManager}})
+	command := keyed(reserve("store", 1))[0]
+	if _, err := manager.Submit(t.Context(), &stockledgerv1.SubmitRequest{ClinicId: c.id, Commands: []*stockledgerv1.Command{command}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := manager.submit(t, "waits", "stock-on-hand", nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := manager.submit(t, "failed", "stock-on-hand", nil); err != nil {
+		t.Fatal(err)
+	}
+	op, _, err := store.Get(t.Context(), ledger.ClinicID(c.id), "failed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	if err := store.Postpone(t.Context(), op, &ledger.Rejection{Reason: reasonReportBehind, Message: "It is behind."}, time.Time{}, now); err != nil {
+		t.Fatal(err)
+	}
+	admin := n.administrator(t, Principal{Subject: "root", Roles: []Role{RoleAdmin}, Clinics: []ledger.ClinicID{AllClinics}})
+	state, err := admin.GetCluster(t.Context(), &stockledgerv1.GetClusterRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if letters := state.GetDeadLetters(); letters.GetCount() < 1 || letters.GetOldestAt().AsTime().After(now) {
+		t.Errorf("the dead letters are %v", letters)
+	}
+	if r := state.GetReports(); r.GetWaiting() < 1 || r.GetOldestAt().AsTime().After(now) {
+		t.Errorf("the reports that wait are %v", r)
+	}
+	seen := make(map[stockledgerv1.Priority]bool)
+	for _, q := range state.GetQueues() {
+		if seen[q.GetPriority()] || q.GetWaiting() < 1 {
+			t.Errorf("the queues are %v", state.GetQueues())
+		}
+		seen[q.GetPriority()] = true
+	}
+	if !seen[stockledgerv1.Priority_PRIORITY_HIGH] {
+		t.Errorf("the queues are %v", state.GetQueues())
+	}
+	// The list of dead letters says why, and which report it was.
+	list, err := manager.ListOperations(t.Context(), &stockledgerv1.ListOperationsRequest{ClinicId: c.id, State: stockledgerv1.OperationState_OPERATION_STATE_FAILED})
+	if err != nil || len(list.GetOperations()) != 1 || list.GetOperations()[0].GetLastFailure().GetReason() != "REPORT_BEHIND" || list.GetOperations()[0].GetReport().GetReport() != "stock-on-hand" {
+		t.Errorf("the dead letters are %v, %v", list, err)
+	}
+	again, err := manager.ResubmitOperation(t.Context(), &stockledgerv1.ResubmitOperationRequest{ClinicId: c.id, IdempotencyKey: "failed"})
+	if err != nil || again.GetOperation().GetState() != stockledgerv1.OperationState_OPERATION_STATE_WAITING || again.GetOperation().GetLastFailure() != nil {
+		t.Errorf("submitted again it is %v, %v", again, err)
+	}
+}
