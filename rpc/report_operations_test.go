@@ -451,10 +451,14 @@ func TestWhatReportsFailOf(t *testing.T) {
 	if e := fails(func(op *txn.QueuedOperation) { op.Report.PageToken = "AAAA" }); !e.Anew || e.Final {
 		t.Errorf("with a token of another key: %+v", e)
 	}
-	if e := fails(func(op *txn.QueuedOperation) { op.Submission = []byte(`{"report":"stock-on-hand","roles":["counter"],"subject":"x"}`) }); !e.Final || e.Cause.Reason != reasonPermissionDenied {
+	if e := fails(func(op *txn.QueuedOperation) {
+		op.Submission = []byte(`{"report":"stock-on-hand","roles":["counter"],"subject":"x"}`)
+	}); !e.Final || e.Cause.Reason != reasonPermissionDenied {
 		t.Errorf("without permission: %+v", e)
 	}
-	if e := fails(func(op *txn.QueuedOperation) { op.Submission = []byte(`{"report":"later","roles":["admin"],"subject":"x"}`) }); !e.Final || e.Cause.Field != "report" {
+	if e := fails(func(op *txn.QueuedOperation) {
+		op.Submission = []byte(`{"report":"later","roles":["admin"],"subject":"x"}`)
+	}); !e.Final || e.Cause.Field != "report" {
 		t.Errorf("an unknown report: %+v", e)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

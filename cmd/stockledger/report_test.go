@@ -71,7 +71,9 @@ func TestReportOnTheCommandLine(t *testing.T) {
 		t.Errorf("a file is there without a report: %v", err)
 	}
 	for _, run := range []func() error{
-		func() error { return (&operationsListCmd{operationsFlags: at, State: "accepted", Limit: 5}).Run(t.Context()) },
+		func() error {
+			return (&operationsListCmd{operationsFlags: at, State: "accepted", Limit: 5}).Run(t.Context())
+		},
 		func() error { return (&operationsGetCmd{at, "k"}).Run(t.Context()) },
 	} {
 		if err := run(); err != nil {
