@@ -8,9 +8,11 @@ GO_FILES     = $(shell find . -path './.*' -prune -o -path ./proto/gen -prune -o
 # failure now and then (golang/go#75804).
 FUZZ_INPUTS  ?= 40000
 JOURNAL_ENTRIES ?= 1000000
+OPERATIONS      ?= 100000
+LOW_OPERATIONS  ?= 50000
 
 .DEFAULT_GOAL := help
-.PHONY: help run cluster build test bench bench-journal lint generate fmt fuzz clean-data tools check-generated check-format race-ready
+.PHONY: help run cluster build test bench bench-journal bench-operations lint generate fmt fuzz clean-data tools check-generated check-format race-ready
 # Steps of a target read what the ones before them wrote.
 .NOTPARALLEL:
 
@@ -46,6 +48,9 @@ bench: build ## Measure against hand-written SQL (BENCH_SECONDS, BENCH_ROUNDS, B
 
 bench-journal: ## Make, verify, import and export a journal of JOURNAL_ENTRIES, with the memory that each takes
 	go test -run '^$$' -bench '^BenchmarkJournal$$' -benchtime 1x -timeout 1h ./txn -journal.entries $(JOURNAL_ENTRIES)
+
+bench-operations: ## Carry out OPERATIONS submitted commands while nodes are killed at random, and high ones while LOW_OPERATIONS wait
+	OPERATIONS=$(OPERATIONS) LOW_OPERATIONS=$(LOW_OPERATIONS) go test -run '^(TestOperationsSurvive|TestUrgentOperationsPass)$$' -count=1 -v -timeout 2h ./loadtest
 
 lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## Vet and lint code and API
 	go vet ./...

@@ -46,18 +46,26 @@ type DispatcherConfig struct {
 	// pauses that begin at RetryAfter and double. Default 10, and 1 s.
 	Attempts   int
 	RetryAfter time.Duration
-	Log        *slog.Logger
+	// Reports is how many reports are read at a time, each of another clinic.
+	// Default 2.
+	Reports int
+	// ReportBytes is how large a report's result may become. Default 1 GiB.
+	ReportBytes int64
+	Log         *slog.Logger
 }
 
 // Dispatcher has the operations of this node's clinics carried out, high
-// priority before normal before low.
+// priority before normal before low, and reports beside them.
 type Dispatcher struct {
 	ops     *txn.Operations
 	local   txn.Submitter
 	router  *Router
+	reports ReportReader // nil: another node reads them
 	cfg     DispatcherConfig
 	metrics *dispatcherMetrics
-	places  map[bool]chan struct{} // one for each clinic at a time; urgent ones have their own
+	places  map[laneKind]chan struct{} // one for each clinic at a time
+
+	countAfter time.Time // when what waits may be counted again; of Run alone
 
 	mu      sync.Mutex
 	ctx     context.Context               // of Run; nil while that does not run
@@ -66,11 +74,31 @@ type Dispatcher struct {
 	running sync.WaitGroup
 }
 
-// laneID names a lane of a clinic. What is of high priority has a lane of its
-// own, so that it never waits for other operations to end.
+// laneKind tells a clinic's lanes apart. What is of high priority has a lane of
+// its own, so that it never waits for other operations to end, and so have
+// reports, so that nothing waits for them.
+type laneKind int
+
+const (
+	commandLane laneKind = iota
+	urgentLane
+	reportLane
+)
+
+func laneOf(p txn.Priority) laneKind {
+	switch p {
+	case txn.HighPriority:
+		return urgentLane
+	case txn.ReportPriority:
+		return reportLane
+	}
+	return commandLane
+}
+
+// laneID names a lane of a clinic.
 type laneID struct {
 	clinic ledger.ClinicID
-	urgent bool
+	kind   laneKind
 }
 
 // NewDispatcher returns a dispatcher that does nothing until [Dispatcher.Run].
@@ -90,13 +118,21 @@ func NewDispatcher(ops *txn.Operations, local txn.Submitter, router *Router, cfg
 	if cfg.RetryAfter == 0 {
 		cfg.RetryAfter = time.Second
 	}
+	if cfg.Reports == 0 {
+		cfg.Reports = 2
+	}
+	if cfg.ReportBytes == 0 {
+		cfg.ReportBytes = 1 << 30
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
 	return &Dispatcher{
 		ops: ops, local: local, router: router, cfg: cfg, metrics: newDispatcherMetrics(),
-		places: map[bool]chan struct{}{true: make(chan struct{}, cfg.Clinics), false: make(chan struct{}, cfg.Clinics)},
-		lanes:  make(map[laneID]bool), urgent: make(map[ledger.ClinicID]time.Time),
+		places: map[laneKind]chan struct{}{
+			commandLane: make(chan struct{}, cfg.Clinics), urgentLane: make(chan struct{}, cfg.Clinics), reportLane: make(chan struct{}, cfg.Reports),
+		},
+		lanes: make(map[laneID]bool), urgent: make(map[ledger.ClinicID]time.Time),
 	}
 }
 
@@ -141,18 +177,36 @@ func (d *Dispatcher) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return d.count(ctx)
+}
+
+// countShare is how much of the time may go into counting what waits, where that
+// is much: one part in so many.
+const countShare = 100
+
+// count tells the metrics what waits.
+func (d *Dispatcher) count(ctx context.Context) error {
+	began := time.Now()
+	if began.Before(d.countAfter) {
+		return nil
+	}
+	defer func() { d.countAfter = time.Now().Add(countShare * time.Since(began)) }()
 	depths, err := d.ops.Depths(ctx)
 	if err != nil {
 		return err
 	}
-	d.metrics.waits(depths, time.Now())
+	letters, err := d.ops.DeadLetters(ctx)
+	if err != nil {
+		return err
+	}
+	d.metrics.waits(depths, letters, time.Now())
 	return nil
 }
 
-// Submitted tells the clinic's home that operations wait.
-func (d *Dispatcher) Submitted(clinic ledger.ClinicID) {
+// Submitted tells the clinic's home that operations of a priority wait.
+func (d *Dispatcher) Submitted(clinic ledger.ClinicID, p txn.Priority) {
 	if d.router.executesHere(clinic) {
-		d.Wake(clinic)
+		d.wakeLanes(clinic, laneOf(p))
 		return
 	}
 	// Where that does not arrive, the home finds them by itself.
@@ -161,13 +215,19 @@ func (d *Dispatcher) Submitted(clinic ledger.ClinicID) {
 
 // Wake has this node look at a clinic now.
 func (d *Dispatcher) Wake(clinic ledger.ClinicID) {
+	d.wakeLanes(clinic, urgentLane, commandLane, reportLane)
+}
+
+func (d *Dispatcher) wakeLanes(clinic ledger.ClinicID, kinds ...laneKind) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.ctx == nil {
 		return
 	}
-	for _, urgent := range []bool{true, false} {
-		d.wake(d.ctx, laneID{clinic, urgent})
+	for _, kind := range kinds {
+		if kind != reportLane || d.reports != nil {
+			d.wake(d.ctx, laneID{clinic, kind})
+		}
 	}
 }
 
@@ -178,12 +238,20 @@ func (d *Dispatcher) wake(ctx context.Context, id laneID) {
 		return
 	}
 	d.running.Go(func() {
-		places := d.places[id.urgent]
-		select {
-		case places <- struct{}{}:
-			d.drain(ctx, id)
-			<-places
-		case <-ctx.Done():
+		places := d.places[id.kind]
+		for again := true; again; {
+			select {
+			case places <- struct{}{}:
+				if id.kind == reportLane {
+					again = d.readReports(ctx, id)
+				} else {
+					d.drain(ctx, id)
+					again = false
+				}
+				<-places
+			case <-ctx.Done():
+				return
+			}
 		}
 	})
 }
@@ -226,7 +294,7 @@ func (d *Dispatcher) drain(ctx context.Context, id laneID) {
 		if time.Since(l.began) > beginAgainAfter {
 			l.beginAgain()
 		}
-		whole := len(l.after) == 0
+		whole, began := len(l.after) == 0, time.Now()
 		batch, err := d.take(ctx, l)
 		switch {
 		case err == nil && len(batch) == 0 && whole:
@@ -237,6 +305,13 @@ func (d *Dispatcher) drain(ctx context.Context, id laneID) {
 			l.beginAgain()
 		case err == nil && d.carryOut(ctx, batch) > 0:
 			wait = d.cfg.RetryAfter / 16
+			if id.kind == urgentLane && len(batch) < d.cfg.Batch {
+				// That was all. Who submits more wakes the lane.
+				if l.beginAgain(); d.rest(id) {
+					return
+				}
+			}
+			d.makeWay(ctx, id, began)
 		default: // the database is away, or the clinic has too much to do
 			l.beginAgain()
 			pause(ctx, wait)
@@ -271,6 +346,19 @@ func (d *Dispatcher) noteUrgent(clinic ledger.ClinicID, some bool, now time.Time
 	}
 }
 
+// way is how much of the time the others leave to what is urgent, as a multiple
+// of what they take themselves.
+const way = 4
+
+// makeWay has a lane pause while something urgent comes, after work that began at
+// a moment: what is urgent shares the machine with it, even where it does not
+// wait for it.
+func (d *Dispatcher) makeWay(ctx context.Context, id laneID, began time.Time) {
+	if now := time.Now(); id.kind != urgentLane && d.isUrgent(id.clinic, now) {
+		pause(ctx, min(way*now.Sub(began), recently))
+	}
+}
+
 func (d *Dispatcher) isUrgent(clinic ledger.ClinicID, now time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -287,7 +375,7 @@ func (d *Dispatcher) take(ctx context.Context, l *lane) ([]txn.QueuedOperation, 
 		}
 		return ops, err
 	}
-	if l.urgent {
+	if l.kind == urgentLane {
 		high, err := next(txn.HighPriority, d.cfg.Batch)
 		d.noteUrgent(l.clinic, len(high) > 0, now)
 		return high, err
@@ -386,20 +474,29 @@ func (d *Dispatcher) fail(ctx context.Context, op txn.QueuedOperation, cause *le
 }
 
 type dispatcherMetrics struct {
-	waiting, oldest *prometheus.GaugeVec
-	ended           *prometheus.CounterVec
+	waiting, oldest   *prometheus.GaugeVec
+	failed, failedAge prometheus.Gauge
+	ended             *prometheus.CounterVec
 }
 
 func newDispatcherMetrics() *dispatcherMetrics {
 	return &dispatcherMetrics{
 		waiting: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "stockledger_operations_waiting",
-			Help: "Operations that wait at all clinics, by priority, as of some seconds ago.",
+			Help: "Operations that wait at all clinics, by priority, and reports, as of some seconds ago. A value that only grows means that more is submitted than is carried out.",
 		}, []string{"priority"}),
 		oldest: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "stockledger_operations_oldest_seconds",
 			Help: "How long the oldest waiting operation has waited, by priority.",
 		}, []string{"priority"}),
+		failed: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "stockledger_operations_dead_letters",
+			Help: "Operations of all clinics that failed again and again and are not tried any more. Any value above zero needs an operator: see what they say, and resubmit or leave them.",
+		}),
+		failedAge: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "stockledger_operations_dead_letters_oldest_seconds",
+			Help: "How long ago the oldest dead letter failed for good.",
+		}),
 		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stockledger_operations_total",
 			Help: "Operations that this node took, by priority and by what became of them: accepted, rejected, gone (ended before), postponed, failed.",
@@ -408,11 +505,16 @@ func newDispatcherMetrics() *dispatcherMetrics {
 }
 
 func (m *dispatcherMetrics) register(to prometheus.Registerer) {
-	to.MustRegister(m.waiting, m.oldest, m.ended)
+	to.MustRegister(m.waiting, m.oldest, m.failed, m.failedAge, m.ended)
 }
 
-func (m *dispatcherMetrics) waits(depths []txn.Depth, now time.Time) {
-	for _, p := range txn.Priorities() {
+func (m *dispatcherMetrics) waits(depths []txn.Depth, letters txn.DeadLetters, now time.Time) {
+	m.failed.Set(float64(letters.Count))
+	m.failedAge.Set(0)
+	if letters.Count > 0 {
+		m.failedAge.Set(max(0, now.Sub(letters.Oldest).Seconds()))
+	}
+	for _, p := range append(txn.Priorities(), txn.ReportPriority) {
 		var waiting, age float64
 		for _, depth := range depths {
 			if depth.Priority == p {

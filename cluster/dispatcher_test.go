@@ -79,7 +79,7 @@ func TestOperationsAreCarriedOutAtHome(t *testing.T) {
 	submitTo(t, db, clinic, operation(t, clinic, "o1", txn.LowPriority, receiving(5)), operation(t, clinic, "o2", txn.HighPriority, &ledger.IssueStock{
 		LocationID: "store", MedicineID: "zinc", Quantity: 1_000_000, ReasonCode: "WARD",
 	}))
-	a.dispatcher.Submitted(clinic) // which tells b
+	a.dispatcher.Submitted(clinic, txn.LowPriority) // which tells b
 	ended(t, db, clinic, "o1", txn.OperationAccepted)
 	ended(t, db, clinic, "o2", txn.OperationRejected)
 	if _, kept := a.executor.Load(); kept != 0 {
@@ -164,8 +164,8 @@ func TestSharesOfPriorities(t *testing.T) {
 	}
 	submitTo(t, db, clinic, ops...)
 	d := NewDispatcher(txn.NewOperations(txn.NewDirectory(db)), a.executor, a.Router, DispatcherConfig{Batch: 32, Log: quiet})
-	rounds := func(urgent bool, most int) (rounds [][3]int) {
-		l := &lane{laneID: laneID{clinic, urgent}, after: make(map[txn.Priority]txn.OperationPlace)}
+	rounds := func(kind laneKind, most int) (rounds [][3]int) {
+		l := &lane{laneID: laneID{clinic, kind}, after: make(map[txn.Priority]txn.OperationPlace)}
 		for len(rounds) < most {
 			batch, err := d.take(t.Context(), l)
 			if err != nil {
@@ -187,27 +187,27 @@ func TestSharesOfPriorities(t *testing.T) {
 	}
 	var all [][3]int
 	for _, test := range []struct {
-		urgent bool
-		most   int
-		want   [][3]int
+		kind laneKind
+		most int
+		want [][3]int
 	}{
-		{false, 1, [][3]int{{0, 32, 1}}},              // nothing urgent was seen yet
-		{true, 100, [][3]int{{32, 0, 0}, {28, 0, 0}}}, // it has its own lane
-		{false, 2, [][3]int{{0, 2, 1}, {0, 2, 1}}},    // and the others make way for a while
+		{commandLane, 1, [][3]int{{0, 32, 1}}},              // nothing urgent was seen yet
+		{urgentLane, 100, [][3]int{{32, 0, 0}, {28, 0, 0}}}, // it has its own lane
+		{commandLane, 2, [][3]int{{0, 2, 1}, {0, 2, 1}}},    // and the others make way for a while
 	} {
-		got := rounds(test.urgent, test.most)
+		got := rounds(test.kind, test.most)
 		if !slices.Equal(got, test.want) {
 			t.Errorf("the rounds are %v, not %v", got, test.want)
 		}
 		all = append(all, got...)
 	}
 	eventually(t, "nothing urgent comes any more", func() bool { return !d.isUrgent(clinic, time.Now()) })
-	if got := rounds(false, 2); !slices.Equal(got, [][3]int{{0, 24, 1}, {0, 0, 8}}) {
+	if got := rounds(commandLane, 2); !slices.Equal(got, [][3]int{{0, 24, 1}, {0, 0, 8}}) {
 		t.Errorf("the rounds are %v", got)
 	} else {
 		all = append(all, got...)
 	}
-	all = append(all, rounds(false, 100)...)
+	all = append(all, rounds(commandLane, 100)...)
 	sum := [3]int{}
 	for _, r := range all {
 		for i := range sum {

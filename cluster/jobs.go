@@ -50,11 +50,15 @@ func StandardJobs(d *txn.Directory, chores *txn.Chores) []Job {
 			Schedule: "0 2 * * *", Jitter: 10 * time.Minute, Parallel: 2, Clinics: atNow(chores.Clinics), Do: chores.Reconcile,
 		},
 		{
-			Name: "retention", About: "Forgets operations that ended and were submitted 30 days ago, and runs of jobs that ended 60 days ago.",
+			Name: "retention", About: "Deletes the results of reports that ended 7 days ago, and forgets operations that ended 30 days ago and runs of jobs that ended 60 days ago.",
 			Schedule: "30 3 * * *", Jitter: 10 * time.Minute,
 			Clinics: atNow(chores.Clinics),
 			Do: func(ctx context.Context, e txn.Errand) (txn.Looked, error) {
-				return txn.Looked{}, txn.NewOperations(d).Forget(ctx, e.Clinic, e.Now.Add(-operationsAreKept))
+				operations := txn.NewOperations(d)
+				if err := operations.ForgetResults(ctx, e.Clinic, e.Now.Add(-txn.ResultsAreKept), e.Now); err != nil {
+					return txn.Looked{}, err
+				}
+				return txn.Looked{}, operations.Forget(ctx, e.Clinic, e.Now.Add(-operationsAreKept))
 			},
 			Finally: func(ctx context.Context, term txn.Term) error {
 				_, err := txn.NewJobs(d.Main()).Forget(ctx, term, time.Now().Add(-runsAreKept))

@@ -98,7 +98,18 @@ func (s *adminService) GetCluster(ctx context.Context, _ *stockledgerv1.GetClust
 		return nil, err
 	}
 	answer := &stockledgerv1.GetClusterResponse{LeaderEpoch: term.Epoch}
+	letters, err := s.operations.DeadLetters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if letters.Count > 0 {
+		answer.DeadLetters = &stockledgerv1.DeadLetters{Count: letters.Count, OldestAt: timestamppb.New(letters.Oldest)}
+	}
 	for _, d := range depths {
+		if d.Priority == txn.ReportPriority {
+			answer.Reports = &stockledgerv1.ReportQueue{Waiting: d.Waiting, OldestAt: timestamppb.New(d.Oldest)}
+			continue
+		}
 		answer.Queues = append(answer.Queues, &stockledgerv1.QueueDepth{Priority: fromPriority(d.Priority), Waiting: d.Waiting, OldestAt: timestamppb.New(d.Oldest)})
 	}
 	if s.Cluster == nil {

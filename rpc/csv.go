@@ -5,6 +5,7 @@ import (
 	"encoding/csv"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -41,8 +42,17 @@ const asOfHeader = "X-As-Of-Sequence"
 // csvServices are the services that reports are read from: in process, through
 // every interceptor, with the token of the caller.
 type csvServices struct {
-	query    stockledgerv1connect.QueryServiceClient
-	pharmacy stockledgerv1connect.PharmacyServiceClient
+	query      stockledgerv1connect.QueryServiceClient
+	pharmacy   stockledgerv1connect.PharmacyServiceClient
+	operations stockledgerv1connect.OperationServiceClient
+}
+
+func newCSVServices(server *connect.Server) csvServices {
+	conn := connect.NewClient(connectinprocess.New(server))
+	return csvServices{
+		stockledgerv1connect.NewQueryServiceClient(conn), stockledgerv1connect.NewPharmacyServiceClient(conn),
+		stockledgerv1connect.NewOperationServiceClient(conn),
+	}
 }
 
 // csvReport is a list of the services as a table.
@@ -55,6 +65,8 @@ type csvReport struct {
 	part Part
 	// read reads a page of it.
 	read func(context.Context, csvServices, proto.Message) (*csvRows, error)
+	// goOn makes of the request the one for the page that a token names.
+	goOn func(req proto.Message, token string) error
 }
 
 type csvRows struct {
@@ -88,7 +100,25 @@ func reportOf[Request proto.Message, Response listed, Row any](
 			}
 			return &csvRows{each(rows(response), line), response.GetNextPageToken(), response.GetAsOf()}, nil
 		},
+		goOn: func(req proto.Message, token string) error {
+			list, ok := req.(paged)
+			if !ok {
+				return fmt.Errorf("rpc: a %T has no pages", req)
+			}
+			list.GetPage().PageToken = token
+			return nil
+		},
 	}
+}
+
+// encode writes a page as CSV, the first one with the names of the columns.
+func (r *csvReport) encode(w io.Writer, page *csvRows, first bool) error {
+	out := csv.NewWriter(w)
+	out.UseCRLF = true // RFC 4180
+	if first {
+		_ = out.Write(r.columns) // its error comes again with the next line
+	}
+	return out.WriteAll(page.rows)
 }
 
 var csvReports = map[string]csvReport{
@@ -182,12 +212,16 @@ var dispensingReport = csvReport{
 		if err != nil {
 			return nil, err
 		}
-		whole.From = rest
-		next := ""
-		if rest != nil {
-			next = "more days"
+		return &csvRows{each(response.GetRows(), dispensingCells), cellDate(rest), response.GetAsOf()}, nil
+	},
+	goOn: func(req proto.Message, token string) error {
+		whole, ok := req.(*stockledgerv1.DispensingReportRequest)
+		if !ok {
+			return fmt.Errorf("rpc: a report's request is a %T", req)
 		}
-		return &csvRows{each(response.GetRows(), dispensingCells), next, response.GetAsOf()}, nil
+		day, err := ledger.ParseDate(token)
+		whole.From = fromDate(day)
+		return err
 	},
 }
 
@@ -294,9 +328,7 @@ func enumWord(prefix, name string) string {
 }
 
 // csvRoutes serves reports as CSV.
-func (s *Server) csvRoutes(server *connect.Server) http.Handler {
-	conn := connect.NewClient(connectinprocess.New(server))
-	services := csvServices{stockledgerv1connect.NewQueryServiceClient(conn), stockledgerv1connect.NewPharmacyServiceClient(conn)}
+func (s *Server) csvRoutes() http.Handler {
 	return s.observed(csvProcedure, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		answer := w.(*answerWriter)
 		answer.record.protocol = csvProcedure
@@ -306,7 +338,7 @@ func (s *Server) csvRoutes(server *connect.Server) http.Handler {
 			refuse(answer, http.StatusMethodNotAllowed, fail(reasonUnknownMethod, "Reports are read with GET."))
 			return
 		}
-		if err := s.serveCSV(answer, r, services); err != nil {
+		if err := s.serveCSV(answer, r); err != nil {
 			refuseCSV(answer, err)
 		}
 	}))
@@ -333,9 +365,17 @@ func refuseCSV(w *answerWriter, err error) {
 	})
 }
 
-// serveCSV writes one report, page by page.
-func (s *Server) serveCSV(w *answerWriter, r *http.Request, services csvServices) error {
+// serveCSV writes one report, page by page, or the result of one that was
+// submitted.
+func (s *Server) serveCSV(w *answerWriter, r *http.Request) error {
 	clinic, name, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, csvPrefix), "/")
+	ctx, info := connect.NewClientContext(r.Context())
+	if token := r.Header.Get("Authorization"); token != "" {
+		info.RequestHeader().Set("Authorization", token)
+	}
+	if key, ok := strings.CutPrefix(name, resultsPath); ok {
+		return s.serveResult(ctx, w, clinic, key)
+	}
 	report, ok := csvReports[name]
 	if !ok {
 		return fail(reasonUnknownMethod, "There is no report %q. There are: %s.", plain(name), strings.Join(slices.Sorted(maps.Keys(csvReports)), ", "))
@@ -351,28 +391,17 @@ func (s *Server) serveCSV(w *answerWriter, r *http.Request, services csvServices
 	if err := setParameters(req.ProtoReflect(), query); err != nil {
 		return err
 	}
-	ctx, info := connect.NewClientContext(r.Context())
-	if token := r.Header.Get("Authorization"); token != "" {
-		info.RequestHeader().Set("Authorization", token)
-	}
 	control := http.NewResponseController(w.ResponseWriter)
-	out := csv.NewWriter(w)
-	out.UseCRLF = true // RFC 4180
 	for begun := false; ; begun = true {
-		page, err := report.read(ctx, services, req)
+		page, err := report.read(ctx, s.services, req)
 		if err != nil {
 			return err
 		}
 		_ = control.SetWriteDeadline(time.Now().Add(s.cfg.WriteTimeout))
 		if !begun {
-			header := w.Header()
-			header.Set("Content-Type", "text/csv; charset=utf-8; header=present")
-			header.Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", name+"-"+clinic+".csv"))
-			header.Set("X-Content-Type-Options", "nosniff")
-			header.Set(asOfHeader, decimal(page.asOf.GetSequence()))
-			_ = out.Write(report.columns) // its error comes again with the next line
+			csvHeader(w.Header(), name, clinic, page.asOf.GetSequence())
 		}
-		if err := out.WriteAll(page.rows); err != nil {
+		if err := report.encode(w, page, !begun); err != nil {
 			return err
 		}
 		w.Flush()
@@ -382,10 +411,20 @@ func (s *Server) serveCSV(w *answerWriter, r *http.Request, services csvServices
 		if hasEnded(s.ending) {
 			return fail(reasonShuttingDown, "This node is shutting down.")
 		}
-		if list, ok := req.(paged); ok {
-			list.GetPage().PageToken = page.next
+		if err := report.goOn(req, page.next); err != nil {
+			return err
 		}
 	}
+}
+
+// csvContentType is what a report's file is.
+const csvContentType = "text/csv; charset=utf-8; header=present"
+
+func csvHeader(header http.Header, report, clinic string, asOf int64) {
+	header.Set("Content-Type", csvContentType)
+	header.Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", report+"-"+clinic+".csv"))
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set(asOfHeader, decimal(asOf))
 }
 
 // setParameters sets fields of a request that the address names.

@@ -60,6 +60,9 @@ const (
 	reasonWebhookExists        ledger.Reason = "WEBHOOK_EXISTS"
 	reasonWebhookLimit         ledger.Reason = "WEBHOOK_LIMIT"
 	reasonWebhookRotating      ledger.Reason = "WEBHOOK_ROTATING"
+	reasonTooManyReports       ledger.Reason = "TOO_MANY_REPORTS"
+	reasonReportTooLarge       ledger.Reason = "REPORT_TOO_LARGE"
+	reasonResultExpired        ledger.Reason = "RESULT_EXPIRED"
 	reasonNoPatientKey         ledger.Reason = "NO_PATIENT_KEY"
 	reasonCanceled             ledger.Reason = "CANCELED"
 	reasonDeadlineExceeded     ledger.Reason = "DEADLINE_EXCEEDED"
@@ -102,6 +105,9 @@ var ownReasons = []ReasonDoc{
 	{reasonWebhookExists, connect.CodeAlreadyExists, "There is a webhook of this name at the clinic, with another URL or filter, or one that the caller may not see.", "Choose another webhook_id, or change that one with UpdateWebhook."},
 	{reasonWebhookLimit, connect.CodeFailedPrecondition, "The clinic has as many webhooks as it may have.", "Delete one that nobody needs, or let one receiver pass events on."},
 	{reasonWebhookRotating, connect.CodeFailedPrecondition, "Two secrets of the webhook are live since its last rotation, and another rotation would end one of them.", "Wait until old_secret_until. If the latest secret was never put to use, set replace_unused; if one got out, set keep_old to zero."},
+	{reasonTooManyReports, connect.CodeResourceExhausted, "A hundred reports wait at the clinic already. This one was not taken.", "Wait until some have ended, or cancel those that nobody needs; ListOperations shows them."},
+	{reasonReportTooLarge, connect.CodeFailedPrecondition, "The report's result became larger than a result may be.", "Narrow it by its parameters (a location, a medicine, fewer days), and submit that under another key; or read it page by page."},
+	{reasonResultExpired, connect.CodeNotFound, "The report's result was deleted: results are kept for 7 days after the report has ended.", "Submit the report again under another key."},
 	{reasonNotAttempted, connect.CodeUnavailable, "The batch ended early, before this command was taken.", "Send it again with the same idempotency key."},
 	{reasonNoPatientKey, connect.CodeFailedPrecondition, "The node has no key for what is kept of patients.", "Start the node with --patient-key; all nodes need the same one."},
 	{reasonCanceled, connect.CodeCanceled, "The caller ended the request. A command in it may still be carried out.", "Repeat a command with the same idempotency key to learn its outcome."},
@@ -219,6 +225,8 @@ func explain(err error) *failure {
 		f = fail(reasonInventoryUnavailable, "No node that serves inventory can be reached.").because(err)
 		f.details = []proto.Message{&errdetails.RetryInfo{RetryDelay: durationpb.New(unavailablePause)}}
 		return f
+	case errors.Is(err, txn.ErrTooManyReports):
+		return fail(reasonTooManyReports, "Too many reports wait at this clinic.").because(err)
 	case errors.Is(err, txn.ErrClosed):
 		return fail(reasonShuttingDown, "This node is shutting down.").because(err)
 	case errors.Is(err, txn.ErrAmbiguous):

@@ -128,6 +128,7 @@ func openNode(tb testing.TB, cfg Config, deps Deps) *node {
 	go cache.Run(ctx, func(err error) { cfg.Log.Warn("journals cannot be followed", "error", err) })
 	go models.Run(ctx)
 	if dispatcher != nil {
+		dispatcher.ReadReports(server)
 		go dispatcher.Run(ctx)
 	}
 	go deps.Feed.Run(ctx, func(err error) { cfg.Log.Warn("the heads cannot be read", "error", err) })

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,15 +20,17 @@ type OperationQueue struct {
 	Store *txn.Operations
 	// Encode is how a submission is kept until it is carried out.
 	Encode func(txn.Submission) ([]byte, error)
-	// Submitted tells whoever carries operations out that some wait.
-	Submitted func(ledger.ClinicID)
+	// Submitted tells whoever carries operations out that some of a priority wait.
+	Submitted func(ledger.ClinicID, txn.Priority)
 }
 
 type operationService struct {
 	*commandHandler
 	*queryHandler
 	OperationQueue
-	ended <-chan struct{}
+	ended    <-chan struct{}
+	services csvServices // that reports are read from
+	plans    accessPlans
 }
 
 // Submit records commands to be carried out later.
@@ -59,7 +62,7 @@ func (s *operationService) Submit(ctx context.Context, req *stockledgerv1.Submit
 	if err != nil {
 		return nil, err
 	}
-	s.Submitted(clinic)
+	s.submitted(clinic, operations)
 	for i, o := range submitted {
 		var r *ledger.Rejection
 		if errors.As(o.Err, &r) {
@@ -69,6 +72,14 @@ func (s *operationService) Submit(ctx context.Context, req *stockledgerv1.Submit
 		answer.Outcomes[places[i]] = &stockledgerv1.SubmitOutcome{Outcome: &stockledgerv1.SubmitOutcome_Operation{Operation: s.render(principal, &o.Operation)}}
 	}
 	return answer, nil
+}
+
+func (s *operationService) submitted(clinic ledger.ClinicID, operations []txn.NewOperation) {
+	for _, p := range txn.Priorities() {
+		if slices.ContainsFunc(operations, func(n txn.NewOperation) bool { return n.Priority == p }) {
+			s.Submitted(clinic, p)
+		}
+	}
 }
 
 func notSubmitted(r *ledger.Rejection) *stockledgerv1.SubmitOutcome {
@@ -189,7 +200,7 @@ func (s *operationService) ResubmitOperation(ctx context.Context, req *stockledg
 	if err != nil {
 		return nil, err
 	}
-	s.Submitted(clinic)
+	s.Submitted(clinic, again.Priority)
 	rendered, err := s.whole(ctx, &again)
 	return &stockledgerv1.ResubmitOperationResponse{Operation: rendered}, err
 }
@@ -270,7 +281,7 @@ var operationStates = map[txn.OperationState]stockledgerv1.OperationState{
 func (s *operationService) whole(ctx context.Context, op *txn.Operation) (*stockledgerv1.Operation, error) {
 	principal := principalOf(ctx)
 	rendered := s.render(principal, op)
-	if op.State != txn.OperationAccepted {
+	if op.State != txn.OperationAccepted || op.IsReport() {
 		return rendered, nil
 	}
 	record, ok, err := s.Store.Record(ctx, op.Clinic, op.IdempotencyKey)
@@ -291,6 +302,9 @@ func (s *operationService) render(principal *Principal, op *txn.Operation) *stoc
 		State: operationStates[op.State], SubmittedBy: string(op.Actor), SubmittedAt: timestamppb.New(op.SubmittedAt),
 		FinishedAt: timeOrNone(op.FinishedAt), Attempts: int32(op.Attempts),
 	}
+	if op.IsReport() {
+		rendered.Kind, rendered.Report = "Report", fromReport(op)
+	}
 	var failure *stockledgerv1.Rejected
 	if op.Failure != nil {
 		failure = explainRejection(resultsFor(principal).rejection(op.Failure)).rejected()
@@ -299,6 +313,9 @@ func (s *operationService) render(principal *Principal, op *txn.Operation) *stoc
 	case txn.OperationWaiting:
 		rendered.DueAt, rendered.LastFailure = timestamppb.New(op.DueAt), failure
 	case txn.OperationAccepted:
+		if op.IsReport() {
+			break // what it came to is fetched
+		}
 		rendered.Result = &stockledgerv1.CommandResult{Verdict: &stockledgerv1.CommandResult_Accepted{Accepted: &stockledgerv1.Accepted{Sequence: int64(op.Sequence)}}}
 	case txn.OperationRejected:
 		rendered.Result = rejectedOperation(failure)

@@ -53,7 +53,7 @@ var roles = map[Role][]permission{
 	RolePrescriber: {
 		"catalog.read", "stock.read", "prescription.read", "dispensing.read", "patient.read",
 		"prescription.create", "prescription.cancel", "patient.write", "command.withdraw",
-		"operation.submit", "operation.cancel", "operation.read",
+		"operation.submit", "operation.cancel", "operation.read", "report_operation.read",
 	},
 	// Keeps the shelves, and knows no patients.
 	RoleStorekeeper: slices.Concat(readsStock, keepsStock),
@@ -63,19 +63,19 @@ var roles = map[Role][]permission{
 	RoleNurse: {
 		"catalog.read", "stock.read", "transfer.read", "approval.read",
 		"stock.reserve", "stock.release", "stock.issue", "stock.open", "transfer.request", "transfer.receive",
-		"command.witness", "command.withdraw", "operation.submit", "operation.cancel", "operation.read",
+		"command.witness", "command.withdraw", "operation.submit", "operation.cancel", "operation.read", "report_operation.read",
 	},
 	// Reads everything and changes nothing.
 	RoleAuditor: slices.Concat(readsStock, readsPharmacy, []permission{"cluster.read", "job.read", "operation.read", permissionAllOperations, "webhook.read"}),
 	// Looks up what there is.
-	RoleViewer: {"catalog.read", "stock.read"},
+	RoleViewer: {"catalog.read", "stock.read", "report_operation.read", "operation.read", "operation.cancel"},
 }
 
 // What several roles have in common.
 var (
 	readsStock = []permission{
 		"catalog.read", "stock.read", "movement.read", "register.read",
-		"transfer.read", "count.read", "recall.read", "approval.read", "loan.read", "event.read", "finding.read",
+		"transfer.read", "count.read", "recall.read", "approval.read", "loan.read", "event.read", "finding.read", "report_operation.read",
 	}
 	readsPharmacy = []permission{
 		"prescription.read", "dispensing.read", "patient.read", "billing.read", "report.read", "downtime.read",
@@ -154,6 +154,7 @@ var addsOnly = map[protoreflect.FullName]bool{
 // from the options in the schema.
 type accessPlan struct {
 	permission permission
+	request    protoreflect.FullName        // the message
 	clinic     protoreflect.FieldDescriptor // nil where the token alone says which
 	locations  []protoreflect.FieldDescriptor
 	commands   protoreflect.FieldDescriptor // a Command or a list of them; nil in queries
@@ -255,7 +256,7 @@ func newAccessPlan(method protoreflect.MethodDescriptor, bodies map[protoreflect
 	if needed == "" {
 		return nil, fmt.Errorf("rpc: method %s names no permission", method.FullName())
 	}
-	plan := &accessPlan{permission: permission(needed)}
+	plan := &accessPlan{permission: permission(needed), request: method.Input().FullName()}
 	fields := method.Input().Fields()
 	for i := range fields.Len() {
 		field := fields.Get(i)
@@ -303,6 +304,18 @@ func newBodyPlans() (map[protoreflect.FieldNumber]*bodyPlan, error) {
 func scopeOf(field protoreflect.FieldDescriptor) stockledgerv1.Scope {
 	scope, _ := proto.GetExtension(field.Options(), stockledgerv1.E_Scope).(stockledgerv1.Scope)
 	return scope
+}
+
+// reading is the permission of the method that takes a request. A request that
+// no method takes nobody may make.
+func (plans accessPlans) reading(req proto.Message) permission {
+	name := req.ProtoReflect().Descriptor().FullName()
+	for _, plan := range plans {
+		if plan.request == name {
+			return plan.permission
+		}
+	}
+	return ""
 }
 
 // enforce is the one check of who may do what: the method before anything is

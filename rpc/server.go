@@ -159,6 +159,8 @@ type Server struct {
 	readiness *readiness
 	api       *http.Server
 	admin     *http.Server
+	// services answer reports in process.
+	services csvServices
 
 	// draining is closed when readiness goes off, ending when the port closes:
 	// what may go on for long ends then.
@@ -227,11 +229,15 @@ func (s *Server) routes() (http.Handler, error) {
 	}
 	verifier := NewVerifier(append(slices.Clone(s.deps.Trusted), s.deps.Issuer.Trust())...)
 	interceptors := []connect.ServerInterceptor{s.watch, authenticate(verifier, isOpen), noStore, plans.enforce, rules.enforce, newReferences(s.deps.Queries, plans).enforce}
+	// For the calls that FHIR, CSV and reports make: with every service, since
+	// what they read may belong to the other part.
+	internal := connect.NewServer(interceptors...)
+	s.services = newCSVServices(internal)
 	all := s.handlers(&commandHandler{
 		executor: s.deps.Executor, rules: rules, verifier: verifier, needs: needs, texts: s.privateTexts(), log: s.log, ending: s.ending,
-	})
+	}, plans)
+	all.register(internal)
 	served, others := s.onWire(all, interceptors)
-	internal := inProcess(all, interceptors)
 
 	mux := http.NewServeMux()
 	for _, server := range []*connect.Server{served, others} {
@@ -242,13 +248,13 @@ func (s *Server) routes() (http.Handler, error) {
 		)
 	}
 	mux.Handle(fhir.Prefix, s.fhirRoutes(internal, verifier))
-	mux.Handle(csvPrefix, s.csvRoutes(internal))
+	mux.Handle(csvPrefix, s.csvRoutes())
 	mux.Handle("/", s.observed(unknownProcedure, http.HandlerFunc(notFound)))
 	return allowOrigins(s.cfg.AllowedOrigins, mux), nil
 }
 
 // handlers returns what serves each service.
-func (s *Server) handlers(commands *commandHandler) handlers {
+func (s *Server) handlers(commands *commandHandler, plans accessPlans) handlers {
 	queries := &queryHandler{queries: s.deps.Queries, pages: newPageTokens(s.deps.Issuer.Secret("page tokens"))}
 	return handlers{
 		stockledgerv1connect.InventoryServiceName: func(to *connect.Server) {
@@ -270,7 +276,7 @@ func (s *Server) handlers(commands *commandHandler) handlers {
 			stockledgerv1connect.RegisterAdminServiceHandler(to, &adminService{queries, s.deps.Administration, s.deps.Operations.Store})
 		},
 		stockledgerv1connect.OperationServiceName: func(to *connect.Server) {
-			stockledgerv1connect.RegisterOperationServiceHandler(to, &operationService{commands, queries, s.deps.Operations, s.ending})
+			stockledgerv1connect.RegisterOperationServiceHandler(to, &operationService{commands, queries, s.deps.Operations, s.ending, s.services, plans})
 		},
 	}
 }

@@ -89,14 +89,11 @@ func (s *Server) onWire(all handlers, interceptors []connect.ServerInterceptor) 
 	return served, others
 }
 
-// inProcess returns a server for the calls that FHIR and CSV make: with every
-// service, since what they read may belong to the other part.
-func inProcess(all handlers, interceptors []connect.ServerInterceptor) *connect.Server {
-	server := connect.NewServer(interceptors...)
-	for _, register := range all {
-		register(server)
+// register registers all of them.
+func (h handlers) register(to *connect.Server) {
+	for _, register := range h {
+		register(to)
 	}
-	return server
 }
 
 func unknownMethod(_ context.Context, spec connect.Spec, _ connect.ServerStream) error {

@@ -13,19 +13,19 @@ import (
 type keptTable struct {
 	name string
 	key  []string // after the clinic
+	rows int      // that one transaction copies or deletes
 }
 
-// keptTables are all of them.
+// keptTables are all of them. The parts of a report may have a mebibyte each.
 var keptTables = []keptTable{
-	{"patient_keys", []string{"patient_id"}},
-	{"patient_texts", []string{"patient_id", "digest"}},
-	{"patient_identifiers", []string{"digest"}},
-	{"operations", []string{"idempotency_key"}},
-	{"webhooks", []string{"webhook_id"}},
+	{"patient_keys", []string{"patient_id"}, 500},
+	{"patient_texts", []string{"patient_id", "digest"}, 500},
+	{"patient_identifiers", []string{"digest"}, 500},
+	{"operations", []string{"idempotency_key"}, 500},
+	{"reports", []string{"idempotency_key"}, 500},
+	{"report_parts", []string{"idempotency_key", "run", "part"}, 4},
+	{"webhooks", []string{"webhook_id"}, 500},
 }
-
-// keptRows is how many rows one transaction copies or deletes.
-const keptRows = 500
 
 // keptPage is some rows of a table, with all of its columns.
 type keptPage struct {
@@ -40,7 +40,7 @@ func (t keptTable) page(ctx context.Context, tx pgx.Tx, clinic any, after []any)
 	if after != nil {
 		s.add(" AND "+t.place()+" > ("+strings.Repeat(", ?", len(t.key))[2:]+")", after...)
 	}
-	s.add(" ORDER BY clinic_id, "+strings.Join(t.key, ", ")+" LIMIT ?", keptRows)
+	s.add(" ORDER BY clinic_id, "+strings.Join(t.key, ", ")+" LIMIT ?", t.rows)
 	rows, err := tx.Query(ctx, s.sql.String(), s.args...)
 	if err != nil {
 		return keptPage{}, err

@@ -1,6 +1,7 @@
 package txn
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -37,6 +38,8 @@ func (p Priority) String() string {
 		return "normal"
 	case LowPriority:
 		return "low"
+	case ReportPriority:
+		return "report"
 	}
 	return fmt.Sprintf("priority %d", int16(p))
 }
@@ -56,14 +59,14 @@ const (
 
 var operationStates = []OperationState{OperationWaiting, OperationAccepted, OperationRejected, OperationFailed, OperationCancelled}
 
-// Operation is a command that is carried out later. With its clinic, the
-// command's idempotency key names it.
+// Operation is a command or a report that is carried out later. With its clinic,
+// its idempotency key, which is the command's, names it.
 type Operation struct {
 	Clinic         ledger.ClinicID
 	IdempotencyKey string
 	Priority       Priority
 	State          OperationState
-	Kind           ledger.Kind
+	Kind           ledger.Kind // zero: a report
 	Actor          ledger.Actor
 	Attempts       int // that came to no verdict
 	SubmittedAt    time.Time
@@ -73,6 +76,8 @@ type Operation struct {
 	// Failure is why it was rejected, or why the last attempt came to no verdict;
 	// nil where neither was.
 	Failure *ledger.Rejection
+	// Report is how far a report has come; nil for a command.
+	Report *ReportProgress
 }
 
 // NewOperation is a command that is to be carried out later.
@@ -117,16 +122,20 @@ var operationsTable = table{"operations", []string{"clinic_id", "idempotency_key
 
 const (
 	operationColumns = `clinic_id, idempotency_key, priority, state, kind, actor, attempts, submitted_at, due_at, finished_at, sequence, failure`
-	// Each of these ends, or puts back, an operation only if it is as expected.
+	// Each of these ends, or puts back, an operation only if it is as expected. The
+	// sum keeps planners from looking through all that waits instead of looking up
+	// the key.
 	settleOperation = `UPDATE operations SET state = $3, finished_at = $4, sequence = $5, failure = $6
-		WHERE clinic_id = $1 AND idempotency_key = $2 AND state = 1`
+		WHERE clinic_id = $1 AND idempotency_key = $2 AND state + 0 = 1`
 	postponeOperation = `UPDATE operations SET state = $3, finished_at = $4, attempts = $5, due_at = $6, failure = $7
-		WHERE clinic_id = $1 AND idempotency_key = $2 AND state = 1`
+		WHERE clinic_id = $1 AND idempotency_key = $2 AND state + 0 = 1`
 	cancelOperation = `UPDATE operations SET state = 5, finished_at = $3
-		WHERE clinic_id = $1 AND idempotency_key = $2 AND state = 1`
+		WHERE clinic_id = $1 AND idempotency_key = $2 AND state + 0 = 1`
 	resubmitOperation = `UPDATE operations SET state = 1, finished_at = NULL, attempts = 0, submitted_at = $3, due_at = $3, failure = ''
 		WHERE clinic_id = $1 AND idempotency_key = $2 AND state IN (3, 4, 5)`
-	deleteOperations = `DELETE FROM operations WHERE clinic_id = $1 AND state = $2 AND submitted_at < $3`
+	// Those that end later than they were submitted long ago stay.
+	deleteOperations = `DELETE FROM operations WHERE clinic_id = $1 AND state = $2
+		AND (submitted_at, idempotency_key) > ($3, $4) AND (submitted_at, idempotency_key) <= ($5, $6) AND finished_at < $7`
 	// One look-up a clinic, however much waits at each.
 	selectWaitingClinics = `WITH RECURSIVE waiting (clinic_id) AS (
 			(SELECT clinic_id FROM operations WHERE state = 1 AND clinic_id > '' ORDER BY clinic_id, priority LIMIT 1)
@@ -134,7 +143,8 @@ const (
 			SELECT (SELECT o.clinic_id FROM operations AS o WHERE o.state = 1 AND o.clinic_id > waiting.clinic_id ORDER BY o.clinic_id, o.priority LIMIT 1)
 			FROM waiting WHERE waiting.clinic_id IS NOT NULL
 		) SELECT clinic_id FROM waiting WHERE clinic_id IS NOT NULL`
-	selectDepths = `SELECT priority, count(*), min(submitted_at) FROM operations WHERE state = 1 GROUP BY priority`
+	selectDepths      = `SELECT priority, count(*), min(submitted_at) FROM operations WHERE state = 1 GROUP BY priority`
+	selectDeadLetters = `SELECT count(*), min(finished_at) FROM operations WHERE state = 4`
 )
 
 func scanOperation(rows pgx.Rows, o *Operation) error { return scanOperationAnd(rows, o) }
@@ -292,8 +302,8 @@ func (r *operationRows) columns() []any {
 
 // Get returns an operation, and whether there is one.
 func (o *Operations) Get(ctx context.Context, clinic ledger.ClinicID, key string) (found Operation, ok bool, err error) {
-	err = o.directory.read(ctx, clinic, func(tx pgx.Tx) error {
-		found, ok, err = getOperation(ctx, tx, clinic, key)
+	err = o.directory.readOn(ctx, clinic, func(db *DB, tx pgx.Tx) error {
+		found, ok, err = getOperation(ctx, tx, db.server.Kind, clinic, key)
 		return err
 	})
 	if err != nil {
@@ -302,13 +312,13 @@ func (o *Operations) Get(ctx context.Context, clinic ledger.ClinicID, key string
 	return found, ok, nil
 }
 
-func getOperation(ctx context.Context, tx pgx.Tx, clinic ledger.ClinicID, key string) (Operation, bool, error) {
+func getOperation(ctx context.Context, tx pgx.Tx, server ServerKind, clinic ledger.ClinicID, key string) (Operation, bool, error) {
 	rows, err := collect(ctx, tx, selectFrom(`SELECT `+operationColumns+` FROM operations WHERE`).
 		add(` clinic_id = ? AND idempotency_key = ?`, clinic, key), scanOperation)
 	if err != nil || len(rows) == 0 {
 		return Operation{}, false, err
 	}
-	return rows[0], true, nil
+	return rows[0], true, withReports(ctx, tx, server, clinic, []*Operation{&rows[0]})
 }
 
 // Record returns the record of a command that was carried out, and whether the
@@ -343,7 +353,7 @@ func (o *Operations) List(ctx context.Context, clinic ledger.ClinicID, filter Op
 	if filter.State != 0 {
 		states = []OperationState{filter.State}
 	}
-	err = o.directory.read(ctx, clinic, func(tx pgx.Tx) error {
+	err = o.directory.readOn(ctx, clinic, func(db *DB, tx pgx.Tx) error {
 		list = nil
 		for _, state := range states {
 			s := selectFrom(`SELECT `+operationColumns+` FROM operations WHERE`).
@@ -356,21 +366,24 @@ func (o *Operations) List(ctx context.Context, clinic ledger.ClinicID, filter Op
 			}
 			list = append(list, some...)
 		}
-		return nil
+		latestFirst(list)
+		list = list[:min(limit, len(list))]
+		listed := make([]*Operation, len(list))
+		for i := range list {
+			listed[i] = &list[i]
+		}
+		return withReports(ctx, tx, db.server.Kind, clinic, listed)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("txn: list operations: %w", err)
 	}
+	return list, nil
+}
+
+func latestFirst(list []Operation) {
 	slices.SortFunc(list, func(a, b Operation) int {
-		if c := b.SubmittedAt.Compare(a.SubmittedAt); c != 0 {
-			return c
-		}
-		if a.IdempotencyKey > b.IdempotencyKey {
-			return -1
-		}
-		return 1
+		return cmp.Or(b.SubmittedAt.Compare(a.SubmittedAt), cmp.Compare(b.IdempotencyKey, a.IdempotencyKey))
 	})
-	return list[:min(limit, len(list))], nil
 }
 
 // Cancel ends an operation that waits. It returns what has become of it, and
@@ -379,17 +392,24 @@ func (o *Operations) Cancel(ctx context.Context, clinic ledger.ClinicID, key str
 	return o.change(ctx, cancelOperation, clinic, key, at)
 }
 
-// Resubmit lets an operation that ended without being carried out wait again.
+// Resubmit lets an operation that ended without being carried out wait again. A
+// report begins anew.
 func (o *Operations) Resubmit(ctx context.Context, clinic ledger.ClinicID, key string, at time.Time) (Operation, bool, error) {
 	return o.change(ctx, resubmitOperation, clinic, key, at)
 }
 
 func (o *Operations) change(ctx context.Context, sql string, clinic ledger.ClinicID, key string, at time.Time) (is Operation, ok bool, err error) {
-	err = o.directory.write(ctx, clinic, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, sql, clinic, key, at); err != nil {
+	err = o.directory.writeOn(ctx, clinic, func(db *DB, tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, sql, clinic, key, at)
+		if err != nil {
 			return err
 		}
-		is, ok, err = getOperation(ctx, tx, clinic, key)
+		if sql == resubmitOperation && tag.RowsAffected() > 0 {
+			if _, err := tx.Exec(ctx, beginReportAnew, clinic, key); err != nil {
+				return err
+			}
+		}
+		is, ok, err = getOperation(ctx, tx, db.server.Kind, clinic, key)
 		return err
 	})
 	if err != nil {
@@ -438,7 +458,7 @@ func (o *Operations) WaitingClinics(ctx context.Context) (clinics []ledger.Clini
 // Next returns operations that wait at a clinic and are due, the oldest first,
 // from after a place.
 func (o *Operations) Next(ctx context.Context, clinic ledger.ClinicID, priority Priority, after OperationPlace, now time.Time, limit int) (next []QueuedOperation, err error) {
-	err = o.directory.read(ctx, clinic, func(tx pgx.Tx) error {
+	err = o.directory.readOn(ctx, clinic, func(db *DB, tx pgx.Tx) error {
 		s := selectFrom(`SELECT `+operationColumns+`, submission FROM operations WHERE`).
 			add(` clinic_id = ? AND state = 1 AND priority = ? AND (submitted_at, idempotency_key) > (?, ?)`, clinic, priority, after.SubmittedAt, after.IdempotencyKey).
 			add(` AND due_at <= ?`, now).
@@ -446,7 +466,14 @@ func (o *Operations) Next(ctx context.Context, clinic ledger.ClinicID, priority 
 		next, err = collect(ctx, tx, s, func(rows pgx.Rows, q *QueuedOperation) error {
 			return scanOperationAnd(rows, &q.Operation, &q.Submission)
 		})
-		return err
+		if err != nil || priority != ReportPriority {
+			return err
+		}
+		reports := make([]*Operation, len(next))
+		for i := range next {
+			reports[i] = &next[i].Operation
+		}
+		return withReports(ctx, tx, db.server.Kind, clinic, reports)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("txn: read what waits at clinic %s: %w", clinic, err)
@@ -462,8 +489,8 @@ type Depth struct {
 	Oldest   time.Time
 }
 
-// Depths tells how much waits at all clinics, by priority; one at which nothing
-// does is left out.
+// Depths tells how much waits at all clinics, by priority and of reports; one at
+// which nothing does is left out.
 func (o *Operations) Depths(ctx context.Context) (depths []Depth, err error) {
 	sum := make(map[Priority]Depth)
 	err = o.directory.each(func(db *DB) error {
@@ -483,7 +510,7 @@ func (o *Operations) Depths(ctx context.Context) (depths []Depth, err error) {
 		}
 		return err
 	})
-	for _, p := range Priorities() {
+	for _, p := range append(Priorities(), ReportPriority) {
 		if d, ok := sum[p]; ok {
 			depths = append(depths, d)
 		}
@@ -494,21 +521,29 @@ func (o *Operations) Depths(ctx context.Context) (depths []Depth, err error) {
 	return depths, nil
 }
 
-// Forget deletes a clinic's operations that ended and were submitted before a
-// moment.
-func (o *Operations) Forget(ctx context.Context, clinic ledger.ClinicID, before time.Time) error {
-	err := o.directory.write(ctx, clinic, func(tx pgx.Tx) error {
-		for _, state := range operationStates[1:] {
-			if _, err := tx.Exec(ctx, deleteOperations, clinic, state, before); err != nil {
-				return err
-			}
+// DeadLetters are the operations that failed again and again and are not tried
+// any more.
+type DeadLetters struct {
+	Count  int64
+	Oldest time.Time // when the first of them failed for good; zero where there are none
+}
+
+// DeadLetters counts those of all clinics.
+func (o *Operations) DeadLetters(ctx context.Context) (letters DeadLetters, err error) {
+	err = o.directory.each(func(db *DB) error {
+		var count int64
+		var oldest *time.Time
+		err := db.readTx(ctx, func(tx pgx.Tx) error { return tx.QueryRow(ctx, selectDeadLetters).Scan(&count, &oldest) })
+		letters.Count += count
+		if oldest != nil && (letters.Oldest.IsZero() || oldest.Before(letters.Oldest)) {
+			letters.Oldest = *oldest
 		}
-		return nil
+		return err
 	})
 	if err != nil {
-		return fmt.Errorf("txn: forget operations: %w", err)
+		return letters, fmt.Errorf("txn: count the dead letters: %w", err)
 	}
-	return nil
+	return letters, nil
 }
 
 // queuedKeys are the keys of units that come from a queue.

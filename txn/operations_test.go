@@ -283,6 +283,7 @@ func TestPlansOfOperations(t *testing.T) {
 		byState = "operations_by_state(clinic_id, state, submitted_at)"
 		heads   = "heads_pkey(clinic_id)"
 		sealed  = "sealed_clinics_pkey(clinic_id)"
+		reports = "reports_pkey(clinic_id, idempotency_key)"
 	)
 	read.take()
 	write.take()
@@ -303,7 +304,7 @@ func TestPlansOfOperations(t *testing.T) {
 		return err
 	}, []string{key, sealed}}, readSession)
 	p.check(wantPlan{"list", func() error {
-		_, err := a.ops.List(ctx, c.id, OperationFilter{State: OperationFailed}, OperationPlace{SubmittedAt: time.Now()}, 20)
+		_, err := a.ops.List(ctx, c.id, OperationFilter{State: OperationCancelled}, OperationPlace{SubmittedAt: time.Now()}, 20)
 		return err
 	}, []string{byState, sealed}}, readSession)
 	p.check(wantPlan{"carry out", func() error {
@@ -319,7 +320,7 @@ func TestPlansOfOperations(t *testing.T) {
 	p.check(wantPlan{"resubmit", func() error {
 		_, _, err := a.ops.Resubmit(ctx, c.id, "o3", time.Now())
 		return err
-	}, []string{key, sealed}}, writeSession)
+	}, []string{key, sealed, reports}}, writeSession)
 	p.check(wantPlan{"forget", func() error { return a.ops.Forget(ctx, c.id, time.Now()) }, []string{byState, sealed}}, writeSession)
 	read.take()
 	p.check(wantPlan{"what it came to", func() error {

@@ -189,7 +189,7 @@ func (n *planNode) accesses() []access {
 
 var (
 	quotedText = regexp.MustCompile(`'(?:[^']|'')*'`)
-	columnName = regexp.MustCompile(`(?:(\w+)\.)?\b(clinic_id|location_id|medicine_id|lot_id|hold_id|kind|document_id|opened_sequence|sequence|line|idempotency_key|patient_id|day|month|due_at|deadline|priority|state|submitted_at|webhook_id)\b`)
+	columnName = regexp.MustCompile(`(?:(\w+)\.)?\b(clinic_id|location_id|medicine_id|lot_id|hold_id|kind|document_id|opened_sequence|sequence|line|idempotency_key|patient_id|day|month|due_at|deadline|priority|state|submitted_at|webhook_id|run|part)\b`)
 )
 
 // searched returns the columns that a condition compares, without those of
@@ -648,11 +648,14 @@ func TestPlansOfMoves(t *testing.T) {
 		"patient_keys": "patient_keys_pkey(clinic_id, patient_id)", "patient_texts": "patient_texts_pkey(clinic_id, patient_id)",
 		"patient_identifiers": "patient_identifiers_pkey(clinic_id)", "operations": "operations_pkey(clinic_id, idempotency_key)",
 		"webhooks": "webhooks_pkey(clinic_id, webhook_id)",
+		"reports":  "reports_pkey(clinic_id, idempotency_key)", "report_parts": "report_parts_pkey(clinic_id, idempotency_key, run, part)",
 	}
 	for _, table := range keptTables {
 		after := make([]any, len(table.key))
-		for i := range after {
-			after[i] = ""
+		for i, key := range table.key {
+			if after[i] = ""; key == "run" || key == "part" {
+				after[i] = 0
+			}
 		}
 		p.check(wantPlan{table.name, func() error {
 			return db.readTx(t.Context(), func(tx pgx.Tx) error { _, err := table.page(t.Context(), tx, m.clinic, after); return err })

@@ -15,11 +15,12 @@ import (
 
 // client calls a node's API as the holder of a token.
 type client struct {
-	inventory stockledgerv1connect.InventoryServiceClient
-	catalog   stockledgerv1connect.CatalogServiceClient
-	pharmacy  stockledgerv1connect.PharmacyServiceClient
-	admin     stockledgerv1connect.AdminServiceClient
-	events    stockledgerv1connect.EventServiceClient
+	inventory  stockledgerv1connect.InventoryServiceClient
+	catalog    stockledgerv1connect.CatalogServiceClient
+	pharmacy   stockledgerv1connect.PharmacyServiceClient
+	operations stockledgerv1connect.OperationServiceClient
+	admin      stockledgerv1connect.AdminServiceClient
+	events     stockledgerv1connect.EventServiceClient
 }
 
 func newClient(url, token string) *client {
@@ -33,11 +34,12 @@ func newClient(url, token string) *client {
 	}
 	conn := connect.NewClient(connecthttp.NewTransport(http.DefaultClient, strings.TrimSuffix(url, "/")), authorize)
 	return &client{
-		inventory: stockledgerv1connect.NewInventoryServiceClient(conn),
-		catalog:   stockledgerv1connect.NewCatalogServiceClient(conn),
-		pharmacy:  stockledgerv1connect.NewPharmacyServiceClient(conn),
-		admin:     stockledgerv1connect.NewAdminServiceClient(conn),
-		events:    stockledgerv1connect.NewEventServiceClient(conn),
+		inventory:  stockledgerv1connect.NewInventoryServiceClient(conn),
+		catalog:    stockledgerv1connect.NewCatalogServiceClient(conn),
+		pharmacy:   stockledgerv1connect.NewPharmacyServiceClient(conn),
+		operations: stockledgerv1connect.NewOperationServiceClient(conn),
+		admin:      stockledgerv1connect.NewAdminServiceClient(conn),
+		events:     stockledgerv1connect.NewEventServiceClient(conn),
 	}
 }
 

@@ -232,6 +232,12 @@ func printCluster(out io.Writer, state *pb.GetClusterResponse, jobs []*pb.Job) e
 	for _, q := range state.GetQueues() {
 		fmt.Fprintf(out, "%s: %d, the oldest since %s\n", strings.ToLower(strings.TrimPrefix(q.GetPriority().String(), "PRIORITY_")), q.GetWaiting(), moment(q.GetOldestAt()))
 	}
+	if r := state.GetReports(); r != nil {
+		fmt.Fprintf(out, "\nreports that wait: %d, the oldest since %s\n", r.GetWaiting(), moment(r.GetOldestAt()))
+	}
+	if letters := state.GetDeadLetters(); letters != nil {
+		fmt.Fprintf(out, "\ndead letters: %d, the oldest since %s; see stockledger operations list CLINIC --state failed\n", letters.GetCount(), moment(letters.GetOldestAt()))
+	}
 	for _, pin := range state.GetPins() {
 		fmt.Fprintf(out, "\nclinic %s is pinned to %s\n", pin.GetClinicId(), pin.GetNodeName())
 	}

@@ -30,6 +30,8 @@ type cli struct {
 	Shard            shardCmd            `cmd:"" help:"Add databases that hold clinics, and list them."`
 	Register         registerCmd         `cmd:"" help:"Write a controlled medicine's register as CSV, for an inspector."`
 	RecalledPatients recalledPatientsCmd `cmd:"" help:"Write whom a lot, or the lots of a recall, reached as CSV."`
+	Operations       operationsCmd       `cmd:"" help:"Show, cancel and resubmit what is carried out later."`
+	Report           reportCmd           `cmd:"" help:"Have a report read by the server, and write it to a file."`
 	Jobs             jobsCmd             `cmd:"" help:"Show and run the background jobs."`
 	Cluster          clusterCmd          `cmd:"" help:"Show the cluster."`
 	Webhook          webhookCmd          `cmd:"" help:"Show and change where a clinic's events are sent."`

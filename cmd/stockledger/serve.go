@@ -234,6 +234,9 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 		Webhooks:   webhooks,
 		Metrics:    metrics,
 	})
+	if err == nil {
+		n.dispatcher.ReadReports(n.server)
+	}
 	return err
 }
 

@@ -237,7 +237,7 @@ func (b *bench) parts() []*part {
 			&part{key: "unary_" + over.key, name: "unary, 256 connections, " + over.name, prepare: s.prepare, load: s.load(256, 1), agree: s.agree, tables: ledgerTables},
 		)
 	}
-	return slices.Concat(parts, b.transferParts(), b.pharmacyParts(), b.readParts(), b.modelParts(), b.clusterParts())
+	return slices.Concat(parts, b.transferParts(), b.pharmacyParts(), b.readParts(), b.modelParts(), b.clusterParts(), b.operationParts())
 }
 
 // transferParts are compared with hand-written SQL of the same five steps. They

@@ -36,13 +36,14 @@ import (
 )
 
 type options struct {
-	Seconds float64  `env:"BENCH_SECONDS" default:"4" help:"Length of each part of each round, in seconds."`
-	Rounds  int      `env:"BENCH_ROUNDS" default:"3" help:"Number of interleaved rounds; the medians count."`
-	JSON    string   `env:"BENCH_JSON" help:"Also write the figures to this file, as one JSON object." type:"path"`
-	Node    string   `env:"BENCH_NODE" default:"bin/stockledger" help:"The server's binary." type:"path"`
-	Parts   []string `env:"BENCH_PARTS" help:"Run only these parts, by the beginnings of their names in the JSON; the baseline always runs."`
-	History int      `env:"BENCH_HISTORY" default:"1000000" help:"Number of entries of the account whose stock card is read."`
-	Many    int      `env:"BENCH_MANY_CLINICS" default:"5000" help:"Number of clinics of the widest spread."`
+	Seconds       float64  `env:"BENCH_SECONDS" default:"4" help:"Length of each part of each round, in seconds."`
+	Rounds        int      `env:"BENCH_ROUNDS" default:"3" help:"Number of interleaved rounds; the medians count."`
+	JSON          string   `env:"BENCH_JSON" help:"Also write the figures to this file, as one JSON object." type:"path"`
+	Node          string   `env:"BENCH_NODE" default:"bin/stockledger" help:"The server's binary." type:"path"`
+	Parts         []string `env:"BENCH_PARTS" help:"Run only these parts, by the beginnings of their names in the JSON; the baseline always runs."`
+	History       int      `env:"BENCH_HISTORY" default:"1000000" help:"Number of entries of the account whose stock card is read."`
+	LowOperations int      `env:"BENCH_LOW_OPERATIONS" default:"50000" help:"Number of operations of low priority that wait while those of high priority are measured."`
+	Many          int      `env:"BENCH_MANY_CLINICS" default:"5000" help:"Number of clinics of the widest spread."`
 }
 
 func main() {

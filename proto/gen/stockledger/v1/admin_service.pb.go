@@ -132,7 +132,13 @@ type GetClusterResponse struct {
 	Pins []*ClinicPin `protobuf:"bytes,5,rep,name=pins,proto3" json:"pins,omitempty"`
 	// What waits to be carried out at all clinics; a priority at which nothing
 	// does is left out.
-	Queues        []*QueueDepth `protobuf:"bytes,6,rep,name=queues,proto3" json:"queues,omitempty"`
+	Queues []*QueueDepth `protobuf:"bytes,6,rep,name=queues,proto3" json:"queues,omitempty"`
+	// The dead letters of all clinics: operations that failed again and again and
+	// are not tried any more. Unset where there are none.
+	DeadLetters *DeadLetters `protobuf:"bytes,7,opt,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
+	// The reports that wait or are being read at all clinics. Unset where there are
+	// none.
+	Reports       *ReportQueue `protobuf:"bytes,8,opt,name=reports,proto3" json:"reports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -209,6 +215,130 @@ func (x *GetClusterResponse) GetQueues() []*QueueDepth {
 	return nil
 }
 
+func (x *GetClusterResponse) GetDeadLetters() *DeadLetters {
+	if x != nil {
+		return x.DeadLetters
+	}
+	return nil
+}
+
+func (x *GetClusterResponse) GetReports() *ReportQueue {
+	if x != nil {
+		return x.Reports
+	}
+	return nil
+}
+
+// DeadLetters are operations with the state FAILED.
+type DeadLetters struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many there are.
+	Count int64 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// When the first of them failed for good.
+	OldestAt      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=oldest_at,json=oldestAt,proto3" json:"oldest_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeadLetters) Reset() {
+	*x = DeadLetters{}
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeadLetters) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeadLetters) ProtoMessage() {}
+
+func (x *DeadLetters) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeadLetters.ProtoReflect.Descriptor instead.
+func (*DeadLetters) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *DeadLetters) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *DeadLetters) GetOldestAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OldestAt
+	}
+	return nil
+}
+
+// ReportQueue is what waits of reports.
+type ReportQueue struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many wait or are being read.
+	Waiting int64 `protobuf:"varint,1,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// Since when the oldest one does.
+	OldestAt      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=oldest_at,json=oldestAt,proto3" json:"oldest_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportQueue) Reset() {
+	*x = ReportQueue{}
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportQueue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportQueue) ProtoMessage() {}
+
+func (x *ReportQueue) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportQueue.ProtoReflect.Descriptor instead.
+func (*ReportQueue) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ReportQueue) GetWaiting() int64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *ReportQueue) GetOldestAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OldestAt
+	}
+	return nil
+}
+
 // QueueDepth is what waits at one priority.
 type QueueDepth struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -224,7 +354,7 @@ type QueueDepth struct {
 
 func (x *QueueDepth) Reset() {
 	*x = QueueDepth{}
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[2]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -236,7 +366,7 @@ func (x *QueueDepth) String() string {
 func (*QueueDepth) ProtoMessage() {}
 
 func (x *QueueDepth) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[2]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -249,7 +379,7 @@ func (x *QueueDepth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueueDepth.ProtoReflect.Descriptor instead.
 func (*QueueDepth) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{2}
+	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *QueueDepth) GetPriority() Priority {
@@ -286,7 +416,7 @@ type ClinicPin struct {
 
 func (x *ClinicPin) Reset() {
 	*x = ClinicPin{}
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[3]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -298,7 +428,7 @@ func (x *ClinicPin) String() string {
 func (*ClinicPin) ProtoMessage() {}
 
 func (x *ClinicPin) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[3]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -311,7 +441,7 @@ func (x *ClinicPin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClinicPin.ProtoReflect.Descriptor instead.
 func (*ClinicPin) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{3}
+	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ClinicPin) GetClinicId() string {
@@ -339,7 +469,7 @@ type GetHomeRequest struct {
 
 func (x *GetHomeRequest) Reset() {
 	*x = GetHomeRequest{}
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[4]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -351,7 +481,7 @@ func (x *GetHomeRequest) String() string {
 func (*GetHomeRequest) ProtoMessage() {}
 
 func (x *GetHomeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[4]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -364,7 +494,7 @@ func (x *GetHomeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHomeRequest.ProtoReflect.Descriptor instead.
 func (*GetHomeRequest) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{4}
+	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetHomeRequest) GetClinicId() string {
@@ -388,7 +518,7 @@ type GetHomeResponse struct {
 
 func (x *GetHomeResponse) Reset() {
 	*x = GetHomeResponse{}
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[5]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -400,7 +530,7 @@ func (x *GetHomeResponse) String() string {
 func (*GetHomeResponse) ProtoMessage() {}
 
 func (x *GetHomeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[5]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -413,7 +543,7 @@ func (x *GetHomeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHomeResponse.ProtoReflect.Descriptor instead.
 func (*GetHomeResponse) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{5}
+	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetHomeResponse) GetHome() *ClusterNode {
@@ -443,7 +573,7 @@ type PinClinicRequest struct {
 
 func (x *PinClinicRequest) Reset() {
 	*x = PinClinicRequest{}
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[6]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -455,7 +585,7 @@ func (x *PinClinicRequest) String() string {
 func (*PinClinicRequest) ProtoMessage() {}
 
 func (x *PinClinicRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[6]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -468,7 +598,7 @@ func (x *PinClinicRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinClinicRequest.ProtoReflect.Descriptor instead.
 func (*PinClinicRequest) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{6}
+	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PinClinicRequest) GetClinicId() string {
@@ -494,7 +624,7 @@ type PinClinicResponse struct {
 
 func (x *PinClinicResponse) Reset() {
 	*x = PinClinicResponse{}
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[7]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -506,7 +636,7 @@ func (x *PinClinicResponse) String() string {
 func (*PinClinicResponse) ProtoMessage() {}
 
 func (x *PinClinicResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[7]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -519,7 +649,7 @@ func (x *PinClinicResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinClinicResponse.ProtoReflect.Descriptor instead.
 func (*PinClinicResponse) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{7}
+	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{9}
 }
 
 // ClusterNode is a node that is there.
@@ -550,7 +680,7 @@ type ClusterNode struct {
 
 func (x *ClusterNode) Reset() {
 	*x = ClusterNode{}
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[8]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -562,7 +692,7 @@ func (x *ClusterNode) String() string {
 func (*ClusterNode) ProtoMessage() {}
 
 func (x *ClusterNode) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[8]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -575,7 +705,7 @@ func (x *ClusterNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterNode.ProtoReflect.Descriptor instead.
 func (*ClusterNode) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{8}
+	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ClusterNode) GetId() string {
@@ -650,7 +780,7 @@ type ListJobsRequest struct {
 
 func (x *ListJobsRequest) Reset() {
 	*x = ListJobsRequest{}
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[9]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -662,7 +792,7 @@ func (x *ListJobsRequest) String() string {
 func (*ListJobsRequest) ProtoMessage() {}
 
 func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[9]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -675,7 +805,7 @@ func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobsRequest) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{9}
+	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{11}
 }
 
 // ListJobsResponse has all of them.
@@ -689,7 +819,7 @@ type ListJobsResponse struct {
 
 func (x *ListJobsResponse) Reset() {
 	*x = ListJobsResponse{}
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[10]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -701,7 +831,7 @@ func (x *ListJobsResponse) String() string {
 func (*ListJobsResponse) ProtoMessage() {}
 
 func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[10]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -714,7 +844,7 @@ func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobsResponse) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{10}
+	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListJobsResponse) GetJobs() []*Job {
@@ -746,7 +876,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[11]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -758,7 +888,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[11]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -771,7 +901,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{11}
+	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Job) GetJob() string {
@@ -851,7 +981,7 @@ type JobRun struct {
 
 func (x *JobRun) Reset() {
 	*x = JobRun{}
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[12]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -863,7 +993,7 @@ func (x *JobRun) String() string {
 func (*JobRun) ProtoMessage() {}
 
 func (x *JobRun) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[12]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -876,7 +1006,7 @@ func (x *JobRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobRun.ProtoReflect.Descriptor instead.
 func (*JobRun) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{12}
+	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *JobRun) GetJob() string {
@@ -983,7 +1113,7 @@ type ListJobRunsRequest struct {
 
 func (x *ListJobRunsRequest) Reset() {
 	*x = ListJobRunsRequest{}
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[13]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -995,7 +1125,7 @@ func (x *ListJobRunsRequest) String() string {
 func (*ListJobRunsRequest) ProtoMessage() {}
 
 func (x *ListJobRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[13]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1008,7 +1138,7 @@ func (x *ListJobRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobRunsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobRunsRequest) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{13}
+	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListJobRunsRequest) GetJob() string {
@@ -1038,7 +1168,7 @@ type ListJobRunsResponse struct {
 
 func (x *ListJobRunsResponse) Reset() {
 	*x = ListJobRunsResponse{}
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[14]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1180,7 @@ func (x *ListJobRunsResponse) String() string {
 func (*ListJobRunsResponse) ProtoMessage() {}
 
 func (x *ListJobRunsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[14]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1193,7 @@ func (x *ListJobRunsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobRunsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobRunsResponse) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{14}
+	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListJobRunsResponse) GetRuns() []*JobRun {
@@ -1091,7 +1221,7 @@ type RunJobRequest struct {
 
 func (x *RunJobRequest) Reset() {
 	*x = RunJobRequest{}
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[15]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +1233,7 @@ func (x *RunJobRequest) String() string {
 func (*RunJobRequest) ProtoMessage() {}
 
 func (x *RunJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[15]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +1246,7 @@ func (x *RunJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunJobRequest.ProtoReflect.Descriptor instead.
 func (*RunJobRequest) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{15}
+	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RunJobRequest) GetJob() string {
@@ -1137,7 +1267,7 @@ type RunJobResponse struct {
 
 func (x *RunJobResponse) Reset() {
 	*x = RunJobResponse{}
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[16]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1149,7 +1279,7 @@ func (x *RunJobResponse) String() string {
 func (*RunJobResponse) ProtoMessage() {}
 
 func (x *RunJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[16]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1162,7 +1292,7 @@ func (x *RunJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunJobResponse.ProtoReflect.Descriptor instead.
 func (*RunJobResponse) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{16}
+	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RunJobResponse) GetRun() *JobRun {
@@ -1187,7 +1317,7 @@ type ListFindingsRequest struct {
 
 func (x *ListFindingsRequest) Reset() {
 	*x = ListFindingsRequest{}
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[17]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1199,7 +1329,7 @@ func (x *ListFindingsRequest) String() string {
 func (*ListFindingsRequest) ProtoMessage() {}
 
 func (x *ListFindingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[17]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1212,7 +1342,7 @@ func (x *ListFindingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFindingsRequest.ProtoReflect.Descriptor instead.
 func (*ListFindingsRequest) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{17}
+	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListFindingsRequest) GetClinicId() string {
@@ -1249,7 +1379,7 @@ type ListFindingsResponse struct {
 
 func (x *ListFindingsResponse) Reset() {
 	*x = ListFindingsResponse{}
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[18]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1261,7 +1391,7 @@ func (x *ListFindingsResponse) String() string {
 func (*ListFindingsResponse) ProtoMessage() {}
 
 func (x *ListFindingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[18]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1274,7 +1404,7 @@ func (x *ListFindingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFindingsResponse.ProtoReflect.Descriptor instead.
 func (*ListFindingsResponse) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{18}
+	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListFindingsResponse) GetFindings() []*Finding {
@@ -1315,7 +1445,7 @@ type Finding struct {
 
 func (x *Finding) Reset() {
 	*x = Finding{}
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[19]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1327,7 +1457,7 @@ func (x *Finding) String() string {
 func (*Finding) ProtoMessage() {}
 
 func (x *Finding) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_admin_service_proto_msgTypes[19]
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1340,7 +1470,7 @@ func (x *Finding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finding.ProtoReflect.Descriptor instead.
 func (*Finding) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{19}
+	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Finding) GetJob() string {
@@ -1397,14 +1527,22 @@ var File_stockledger_v1_admin_service_proto protoreflect.FileDescriptor
 const file_stockledger_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
 	"\"stockledger/v1/admin_service.proto\x12\x0estockledger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bstockledger/v1/common.proto\x1a&stockledger/v1/operation_service.proto\x1a\x1cstockledger/v1/options.proto\"\x13\n" +
-	"\x11GetClusterRequest\"\x91\x02\n" +
+	"\x11GetClusterRequest\"\x88\x03\n" +
 	"\x12GetClusterResponse\x121\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x1b.stockledger.v1.ClusterNodeR\x05nodes\x12\x1b\n" +
 	"\tleader_id\x18\x02 \x01(\tR\bleaderId\x12!\n" +
 	"\fleader_epoch\x18\x03 \x01(\x03R\vleaderEpoch\x12%\n" +
 	"\x0eetcd_endpoints\x18\x04 \x03(\tR\retcdEndpoints\x12-\n" +
 	"\x04pins\x18\x05 \x03(\v2\x19.stockledger.v1.ClinicPinR\x04pins\x122\n" +
-	"\x06queues\x18\x06 \x03(\v2\x1a.stockledger.v1.QueueDepthR\x06queues\"\x95\x01\n" +
+	"\x06queues\x18\x06 \x03(\v2\x1a.stockledger.v1.QueueDepthR\x06queues\x12>\n" +
+	"\fdead_letters\x18\a \x01(\v2\x1b.stockledger.v1.DeadLettersR\vdeadLetters\x125\n" +
+	"\areports\x18\b \x01(\v2\x1b.stockledger.v1.ReportQueueR\areports\"\\\n" +
+	"\vDeadLetters\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x03R\x05count\x127\n" +
+	"\toldest_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\boldestAt\"`\n" +
+	"\vReportQueue\x12\x18\n" +
+	"\awaiting\x18\x01 \x01(\x03R\awaiting\x127\n" +
+	"\toldest_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\boldestAt\"\x95\x01\n" +
 	"\n" +
 	"QueueDepth\x124\n" +
 	"\bpriority\x18\x01 \x01(\x0e2\x18.stockledger.v1.PriorityR\bpriority\x12\x18\n" +
@@ -1514,74 +1652,80 @@ func file_stockledger_v1_admin_service_proto_rawDescGZIP() []byte {
 }
 
 var file_stockledger_v1_admin_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_stockledger_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_stockledger_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_stockledger_v1_admin_service_proto_goTypes = []any{
 	(JobRunState)(0),              // 0: stockledger.v1.JobRunState
 	(*GetClusterRequest)(nil),     // 1: stockledger.v1.GetClusterRequest
 	(*GetClusterResponse)(nil),    // 2: stockledger.v1.GetClusterResponse
-	(*QueueDepth)(nil),            // 3: stockledger.v1.QueueDepth
-	(*ClinicPin)(nil),             // 4: stockledger.v1.ClinicPin
-	(*GetHomeRequest)(nil),        // 5: stockledger.v1.GetHomeRequest
-	(*GetHomeResponse)(nil),       // 6: stockledger.v1.GetHomeResponse
-	(*PinClinicRequest)(nil),      // 7: stockledger.v1.PinClinicRequest
-	(*PinClinicResponse)(nil),     // 8: stockledger.v1.PinClinicResponse
-	(*ClusterNode)(nil),           // 9: stockledger.v1.ClusterNode
-	(*ListJobsRequest)(nil),       // 10: stockledger.v1.ListJobsRequest
-	(*ListJobsResponse)(nil),      // 11: stockledger.v1.ListJobsResponse
-	(*Job)(nil),                   // 12: stockledger.v1.Job
-	(*JobRun)(nil),                // 13: stockledger.v1.JobRun
-	(*ListJobRunsRequest)(nil),    // 14: stockledger.v1.ListJobRunsRequest
-	(*ListJobRunsResponse)(nil),   // 15: stockledger.v1.ListJobRunsResponse
-	(*RunJobRequest)(nil),         // 16: stockledger.v1.RunJobRequest
-	(*RunJobResponse)(nil),        // 17: stockledger.v1.RunJobResponse
-	(*ListFindingsRequest)(nil),   // 18: stockledger.v1.ListFindingsRequest
-	(*ListFindingsResponse)(nil),  // 19: stockledger.v1.ListFindingsResponse
-	(*Finding)(nil),               // 20: stockledger.v1.Finding
-	(Priority)(0),                 // 21: stockledger.v1.Priority
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
-	(*Page)(nil),                  // 23: stockledger.v1.Page
+	(*DeadLetters)(nil),           // 3: stockledger.v1.DeadLetters
+	(*ReportQueue)(nil),           // 4: stockledger.v1.ReportQueue
+	(*QueueDepth)(nil),            // 5: stockledger.v1.QueueDepth
+	(*ClinicPin)(nil),             // 6: stockledger.v1.ClinicPin
+	(*GetHomeRequest)(nil),        // 7: stockledger.v1.GetHomeRequest
+	(*GetHomeResponse)(nil),       // 8: stockledger.v1.GetHomeResponse
+	(*PinClinicRequest)(nil),      // 9: stockledger.v1.PinClinicRequest
+	(*PinClinicResponse)(nil),     // 10: stockledger.v1.PinClinicResponse
+	(*ClusterNode)(nil),           // 11: stockledger.v1.ClusterNode
+	(*ListJobsRequest)(nil),       // 12: stockledger.v1.ListJobsRequest
+	(*ListJobsResponse)(nil),      // 13: stockledger.v1.ListJobsResponse
+	(*Job)(nil),                   // 14: stockledger.v1.Job
+	(*JobRun)(nil),                // 15: stockledger.v1.JobRun
+	(*ListJobRunsRequest)(nil),    // 16: stockledger.v1.ListJobRunsRequest
+	(*ListJobRunsResponse)(nil),   // 17: stockledger.v1.ListJobRunsResponse
+	(*RunJobRequest)(nil),         // 18: stockledger.v1.RunJobRequest
+	(*RunJobResponse)(nil),        // 19: stockledger.v1.RunJobResponse
+	(*ListFindingsRequest)(nil),   // 20: stockledger.v1.ListFindingsRequest
+	(*ListFindingsResponse)(nil),  // 21: stockledger.v1.ListFindingsResponse
+	(*Finding)(nil),               // 22: stockledger.v1.Finding
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(Priority)(0),                 // 24: stockledger.v1.Priority
+	(*Page)(nil),                  // 25: stockledger.v1.Page
 }
 var file_stockledger_v1_admin_service_proto_depIdxs = []int32{
-	9,  // 0: stockledger.v1.GetClusterResponse.nodes:type_name -> stockledger.v1.ClusterNode
-	4,  // 1: stockledger.v1.GetClusterResponse.pins:type_name -> stockledger.v1.ClinicPin
-	3,  // 2: stockledger.v1.GetClusterResponse.queues:type_name -> stockledger.v1.QueueDepth
-	21, // 3: stockledger.v1.QueueDepth.priority:type_name -> stockledger.v1.Priority
-	22, // 4: stockledger.v1.QueueDepth.oldest_at:type_name -> google.protobuf.Timestamp
-	9,  // 5: stockledger.v1.GetHomeResponse.home:type_name -> stockledger.v1.ClusterNode
-	22, // 6: stockledger.v1.ClusterNode.started_at:type_name -> google.protobuf.Timestamp
-	12, // 7: stockledger.v1.ListJobsResponse.jobs:type_name -> stockledger.v1.Job
-	22, // 8: stockledger.v1.Job.next_at:type_name -> google.protobuf.Timestamp
-	13, // 9: stockledger.v1.Job.last_run:type_name -> stockledger.v1.JobRun
-	22, // 10: stockledger.v1.JobRun.scheduled_at:type_name -> google.protobuf.Timestamp
-	0,  // 11: stockledger.v1.JobRun.state:type_name -> stockledger.v1.JobRunState
-	22, // 12: stockledger.v1.JobRun.started_at:type_name -> google.protobuf.Timestamp
-	22, // 13: stockledger.v1.JobRun.finished_at:type_name -> google.protobuf.Timestamp
-	23, // 14: stockledger.v1.ListJobRunsRequest.page:type_name -> stockledger.v1.Page
-	13, // 15: stockledger.v1.ListJobRunsResponse.runs:type_name -> stockledger.v1.JobRun
-	13, // 16: stockledger.v1.RunJobResponse.run:type_name -> stockledger.v1.JobRun
-	23, // 17: stockledger.v1.ListFindingsRequest.page:type_name -> stockledger.v1.Page
-	20, // 18: stockledger.v1.ListFindingsResponse.findings:type_name -> stockledger.v1.Finding
-	22, // 19: stockledger.v1.Finding.first_found_at:type_name -> google.protobuf.Timestamp
-	22, // 20: stockledger.v1.Finding.found_at:type_name -> google.protobuf.Timestamp
-	1,  // 21: stockledger.v1.AdminService.GetCluster:input_type -> stockledger.v1.GetClusterRequest
-	5,  // 22: stockledger.v1.AdminService.GetHome:input_type -> stockledger.v1.GetHomeRequest
-	7,  // 23: stockledger.v1.AdminService.PinClinic:input_type -> stockledger.v1.PinClinicRequest
-	10, // 24: stockledger.v1.AdminService.ListJobs:input_type -> stockledger.v1.ListJobsRequest
-	14, // 25: stockledger.v1.AdminService.ListJobRuns:input_type -> stockledger.v1.ListJobRunsRequest
-	16, // 26: stockledger.v1.AdminService.RunJob:input_type -> stockledger.v1.RunJobRequest
-	18, // 27: stockledger.v1.AdminService.ListFindings:input_type -> stockledger.v1.ListFindingsRequest
-	2,  // 28: stockledger.v1.AdminService.GetCluster:output_type -> stockledger.v1.GetClusterResponse
-	6,  // 29: stockledger.v1.AdminService.GetHome:output_type -> stockledger.v1.GetHomeResponse
-	8,  // 30: stockledger.v1.AdminService.PinClinic:output_type -> stockledger.v1.PinClinicResponse
-	11, // 31: stockledger.v1.AdminService.ListJobs:output_type -> stockledger.v1.ListJobsResponse
-	15, // 32: stockledger.v1.AdminService.ListJobRuns:output_type -> stockledger.v1.ListJobRunsResponse
-	17, // 33: stockledger.v1.AdminService.RunJob:output_type -> stockledger.v1.RunJobResponse
-	19, // 34: stockledger.v1.AdminService.ListFindings:output_type -> stockledger.v1.ListFindingsResponse
-	28, // [28:35] is the sub-list for method output_type
-	21, // [21:28] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	11, // 0: stockledger.v1.GetClusterResponse.nodes:type_name -> stockledger.v1.ClusterNode
+	6,  // 1: stockledger.v1.GetClusterResponse.pins:type_name -> stockledger.v1.ClinicPin
+	5,  // 2: stockledger.v1.GetClusterResponse.queues:type_name -> stockledger.v1.QueueDepth
+	3,  // 3: stockledger.v1.GetClusterResponse.dead_letters:type_name -> stockledger.v1.DeadLetters
+	4,  // 4: stockledger.v1.GetClusterResponse.reports:type_name -> stockledger.v1.ReportQueue
+	23, // 5: stockledger.v1.DeadLetters.oldest_at:type_name -> google.protobuf.Timestamp
+	23, // 6: stockledger.v1.ReportQueue.oldest_at:type_name -> google.protobuf.Timestamp
+	24, // 7: stockledger.v1.QueueDepth.priority:type_name -> stockledger.v1.Priority
+	23, // 8: stockledger.v1.QueueDepth.oldest_at:type_name -> google.protobuf.Timestamp
+	11, // 9: stockledger.v1.GetHomeResponse.home:type_name -> stockledger.v1.ClusterNode
+	23, // 10: stockledger.v1.ClusterNode.started_at:type_name -> google.protobuf.Timestamp
+	14, // 11: stockledger.v1.ListJobsResponse.jobs:type_name -> stockledger.v1.Job
+	23, // 12: stockledger.v1.Job.next_at:type_name -> google.protobuf.Timestamp
+	15, // 13: stockledger.v1.Job.last_run:type_name -> stockledger.v1.JobRun
+	23, // 14: stockledger.v1.JobRun.scheduled_at:type_name -> google.protobuf.Timestamp
+	0,  // 15: stockledger.v1.JobRun.state:type_name -> stockledger.v1.JobRunState
+	23, // 16: stockledger.v1.JobRun.started_at:type_name -> google.protobuf.Timestamp
+	23, // 17: stockledger.v1.JobRun.finished_at:type_name -> google.protobuf.Timestamp
+	25, // 18: stockledger.v1.ListJobRunsRequest.page:type_name -> stockledger.v1.Page
+	15, // 19: stockledger.v1.ListJobRunsResponse.runs:type_name -> stockledger.v1.JobRun
+	15, // 20: stockledger.v1.RunJobResponse.run:type_name -> stockledger.v1.JobRun
+	25, // 21: stockledger.v1.ListFindingsRequest.page:type_name -> stockledger.v1.Page
+	22, // 22: stockledger.v1.ListFindingsResponse.findings:type_name -> stockledger.v1.Finding
+	23, // 23: stockledger.v1.Finding.first_found_at:type_name -> google.protobuf.Timestamp
+	23, // 24: stockledger.v1.Finding.found_at:type_name -> google.protobuf.Timestamp
+	1,  // 25: stockledger.v1.AdminService.GetCluster:input_type -> stockledger.v1.GetClusterRequest
+	7,  // 26: stockledger.v1.AdminService.GetHome:input_type -> stockledger.v1.GetHomeRequest
+	9,  // 27: stockledger.v1.AdminService.PinClinic:input_type -> stockledger.v1.PinClinicRequest
+	12, // 28: stockledger.v1.AdminService.ListJobs:input_type -> stockledger.v1.ListJobsRequest
+	16, // 29: stockledger.v1.AdminService.ListJobRuns:input_type -> stockledger.v1.ListJobRunsRequest
+	18, // 30: stockledger.v1.AdminService.RunJob:input_type -> stockledger.v1.RunJobRequest
+	20, // 31: stockledger.v1.AdminService.ListFindings:input_type -> stockledger.v1.ListFindingsRequest
+	2,  // 32: stockledger.v1.AdminService.GetCluster:output_type -> stockledger.v1.GetClusterResponse
+	8,  // 33: stockledger.v1.AdminService.GetHome:output_type -> stockledger.v1.GetHomeResponse
+	10, // 34: stockledger.v1.AdminService.PinClinic:output_type -> stockledger.v1.PinClinicResponse
+	13, // 35: stockledger.v1.AdminService.ListJobs:output_type -> stockledger.v1.ListJobsResponse
+	17, // 36: stockledger.v1.AdminService.ListJobRuns:output_type -> stockledger.v1.ListJobRunsResponse
+	19, // 37: stockledger.v1.AdminService.RunJob:output_type -> stockledger.v1.RunJobResponse
+	21, // 38: stockledger.v1.AdminService.ListFindings:output_type -> stockledger.v1.ListFindingsResponse
+	32, // [32:39] is the sub-list for method output_type
+	25, // [25:32] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_stockledger_v1_admin_service_proto_init() }
@@ -1598,7 +1742,7 @@ func file_stockledger_v1_admin_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stockledger_v1_admin_service_proto_rawDesc), len(file_stockledger_v1_admin_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   20,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -148,14 +148,14 @@ func (OperationState) EnumDescriptor() ([]byte, []int) {
 	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{1}
 }
 
-// Operation is a command that is carried out later.
+// Operation is a command or a report that is carried out later.
 type Operation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The clinic.
 	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
-	// The command's key, which names the operation.
+	// The key that names the operation; it is the command's.
 	IdempotencyKey string `protobuf:"bytes,2,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
-	// The command's kind, for example IssueStock.
+	// The command's kind, for example IssueStock; Report for a report.
 	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
 	// How urgent it is.
 	Priority Priority `protobuf:"varint,4,opt,name=priority,proto3,enum=stockledger.v1.Priority" json:"priority,omitempty"`
@@ -167,7 +167,8 @@ type Operation struct {
 	SubmittedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=submitted_at,json=submittedAt,proto3" json:"submitted_at,omitempty"`
 	// When it ended; unset while it waits.
 	FinishedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
-	// How often it was tried without a verdict.
+	// How often it was tried without a verdict; of a report, since it last came a
+	// step further.
 	Attempts int32 `protobuf:"varint,9,opt,name=attempts,proto3" json:"attempts,omitempty"`
 	// When it is tried next, while it waits.
 	DueAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=due_at,json=dueAt,proto3" json:"due_at,omitempty"`
@@ -175,7 +176,9 @@ type Operation struct {
 	// for the sequence.
 	Result *CommandResult `protobuf:"bytes,11,opt,name=result,proto3" json:"result,omitempty"`
 	// Why the last attempt came to no verdict.
-	LastFailure   *Rejected `protobuf:"bytes,12,opt,name=last_failure,json=lastFailure,proto3" json:"last_failure,omitempty"`
+	LastFailure *Rejected `protobuf:"bytes,12,opt,name=last_failure,json=lastFailure,proto3" json:"last_failure,omitempty"`
+	// Set for a report. One that was accepted has a result to fetch.
+	Report        *ReportProgress `protobuf:"bytes,13,opt,name=report,proto3" json:"report,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -294,6 +297,392 @@ func (x *Operation) GetLastFailure() *Rejected {
 	return nil
 }
 
+func (x *Operation) GetReport() *ReportProgress {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
+// ReportProgress tells which report it is and how far it has come.
+type ReportProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The report's name, for example stock-card.
+	Report string `protobuf:"bytes,1,opt,name=report,proto3" json:"report,omitempty"`
+	// Its parameters.
+	Parameters map[string]string `protobuf:"bytes,2,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// How many rows were read.
+	RowsDone int64 `protobuf:"varint,3,opt,name=rows_done,json=rowsDone,proto3" json:"rows_done,omitempty"`
+	// How many there will be, where that is known: at the end, for most reports.
+	RowsTotal *int64 `protobuf:"varint,4,opt,name=rows_total,json=rowsTotal,proto3,oneof" json:"rows_total,omitempty"`
+	// How many bytes the result has until now.
+	Bytes int64 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// In how many parts.
+	Parts int32 `protobuf:"varint,6,opt,name=parts,proto3" json:"parts,omitempty"`
+	// The sequence that its first rows show.
+	AsOfSequence int64 `protobuf:"varint,7,opt,name=as_of_sequence,json=asOfSequence,proto3" json:"as_of_sequence,omitempty"`
+	// What kind of file the result is.
+	ContentType string `protobuf:"bytes,8,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
+	// Until when the result can be fetched; unset while there is none.
+	KeptUntil *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=kept_until,json=keptUntil,proto3" json:"kept_until,omitempty"`
+	// Tells that the result was deleted, as is done once kept_until has passed.
+	Deleted       bool `protobuf:"varint,10,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportProgress) Reset() {
+	*x = ReportProgress{}
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportProgress) ProtoMessage() {}
+
+func (x *ReportProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportProgress.ProtoReflect.Descriptor instead.
+func (*ReportProgress) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ReportProgress) GetReport() string {
+	if x != nil {
+		return x.Report
+	}
+	return ""
+}
+
+func (x *ReportProgress) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+func (x *ReportProgress) GetRowsDone() int64 {
+	if x != nil {
+		return x.RowsDone
+	}
+	return 0
+}
+
+func (x *ReportProgress) GetRowsTotal() int64 {
+	if x != nil && x.RowsTotal != nil {
+		return *x.RowsTotal
+	}
+	return 0
+}
+
+func (x *ReportProgress) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *ReportProgress) GetParts() int32 {
+	if x != nil {
+		return x.Parts
+	}
+	return 0
+}
+
+func (x *ReportProgress) GetAsOfSequence() int64 {
+	if x != nil {
+		return x.AsOfSequence
+	}
+	return 0
+}
+
+func (x *ReportProgress) GetContentType() string {
+	if x != nil {
+		return x.ContentType
+	}
+	return ""
+}
+
+func (x *ReportProgress) GetKeptUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.KeptUntil
+	}
+	return nil
+}
+
+func (x *ReportProgress) GetDeleted() bool {
+	if x != nil {
+		return x.Deleted
+	}
+	return false
+}
+
+// SubmitReportRequest asks for a report.
+type SubmitReportRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The clinic.
+	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
+	// Names the operation: the same key with the same report answers with what has
+	// become of it, with another one is an error. 1 to 64 printable ASCII
+	// characters; commands have their keys from the same set.
+	IdempotencyKey string `protobuf:"bytes,2,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	// Which report: what is read at /csv/CLINIC/REPORT. stock-card, stock-on-hand,
+	// expiries, controlled-register, low-stock, reorder-suggestions or dispensing.
+	Report string `protobuf:"bytes,3,opt,name=report,proto3" json:"report,omitempty"`
+	// The report's parameters, as they would stand in the address.
+	Parameters    map[string]string `protobuf:"bytes,4,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubmitReportRequest) Reset() {
+	*x = SubmitReportRequest{}
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubmitReportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubmitReportRequest) ProtoMessage() {}
+
+func (x *SubmitReportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubmitReportRequest.ProtoReflect.Descriptor instead.
+func (*SubmitReportRequest) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SubmitReportRequest) GetClinicId() string {
+	if x != nil {
+		return x.ClinicId
+	}
+	return ""
+}
+
+func (x *SubmitReportRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+func (x *SubmitReportRequest) GetReport() string {
+	if x != nil {
+		return x.Report
+	}
+	return ""
+}
+
+func (x *SubmitReportRequest) GetParameters() map[string]string {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+// SubmitReportResponse is the operation that was recorded, now or before.
+type SubmitReportResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// It.
+	Operation     *Operation `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubmitReportResponse) Reset() {
+	*x = SubmitReportResponse{}
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubmitReportResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubmitReportResponse) ProtoMessage() {}
+
+func (x *SubmitReportResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubmitReportResponse.ProtoReflect.Descriptor instead.
+func (*SubmitReportResponse) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SubmitReportResponse) GetOperation() *Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+// FetchResultRequest asks for a report's result.
+type FetchResultRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The clinic.
+	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
+	// The operation's key.
+	IdempotencyKey string `protobuf:"bytes,2,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
+	// The first part to send, to go on after an interruption: one more than the
+	// last that came.
+	FirstPart     int32 `protobuf:"varint,3,opt,name=first_part,json=firstPart,proto3" json:"first_part,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchResultRequest) Reset() {
+	*x = FetchResultRequest{}
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchResultRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchResultRequest) ProtoMessage() {}
+
+func (x *FetchResultRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchResultRequest.ProtoReflect.Descriptor instead.
+func (*FetchResultRequest) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *FetchResultRequest) GetClinicId() string {
+	if x != nil {
+		return x.ClinicId
+	}
+	return ""
+}
+
+func (x *FetchResultRequest) GetIdempotencyKey() string {
+	if x != nil {
+		return x.IdempotencyKey
+	}
+	return ""
+}
+
+func (x *FetchResultRequest) GetFirstPart() int32 {
+	if x != nil {
+		return x.FirstPart
+	}
+	return 0
+}
+
+// FetchResultResponse is a part of a report's result. The parts' data, one after
+// the other, are the file.
+type FetchResultResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which part, from 0.
+	Part int32 `protobuf:"varint,1,opt,name=part,proto3" json:"part,omitempty"`
+	// How many there are.
+	Parts int32 `protobuf:"varint,2,opt,name=parts,proto3" json:"parts,omitempty"`
+	// Its bytes, 1 MiB at most.
+	Data          []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchResultResponse) Reset() {
+	*x = FetchResultResponse{}
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchResultResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchResultResponse) ProtoMessage() {}
+
+func (x *FetchResultResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchResultResponse.ProtoReflect.Descriptor instead.
+func (*FetchResultResponse) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *FetchResultResponse) GetPart() int32 {
+	if x != nil {
+		return x.Part
+	}
+	return 0
+}
+
+func (x *FetchResultResponse) GetParts() int32 {
+	if x != nil {
+		return x.Parts
+	}
+	return 0
+}
+
+func (x *FetchResultResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 // SubmitRequest holds commands for one clinic.
 type SubmitRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -311,7 +700,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[1]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -323,7 +712,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[1]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -336,7 +725,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{1}
+	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SubmitRequest) GetClinicId() string {
@@ -371,7 +760,7 @@ type SubmitResponse struct {
 
 func (x *SubmitResponse) Reset() {
 	*x = SubmitResponse{}
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[2]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -383,7 +772,7 @@ func (x *SubmitResponse) String() string {
 func (*SubmitResponse) ProtoMessage() {}
 
 func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[2]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -396,7 +785,7 @@ func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitResponse.ProtoReflect.Descriptor instead.
 func (*SubmitResponse) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{2}
+	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SubmitResponse) GetOutcomes() []*SubmitOutcome {
@@ -422,7 +811,7 @@ type SubmitOutcome struct {
 
 func (x *SubmitOutcome) Reset() {
 	*x = SubmitOutcome{}
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[3]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -434,7 +823,7 @@ func (x *SubmitOutcome) String() string {
 func (*SubmitOutcome) ProtoMessage() {}
 
 func (x *SubmitOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[3]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -447,7 +836,7 @@ func (x *SubmitOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitOutcome.ProtoReflect.Descriptor instead.
 func (*SubmitOutcome) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{3}
+	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SubmitOutcome) GetOutcome() isSubmitOutcome_Outcome {
@@ -498,7 +887,7 @@ type GetOperationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The clinic.
 	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
-	// The command's key.
+	// The operation's key.
 	IdempotencyKey string `protobuf:"bytes,2,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -506,7 +895,7 @@ type GetOperationRequest struct {
 
 func (x *GetOperationRequest) Reset() {
 	*x = GetOperationRequest{}
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[4]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -518,7 +907,7 @@ func (x *GetOperationRequest) String() string {
 func (*GetOperationRequest) ProtoMessage() {}
 
 func (x *GetOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[4]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -531,7 +920,7 @@ func (x *GetOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOperationRequest.ProtoReflect.Descriptor instead.
 func (*GetOperationRequest) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{4}
+	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetOperationRequest) GetClinicId() string {
@@ -559,7 +948,7 @@ type GetOperationResponse struct {
 
 func (x *GetOperationResponse) Reset() {
 	*x = GetOperationResponse{}
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[5]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -571,7 +960,7 @@ func (x *GetOperationResponse) String() string {
 func (*GetOperationResponse) ProtoMessage() {}
 
 func (x *GetOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[5]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -584,7 +973,7 @@ func (x *GetOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOperationResponse.ProtoReflect.Descriptor instead.
 func (*GetOperationResponse) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{5}
+	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetOperationResponse) GetOperation() *Operation {
@@ -599,7 +988,7 @@ type WaitOperationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The clinic.
 	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
-	// The command's key.
+	// The operation's key.
 	IdempotencyKey string `protobuf:"bytes,2,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// How long to wait at most, up to 1 minute. Default 10 s.
 	Timeout       *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
@@ -609,7 +998,7 @@ type WaitOperationRequest struct {
 
 func (x *WaitOperationRequest) Reset() {
 	*x = WaitOperationRequest{}
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[6]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -621,7 +1010,7 @@ func (x *WaitOperationRequest) String() string {
 func (*WaitOperationRequest) ProtoMessage() {}
 
 func (x *WaitOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[6]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -634,7 +1023,7 @@ func (x *WaitOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitOperationRequest.ProtoReflect.Descriptor instead.
 func (*WaitOperationRequest) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{6}
+	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WaitOperationRequest) GetClinicId() string {
@@ -669,7 +1058,7 @@ type WaitOperationResponse struct {
 
 func (x *WaitOperationResponse) Reset() {
 	*x = WaitOperationResponse{}
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[7]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -681,7 +1070,7 @@ func (x *WaitOperationResponse) String() string {
 func (*WaitOperationResponse) ProtoMessage() {}
 
 func (x *WaitOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[7]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -694,7 +1083,7 @@ func (x *WaitOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitOperationResponse.ProtoReflect.Descriptor instead.
 func (*WaitOperationResponse) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{7}
+	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *WaitOperationResponse) GetOperation() *Operation {
@@ -709,7 +1098,7 @@ type CancelOperationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The clinic.
 	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
-	// The command's key.
+	// The operation's key.
 	IdempotencyKey string `protobuf:"bytes,2,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -717,7 +1106,7 @@ type CancelOperationRequest struct {
 
 func (x *CancelOperationRequest) Reset() {
 	*x = CancelOperationRequest{}
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[8]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -729,7 +1118,7 @@ func (x *CancelOperationRequest) String() string {
 func (*CancelOperationRequest) ProtoMessage() {}
 
 func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[8]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -742,7 +1131,7 @@ func (x *CancelOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperationRequest.ProtoReflect.Descriptor instead.
 func (*CancelOperationRequest) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{8}
+	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CancelOperationRequest) GetClinicId() string {
@@ -770,7 +1159,7 @@ type CancelOperationResponse struct {
 
 func (x *CancelOperationResponse) Reset() {
 	*x = CancelOperationResponse{}
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[9]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -782,7 +1171,7 @@ func (x *CancelOperationResponse) String() string {
 func (*CancelOperationResponse) ProtoMessage() {}
 
 func (x *CancelOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[9]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -795,7 +1184,7 @@ func (x *CancelOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelOperationResponse.ProtoReflect.Descriptor instead.
 func (*CancelOperationResponse) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{9}
+	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CancelOperationResponse) GetOperation() *Operation {
@@ -810,7 +1199,7 @@ type ResubmitOperationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The clinic.
 	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
-	// The command's key.
+	// The operation's key.
 	IdempotencyKey string `protobuf:"bytes,2,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -818,7 +1207,7 @@ type ResubmitOperationRequest struct {
 
 func (x *ResubmitOperationRequest) Reset() {
 	*x = ResubmitOperationRequest{}
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[10]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -830,7 +1219,7 @@ func (x *ResubmitOperationRequest) String() string {
 func (*ResubmitOperationRequest) ProtoMessage() {}
 
 func (x *ResubmitOperationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[10]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -843,7 +1232,7 @@ func (x *ResubmitOperationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResubmitOperationRequest.ProtoReflect.Descriptor instead.
 func (*ResubmitOperationRequest) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{10}
+	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ResubmitOperationRequest) GetClinicId() string {
@@ -871,7 +1260,7 @@ type ResubmitOperationResponse struct {
 
 func (x *ResubmitOperationResponse) Reset() {
 	*x = ResubmitOperationResponse{}
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[11]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +1272,7 @@ func (x *ResubmitOperationResponse) String() string {
 func (*ResubmitOperationResponse) ProtoMessage() {}
 
 func (x *ResubmitOperationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[11]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +1285,7 @@ func (x *ResubmitOperationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResubmitOperationResponse.ProtoReflect.Descriptor instead.
 func (*ResubmitOperationResponse) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{11}
+	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ResubmitOperationResponse) GetOperation() *Operation {
@@ -922,7 +1311,7 @@ type ListOperationsRequest struct {
 
 func (x *ListOperationsRequest) Reset() {
 	*x = ListOperationsRequest{}
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[12]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -934,7 +1323,7 @@ func (x *ListOperationsRequest) String() string {
 func (*ListOperationsRequest) ProtoMessage() {}
 
 func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[12]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -947,7 +1336,7 @@ func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsRequest.ProtoReflect.Descriptor instead.
 func (*ListOperationsRequest) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{12}
+	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListOperationsRequest) GetClinicId() string {
@@ -984,7 +1373,7 @@ type ListOperationsResponse struct {
 
 func (x *ListOperationsResponse) Reset() {
 	*x = ListOperationsResponse{}
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[13]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1385,7 @@ func (x *ListOperationsResponse) String() string {
 func (*ListOperationsResponse) ProtoMessage() {}
 
 func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stockledger_v1_operation_service_proto_msgTypes[13]
+	mi := &file_stockledger_v1_operation_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1398,7 @@ func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOperationsResponse.ProtoReflect.Descriptor instead.
 func (*ListOperationsResponse) Descriptor() ([]byte, []int) {
-	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{13}
+	return file_stockledger_v1_operation_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListOperationsResponse) GetOperations() []*Operation {
@@ -1030,7 +1419,7 @@ var File_stockledger_v1_operation_service_proto protoreflect.FileDescriptor
 
 const file_stockledger_v1_operation_service_proto_rawDesc = "" +
 	"\n" +
-	"&stockledger/v1/operation_service.proto\x12\x0estockledger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dstockledger/v1/commands.proto\x1a\x1bstockledger/v1/common.proto\x1a\x1cstockledger/v1/options.proto\"\xb3\x04\n" +
+	"&stockledger/v1/operation_service.proto\x12\x0estockledger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dstockledger/v1/commands.proto\x1a\x1bstockledger/v1/common.proto\x1a\x1cstockledger/v1/options.proto\"\xeb\x04\n" +
 	"\tOperation\x12\x1b\n" +
 	"\tclinic_id\x18\x01 \x01(\tR\bclinicId\x12'\n" +
 	"\x0fidempotency_key\x18\x02 \x01(\tR\x0eidempotencyKey\x12\x12\n" +
@@ -1045,7 +1434,49 @@ const file_stockledger_v1_operation_service_proto_rawDesc = "" +
 	"\x06due_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\x05dueAt\x125\n" +
 	"\x06result\x18\v \x01(\v2\x1d.stockledger.v1.CommandResultR\x06result\x12;\n" +
-	"\flast_failure\x18\f \x01(\v2\x18.stockledger.v1.RejectedR\vlastFailure\"\xd4\x01\n" +
+	"\flast_failure\x18\f \x01(\v2\x18.stockledger.v1.RejectedR\vlastFailure\x126\n" +
+	"\x06report\x18\r \x01(\v2\x1e.stockledger.v1.ReportProgressR\x06report\"\xd1\x03\n" +
+	"\x0eReportProgress\x12\x16\n" +
+	"\x06report\x18\x01 \x01(\tR\x06report\x12N\n" +
+	"\n" +
+	"parameters\x18\x02 \x03(\v2..stockledger.v1.ReportProgress.ParametersEntryR\n" +
+	"parameters\x12\x1b\n" +
+	"\trows_done\x18\x03 \x01(\x03R\browsDone\x12\"\n" +
+	"\n" +
+	"rows_total\x18\x04 \x01(\x03H\x00R\trowsTotal\x88\x01\x01\x12\x14\n" +
+	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\x12\x14\n" +
+	"\x05parts\x18\x06 \x01(\x05R\x05parts\x12$\n" +
+	"\x0eas_of_sequence\x18\a \x01(\x03R\fasOfSequence\x12!\n" +
+	"\fcontent_type\x18\b \x01(\tR\vcontentType\x129\n" +
+	"\n" +
+	"kept_until\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tkeptUntil\x12\x18\n" +
+	"\adeleted\x18\n" +
+	" \x01(\bR\adeleted\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\r\n" +
+	"\v_rows_total\"\xe6\x02\n" +
+	"\x13SubmitReportRequest\x12A\n" +
+	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12<\n" +
+	"\x0fidempotency_key\x18\x02 \x01(\tB\x13\xbaH\x10r\x0e\x10\x01\x18@2\b^[ -~]+$R\x0eidempotencyKey\x12!\n" +
+	"\x06report\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18(R\x06report\x12l\n" +
+	"\n" +
+	"parameters\x18\x04 \x03(\v23.stockledger.v1.SubmitReportRequest.ParametersEntryB\x17\xbaH\x14\x9a\x01\x11\x10\x14\"\x06r\x04\x10\x01\x18(*\x05r\x03\x18\xac\x02R\n" +
+	"parameters\x1a=\n" +
+	"\x0fParametersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"O\n" +
+	"\x14SubmitReportResponse\x127\n" +
+	"\toperation\x18\x01 \x01(\v2\x19.stockledger.v1.OperationR\toperation\"\x93\x01\n" +
+	"\x12FetchResultRequest\x12!\n" +
+	"\tclinic_id\x18\x01 \x01(\tB\x04\xd0\xc6'\x01R\bclinicId\x122\n" +
+	"\x0fidempotency_key\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x0eidempotencyKey\x12&\n" +
+	"\n" +
+	"first_part\x18\x03 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\tfirstPart\"S\n" +
+	"\x13FetchResultResponse\x12\x12\n" +
+	"\x04part\x18\x01 \x01(\x05R\x04part\x12\x14\n" +
+	"\x05parts\x18\x02 \x01(\x05R\x05parts\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\"\xd4\x01\n" +
 	"\rSubmitRequest\x12A\n" +
 	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12@\n" +
 	"\bcommands\x18\x02 \x03(\v2\x17.stockledger.v1.CommandB\v\xbaH\b\x92\x01\x05\b\x01\x10\xf4\x03R\bcommands\x12>\n" +
@@ -1097,9 +1528,11 @@ const file_stockledger_v1_operation_service_proto_rawDesc = "" +
 	"\x18OPERATION_STATE_ACCEPTED\x10\x02\x12\x1c\n" +
 	"\x18OPERATION_STATE_REJECTED\x10\x03\x12\x1a\n" +
 	"\x16OPERATION_STATE_FAILED\x10\x04\x12\x1d\n" +
-	"\x19OPERATION_STATE_CANCELLED\x10\x052\xd3\x05\n" +
+	"\x19OPERATION_STATE_CANCELLED\x10\x052\xc1\a\n" +
 	"\x10OperationService\x12`\n" +
-	"\x06Submit\x12\x1d.stockledger.v1.SubmitRequest\x1a\x1e.stockledger.v1.SubmitResponse\"\x17\xc2\xc6'\x10operation.submit\x90\x02\x02\x12p\n" +
+	"\x06Submit\x12\x1d.stockledger.v1.SubmitRequest\x1a\x1e.stockledger.v1.SubmitResponse\"\x17\xc2\xc6'\x10operation.submit\x90\x02\x02\x12w\n" +
+	"\fSubmitReport\x12#.stockledger.v1.SubmitReportRequest\x1a$.stockledger.v1.SubmitReportResponse\"\x1c\xc2\xc6'\x15report_operation.read\x90\x02\x02\x12s\n" +
+	"\vFetchResult\x12\".stockledger.v1.FetchResultRequest\x1a#.stockledger.v1.FetchResultResponse\"\x19\xc2\xc6'\x15report_operation.read0\x01\x12p\n" +
 	"\fGetOperation\x12#.stockledger.v1.GetOperationRequest\x1a$.stockledger.v1.GetOperationResponse\"\x15\xc2\xc6'\x0eoperation.read\x90\x02\x01\x12s\n" +
 	"\rWaitOperation\x12$.stockledger.v1.WaitOperationRequest\x1a%.stockledger.v1.WaitOperationResponse\"\x15\xc2\xc6'\x0eoperation.read\x90\x02\x01\x12{\n" +
 	"\x0fCancelOperation\x12&.stockledger.v1.CancelOperationRequest\x1a'.stockledger.v1.CancelOperationResponse\"\x17\xc2\xc6'\x10operation.cancel\x90\x02\x02\x12\x80\x01\n" +
@@ -1119,69 +1552,85 @@ func file_stockledger_v1_operation_service_proto_rawDescGZIP() []byte {
 }
 
 var file_stockledger_v1_operation_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_stockledger_v1_operation_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_stockledger_v1_operation_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_stockledger_v1_operation_service_proto_goTypes = []any{
 	(Priority)(0),                     // 0: stockledger.v1.Priority
 	(OperationState)(0),               // 1: stockledger.v1.OperationState
 	(*Operation)(nil),                 // 2: stockledger.v1.Operation
-	(*SubmitRequest)(nil),             // 3: stockledger.v1.SubmitRequest
-	(*SubmitResponse)(nil),            // 4: stockledger.v1.SubmitResponse
-	(*SubmitOutcome)(nil),             // 5: stockledger.v1.SubmitOutcome
-	(*GetOperationRequest)(nil),       // 6: stockledger.v1.GetOperationRequest
-	(*GetOperationResponse)(nil),      // 7: stockledger.v1.GetOperationResponse
-	(*WaitOperationRequest)(nil),      // 8: stockledger.v1.WaitOperationRequest
-	(*WaitOperationResponse)(nil),     // 9: stockledger.v1.WaitOperationResponse
-	(*CancelOperationRequest)(nil),    // 10: stockledger.v1.CancelOperationRequest
-	(*CancelOperationResponse)(nil),   // 11: stockledger.v1.CancelOperationResponse
-	(*ResubmitOperationRequest)(nil),  // 12: stockledger.v1.ResubmitOperationRequest
-	(*ResubmitOperationResponse)(nil), // 13: stockledger.v1.ResubmitOperationResponse
-	(*ListOperationsRequest)(nil),     // 14: stockledger.v1.ListOperationsRequest
-	(*ListOperationsResponse)(nil),    // 15: stockledger.v1.ListOperationsResponse
-	(*timestamppb.Timestamp)(nil),     // 16: google.protobuf.Timestamp
-	(*CommandResult)(nil),             // 17: stockledger.v1.CommandResult
-	(*Rejected)(nil),                  // 18: stockledger.v1.Rejected
-	(*Command)(nil),                   // 19: stockledger.v1.Command
-	(*durationpb.Duration)(nil),       // 20: google.protobuf.Duration
-	(*Page)(nil),                      // 21: stockledger.v1.Page
+	(*ReportProgress)(nil),            // 3: stockledger.v1.ReportProgress
+	(*SubmitReportRequest)(nil),       // 4: stockledger.v1.SubmitReportRequest
+	(*SubmitReportResponse)(nil),      // 5: stockledger.v1.SubmitReportResponse
+	(*FetchResultRequest)(nil),        // 6: stockledger.v1.FetchResultRequest
+	(*FetchResultResponse)(nil),       // 7: stockledger.v1.FetchResultResponse
+	(*SubmitRequest)(nil),             // 8: stockledger.v1.SubmitRequest
+	(*SubmitResponse)(nil),            // 9: stockledger.v1.SubmitResponse
+	(*SubmitOutcome)(nil),             // 10: stockledger.v1.SubmitOutcome
+	(*GetOperationRequest)(nil),       // 11: stockledger.v1.GetOperationRequest
+	(*GetOperationResponse)(nil),      // 12: stockledger.v1.GetOperationResponse
+	(*WaitOperationRequest)(nil),      // 13: stockledger.v1.WaitOperationRequest
+	(*WaitOperationResponse)(nil),     // 14: stockledger.v1.WaitOperationResponse
+	(*CancelOperationRequest)(nil),    // 15: stockledger.v1.CancelOperationRequest
+	(*CancelOperationResponse)(nil),   // 16: stockledger.v1.CancelOperationResponse
+	(*ResubmitOperationRequest)(nil),  // 17: stockledger.v1.ResubmitOperationRequest
+	(*ResubmitOperationResponse)(nil), // 18: stockledger.v1.ResubmitOperationResponse
+	(*ListOperationsRequest)(nil),     // 19: stockledger.v1.ListOperationsRequest
+	(*ListOperationsResponse)(nil),    // 20: stockledger.v1.ListOperationsResponse
+	nil,                               // 21: stockledger.v1.ReportProgress.ParametersEntry
+	nil,                               // 22: stockledger.v1.SubmitReportRequest.ParametersEntry
+	(*timestamppb.Timestamp)(nil),     // 23: google.protobuf.Timestamp
+	(*CommandResult)(nil),             // 24: stockledger.v1.CommandResult
+	(*Rejected)(nil),                  // 25: stockledger.v1.Rejected
+	(*Command)(nil),                   // 26: stockledger.v1.Command
+	(*durationpb.Duration)(nil),       // 27: google.protobuf.Duration
+	(*Page)(nil),                      // 28: stockledger.v1.Page
 }
 var file_stockledger_v1_operation_service_proto_depIdxs = []int32{
 	0,  // 0: stockledger.v1.Operation.priority:type_name -> stockledger.v1.Priority
 	1,  // 1: stockledger.v1.Operation.state:type_name -> stockledger.v1.OperationState
-	16, // 2: stockledger.v1.Operation.submitted_at:type_name -> google.protobuf.Timestamp
-	16, // 3: stockledger.v1.Operation.finished_at:type_name -> google.protobuf.Timestamp
-	16, // 4: stockledger.v1.Operation.due_at:type_name -> google.protobuf.Timestamp
-	17, // 5: stockledger.v1.Operation.result:type_name -> stockledger.v1.CommandResult
-	18, // 6: stockledger.v1.Operation.last_failure:type_name -> stockledger.v1.Rejected
-	19, // 7: stockledger.v1.SubmitRequest.commands:type_name -> stockledger.v1.Command
-	0,  // 8: stockledger.v1.SubmitRequest.priority:type_name -> stockledger.v1.Priority
-	5,  // 9: stockledger.v1.SubmitResponse.outcomes:type_name -> stockledger.v1.SubmitOutcome
-	2,  // 10: stockledger.v1.SubmitOutcome.operation:type_name -> stockledger.v1.Operation
-	18, // 11: stockledger.v1.SubmitOutcome.rejected:type_name -> stockledger.v1.Rejected
-	2,  // 12: stockledger.v1.GetOperationResponse.operation:type_name -> stockledger.v1.Operation
-	20, // 13: stockledger.v1.WaitOperationRequest.timeout:type_name -> google.protobuf.Duration
-	2,  // 14: stockledger.v1.WaitOperationResponse.operation:type_name -> stockledger.v1.Operation
-	2,  // 15: stockledger.v1.CancelOperationResponse.operation:type_name -> stockledger.v1.Operation
-	2,  // 16: stockledger.v1.ResubmitOperationResponse.operation:type_name -> stockledger.v1.Operation
-	1,  // 17: stockledger.v1.ListOperationsRequest.state:type_name -> stockledger.v1.OperationState
-	21, // 18: stockledger.v1.ListOperationsRequest.page:type_name -> stockledger.v1.Page
-	2,  // 19: stockledger.v1.ListOperationsResponse.operations:type_name -> stockledger.v1.Operation
-	3,  // 20: stockledger.v1.OperationService.Submit:input_type -> stockledger.v1.SubmitRequest
-	6,  // 21: stockledger.v1.OperationService.GetOperation:input_type -> stockledger.v1.GetOperationRequest
-	8,  // 22: stockledger.v1.OperationService.WaitOperation:input_type -> stockledger.v1.WaitOperationRequest
-	10, // 23: stockledger.v1.OperationService.CancelOperation:input_type -> stockledger.v1.CancelOperationRequest
-	12, // 24: stockledger.v1.OperationService.ResubmitOperation:input_type -> stockledger.v1.ResubmitOperationRequest
-	14, // 25: stockledger.v1.OperationService.ListOperations:input_type -> stockledger.v1.ListOperationsRequest
-	4,  // 26: stockledger.v1.OperationService.Submit:output_type -> stockledger.v1.SubmitResponse
-	7,  // 27: stockledger.v1.OperationService.GetOperation:output_type -> stockledger.v1.GetOperationResponse
-	9,  // 28: stockledger.v1.OperationService.WaitOperation:output_type -> stockledger.v1.WaitOperationResponse
-	11, // 29: stockledger.v1.OperationService.CancelOperation:output_type -> stockledger.v1.CancelOperationResponse
-	13, // 30: stockledger.v1.OperationService.ResubmitOperation:output_type -> stockledger.v1.ResubmitOperationResponse
-	15, // 31: stockledger.v1.OperationService.ListOperations:output_type -> stockledger.v1.ListOperationsResponse
-	26, // [26:32] is the sub-list for method output_type
-	20, // [20:26] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	23, // 2: stockledger.v1.Operation.submitted_at:type_name -> google.protobuf.Timestamp
+	23, // 3: stockledger.v1.Operation.finished_at:type_name -> google.protobuf.Timestamp
+	23, // 4: stockledger.v1.Operation.due_at:type_name -> google.protobuf.Timestamp
+	24, // 5: stockledger.v1.Operation.result:type_name -> stockledger.v1.CommandResult
+	25, // 6: stockledger.v1.Operation.last_failure:type_name -> stockledger.v1.Rejected
+	3,  // 7: stockledger.v1.Operation.report:type_name -> stockledger.v1.ReportProgress
+	21, // 8: stockledger.v1.ReportProgress.parameters:type_name -> stockledger.v1.ReportProgress.ParametersEntry
+	23, // 9: stockledger.v1.ReportProgress.kept_until:type_name -> google.protobuf.Timestamp
+	22, // 10: stockledger.v1.SubmitReportRequest.parameters:type_name -> stockledger.v1.SubmitReportRequest.ParametersEntry
+	2,  // 11: stockledger.v1.SubmitReportResponse.operation:type_name -> stockledger.v1.Operation
+	26, // 12: stockledger.v1.SubmitRequest.commands:type_name -> stockledger.v1.Command
+	0,  // 13: stockledger.v1.SubmitRequest.priority:type_name -> stockledger.v1.Priority
+	10, // 14: stockledger.v1.SubmitResponse.outcomes:type_name -> stockledger.v1.SubmitOutcome
+	2,  // 15: stockledger.v1.SubmitOutcome.operation:type_name -> stockledger.v1.Operation
+	25, // 16: stockledger.v1.SubmitOutcome.rejected:type_name -> stockledger.v1.Rejected
+	2,  // 17: stockledger.v1.GetOperationResponse.operation:type_name -> stockledger.v1.Operation
+	27, // 18: stockledger.v1.WaitOperationRequest.timeout:type_name -> google.protobuf.Duration
+	2,  // 19: stockledger.v1.WaitOperationResponse.operation:type_name -> stockledger.v1.Operation
+	2,  // 20: stockledger.v1.CancelOperationResponse.operation:type_name -> stockledger.v1.Operation
+	2,  // 21: stockledger.v1.ResubmitOperationResponse.operation:type_name -> stockledger.v1.Operation
+	1,  // 22: stockledger.v1.ListOperationsRequest.state:type_name -> stockledger.v1.OperationState
+	28, // 23: stockledger.v1.ListOperationsRequest.page:type_name -> stockledger.v1.Page
+	2,  // 24: stockledger.v1.ListOperationsResponse.operations:type_name -> stockledger.v1.Operation
+	8,  // 25: stockledger.v1.OperationService.Submit:input_type -> stockledger.v1.SubmitRequest
+	4,  // 26: stockledger.v1.OperationService.SubmitReport:input_type -> stockledger.v1.SubmitReportRequest
+	6,  // 27: stockledger.v1.OperationService.FetchResult:input_type -> stockledger.v1.FetchResultRequest
+	11, // 28: stockledger.v1.OperationService.GetOperation:input_type -> stockledger.v1.GetOperationRequest
+	13, // 29: stockledger.v1.OperationService.WaitOperation:input_type -> stockledger.v1.WaitOperationRequest
+	15, // 30: stockledger.v1.OperationService.CancelOperation:input_type -> stockledger.v1.CancelOperationRequest
+	17, // 31: stockledger.v1.OperationService.ResubmitOperation:input_type -> stockledger.v1.ResubmitOperationRequest
+	19, // 32: stockledger.v1.OperationService.ListOperations:input_type -> stockledger.v1.ListOperationsRequest
+	9,  // 33: stockledger.v1.OperationService.Submit:output_type -> stockledger.v1.SubmitResponse
+	5,  // 34: stockledger.v1.OperationService.SubmitReport:output_type -> stockledger.v1.SubmitReportResponse
+	7,  // 35: stockledger.v1.OperationService.FetchResult:output_type -> stockledger.v1.FetchResultResponse
+	12, // 36: stockledger.v1.OperationService.GetOperation:output_type -> stockledger.v1.GetOperationResponse
+	14, // 37: stockledger.v1.OperationService.WaitOperation:output_type -> stockledger.v1.WaitOperationResponse
+	16, // 38: stockledger.v1.OperationService.CancelOperation:output_type -> stockledger.v1.CancelOperationResponse
+	18, // 39: stockledger.v1.OperationService.ResubmitOperation:output_type -> stockledger.v1.ResubmitOperationResponse
+	20, // 40: stockledger.v1.OperationService.ListOperations:output_type -> stockledger.v1.ListOperationsResponse
+	33, // [33:41] is the sub-list for method output_type
+	25, // [25:33] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_stockledger_v1_operation_service_proto_init() }
@@ -1192,7 +1641,8 @@ func file_stockledger_v1_operation_service_proto_init() {
 	file_stockledger_v1_commands_proto_init()
 	file_stockledger_v1_common_proto_init()
 	file_stockledger_v1_options_proto_init()
-	file_stockledger_v1_operation_service_proto_msgTypes[3].OneofWrappers = []any{
+	file_stockledger_v1_operation_service_proto_msgTypes[1].OneofWrappers = []any{}
+	file_stockledger_v1_operation_service_proto_msgTypes[8].OneofWrappers = []any{
 		(*SubmitOutcome_Operation)(nil),
 		(*SubmitOutcome_Rejected)(nil),
 	}
@@ -1202,7 +1652,7 @@ func file_stockledger_v1_operation_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stockledger_v1_operation_service_proto_rawDesc), len(file_stockledger_v1_operation_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   14,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,6 +26,12 @@ const (
 const (
 	// OperationServiceSubmitProcedure is the procedure name of the OperationService's Submit RPC.
 	OperationServiceSubmitProcedure = "/stockledger.v1.OperationService/Submit"
+	// OperationServiceSubmitReportProcedure is the procedure name of the OperationService's
+	// SubmitReport RPC.
+	OperationServiceSubmitReportProcedure = "/stockledger.v1.OperationService/SubmitReport"
+	// OperationServiceFetchResultProcedure is the procedure name of the OperationService's FetchResult
+	// RPC.
+	OperationServiceFetchResultProcedure = "/stockledger.v1.OperationService/FetchResult"
 	// OperationServiceGetOperationProcedure is the procedure name of the OperationService's
 	// GetOperation RPC.
 	OperationServiceGetOperationProcedure = "/stockledger.v1.OperationService/GetOperation"
@@ -50,6 +56,21 @@ var (
 			Schema:           v1.File_stockledger_v1_operation_service_proto.Services().ByName("OperationService").Methods().ByName("Submit"),
 			Procedure:        OperationServiceSubmitProcedure,
 			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	operationServiceSubmitReportSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_operation_service_proto.Services().ByName("OperationService").Methods().ByName("SubmitReport"),
+			Procedure:        OperationServiceSubmitReportProcedure,
+			IdempotencyLevel: connect.IdempotencyIdempotent,
+		}
+	})
+	operationServiceFetchResultSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType: connect.StreamTypeServer,
+			Schema:     v1.File_stockledger_v1_operation_service_proto.Services().ByName("OperationService").Methods().ByName("FetchResult"),
+			Procedure:  OperationServiceFetchResultProcedure,
 		}
 	})
 	operationServiceGetOperationSpec = sync.OnceValue(func() connect.Spec {
@@ -98,14 +119,24 @@ type OperationServiceClient interface {
 	// Records commands, all of them or none. Sent again, it answers with what has
 	// become of them.
 	Submit(context.Context, *v1.SubmitRequest) (*v1.SubmitResponse, error)
-	// What has become of a command.
+	// Records a report to be read later, with the rights that the caller has now.
+	// Its parameters and rights are checked at once. Sent again, it answers with
+	// what has become of it.
+	SubmitReport(context.Context, *v1.SubmitReportRequest) (*v1.SubmitReportResponse, error)
+	// The result of a report that was carried out, a part at a time. It needs the
+	// permission of the report itself; a token for some locations gets what was
+	// read with no more than those. The same is GET
+	// /csv/CLINIC/operations/KEY.
+	FetchResult(context.Context, *v1.FetchResultRequest) (OperationServiceFetchResultClientStream, error)
+	// What has become of an operation, and how far a report has come.
 	GetOperation(context.Context, *v1.GetOperationRequest) (*v1.GetOperationResponse, error)
 	// The same once it has ended, or after a time.
 	WaitOperation(context.Context, *v1.WaitOperationRequest) (*v1.WaitOperationResponse, error)
-	// Ends an operation that still waits: it will not be carried out.
+	// Ends an operation that still waits: it will not be carried out. A report may
+	// be under way.
 	CancelOperation(context.Context, *v1.CancelOperationRequest) (*v1.CancelOperationResponse, error)
 	// Lets an operation wait again that was rejected, cancelled, or failed again
-	// and again: after its cause was removed.
+	// and again: after its cause was removed. A report begins anew.
 	ResubmitOperation(context.Context, *v1.ResubmitOperationRequest) (*v1.ResubmitOperationResponse, error)
 	// A clinic's operations, the latest first. Those with the state FAILED are the
 	// dead letters.
@@ -118,19 +149,50 @@ func NewOperationServiceClient(client *connect.Client) OperationServiceClient {
 	return &operationServiceClient{client: client}
 }
 
+// OperationServiceFetchResultClientStream is the client stream for the OperationService's
+// FetchResult RPC.
+type OperationServiceFetchResultClientStream struct {
+	stream connect.ClientStream
+}
+
+// Receive returns the next response message from the server.
+func (s OperationServiceFetchResultClientStream) Receive() (*v1.FetchResultResponse, error) {
+	var res v1.FetchResultResponse
+	if err := s.stream.Receive(&res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+// Close releases the stream's resources. It is idempotent and is typically deferred to clean up a
+// stream abandoned before io.EOF.
+func (s OperationServiceFetchResultClientStream) Close() error {
+	return s.stream.Close()
+}
+
 // OperationServiceHandler is an implementation of the stockledger.v1.OperationService service.
 type OperationServiceHandler interface {
 	// Records commands, all of them or none. Sent again, it answers with what has
 	// become of them.
 	Submit(context.Context, *v1.SubmitRequest) (*v1.SubmitResponse, error)
-	// What has become of a command.
+	// Records a report to be read later, with the rights that the caller has now.
+	// Its parameters and rights are checked at once. Sent again, it answers with
+	// what has become of it.
+	SubmitReport(context.Context, *v1.SubmitReportRequest) (*v1.SubmitReportResponse, error)
+	// The result of a report that was carried out, a part at a time. It needs the
+	// permission of the report itself; a token for some locations gets what was
+	// read with no more than those. The same is GET
+	// /csv/CLINIC/operations/KEY.
+	FetchResult(context.Context, *v1.FetchResultRequest, OperationServiceFetchResultServerStream) error
+	// What has become of an operation, and how far a report has come.
 	GetOperation(context.Context, *v1.GetOperationRequest) (*v1.GetOperationResponse, error)
 	// The same once it has ended, or after a time.
 	WaitOperation(context.Context, *v1.WaitOperationRequest) (*v1.WaitOperationResponse, error)
-	// Ends an operation that still waits: it will not be carried out.
+	// Ends an operation that still waits: it will not be carried out. A report may
+	// be under way.
 	CancelOperation(context.Context, *v1.CancelOperationRequest) (*v1.CancelOperationResponse, error)
 	// Lets an operation wait again that was rejected, cancelled, or failed again
-	// and again: after its cause was removed.
+	// and again: after its cause was removed. A report begins anew.
 	ResubmitOperation(context.Context, *v1.ResubmitOperationRequest) (*v1.ResubmitOperationResponse, error)
 	// A clinic's operations, the latest first. Those with the state FAILED are the
 	// dead letters.
@@ -143,6 +205,8 @@ func RegisterOperationServiceHandler(server *connect.Server, svc OperationServic
 	adapter := operationServiceHandler{svc: svc}
 	server.Register(
 		connect.Method{Spec: operationServiceSubmitSpec(), Handler: adapter.submit},
+		connect.Method{Spec: operationServiceSubmitReportSpec(), Handler: adapter.submitReport},
+		connect.Method{Spec: operationServiceFetchResultSpec(), Handler: adapter.fetchResult},
 		connect.Method{Spec: operationServiceGetOperationSpec(), Handler: adapter.getOperation},
 		connect.Method{Spec: operationServiceWaitOperationSpec(), Handler: adapter.waitOperation},
 		connect.Method{Spec: operationServiceCancelOperationSpec(), Handler: adapter.cancelOperation},
@@ -151,11 +215,35 @@ func RegisterOperationServiceHandler(server *connect.Server, svc OperationServic
 	)
 }
 
+// OperationServiceFetchResultServerStream is the server stream for the OperationService's
+// FetchResult RPC.
+type OperationServiceFetchResultServerStream struct {
+	stream connect.ServerStream
+}
+
+// SendHeaders flushes the response headers without a message. The first Send does this implicitly.
+func (s OperationServiceFetchResultServerStream) SendHeaders() error {
+	return s.stream.SendHeaders()
+}
+
+// Send sends a response message to the client.
+func (s OperationServiceFetchResultServerStream) Send(res *v1.FetchResultResponse) error {
+	return s.stream.Send(res)
+}
+
 // UnimplementedOperationServiceHandler returns CodeUnimplemented from all methods.
 type UnimplementedOperationServiceHandler struct{}
 
 func (UnimplementedOperationServiceHandler) Submit(context.Context, *v1.SubmitRequest) (*v1.SubmitResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.OperationService.Submit is not implemented")
+}
+
+func (UnimplementedOperationServiceHandler) SubmitReport(context.Context, *v1.SubmitReportRequest) (*v1.SubmitReportResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.OperationService.SubmitReport is not implemented")
+}
+
+func (UnimplementedOperationServiceHandler) FetchResult(context.Context, *v1.FetchResultRequest, OperationServiceFetchResultServerStream) error {
+	return connect.NewError(connect.CodeUnimplemented, "stockledger.v1.OperationService.FetchResult is not implemented")
 }
 
 func (UnimplementedOperationServiceHandler) GetOperation(context.Context, *v1.GetOperationRequest) (*v1.GetOperationResponse, error) {
@@ -188,6 +276,22 @@ func (c *operationServiceClient) Submit(ctx context.Context, req *v1.SubmitReque
 		return nil, err
 	}
 	return &res, nil
+}
+
+func (c *operationServiceClient) SubmitReport(ctx context.Context, req *v1.SubmitReportRequest) (*v1.SubmitReportResponse, error) {
+	var res v1.SubmitReportResponse
+	if err := c.client.CallUnary(ctx, operationServiceSubmitReportSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *operationServiceClient) FetchResult(ctx context.Context, req *v1.FetchResultRequest) (OperationServiceFetchResultClientStream, error) {
+	stream, err := c.client.CallServerStream(ctx, operationServiceFetchResultSpec(), req)
+	if err != nil {
+		return OperationServiceFetchResultClientStream{}, err
+	}
+	return OperationServiceFetchResultClientStream{stream: stream}, nil
 }
 
 func (c *operationServiceClient) GetOperation(ctx context.Context, req *v1.GetOperationRequest) (*v1.GetOperationResponse, error) {
@@ -242,6 +346,26 @@ func (h operationServiceHandler) submit(ctx context.Context, _ connect.Spec, str
 		return err
 	}
 	return stream.Send(res)
+}
+
+func (h operationServiceHandler) submitReport(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.SubmitReportRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.SubmitReport(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h operationServiceHandler) fetchResult(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.FetchResultRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	return h.svc.FetchResult(ctx, &req, OperationServiceFetchResultServerStream{stream: stream})
 }
 
 func (h operationServiceHandler) getOperation(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
