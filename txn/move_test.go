@@ -102,6 +102,10 @@ func movedWhole(t *testing.T) *pharmacy {
 	if err != nil {
 		t.Fatal(err)
 	}
+	a := &aisle{p.testClinic, NewOperations(NewDirectory(p.e.db))}
+	if _, err := a.ops.AdvanceReport(t.Context(), a.ask(t, "report", noon), &ReportPage{Data: []byte("a page"), Rows: 1, Sequence: 1, Next: "b"}, noon); err != nil {
+		t.Fatal(err)
+	}
 	if _, _, err := NewWebhooks(NewDirectory(p.e.db)).Create(t.Context(), testWebhook(p.id, "billing")); err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +237,7 @@ func TestMoveGoesOnWhereItWas(t *testing.T) {
 				t.Errorf("after the move: %+v, %v", verdicts, err)
 			}
 			got := rowsMoved(t, d.On(secondShard), p.id)
-			for _, table := range []string{"patient_keys", "patient_texts", "patient_identifiers", "operations", "webhooks"} {
+			for _, table := range []string{"patient_keys", "patient_texts", "patient_identifiers", "operations", "webhooks", "reports", "report_parts"} {
 				if diff := cmp.Diff(want[table], got[table]); diff != "" {
 					t.Errorf("%s (-want +got):\n%s", table, diff)
 				}
