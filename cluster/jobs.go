@@ -64,6 +64,15 @@ func StandardJobs(d *txn.Directory, chores *txn.Chores) []Job {
 	}
 }
 
+// CheckpointJob writes a checkpoint of each journal to where the database's
+// administrators cannot change it, as write does for one clinic.
+func CheckpointJob(chores *txn.Chores, write func(context.Context, txn.Errand) (txn.Looked, error)) Job {
+	return Job{
+		Name: "checkpoints", About: "Writes a signed checkpoint of each journal to the folder of --checkpoint-dir.",
+		Schedule: "15 1 * * *", Jitter: 10 * time.Minute, Clinics: atNow(chores.Clinics), Do: write,
+	}
+}
+
 // atNow lists clinics by how they are now.
 func atNow(list func(context.Context, time.Time, ledger.ClinicID, int) ([]ledger.ClinicID, error)) func(context.Context, Turn, ledger.ClinicID, int) ([]ledger.ClinicID, error) {
 	return func(ctx context.Context, turn Turn, after ledger.ClinicID, limit int) ([]ledger.ClinicID, error) {

@@ -45,7 +45,7 @@ type nodeFlags struct {
 	ReplicaURLs     []string      `name:"replica-url" env:"STOCKLEDGER_REPLICA_URLS" placeholder:"URL" help:"Streaming replica of a PostgreSQL database, for reads with CONSISTENCY_BOUNDED. May be repeated. CockroachDB needs none: it reads from its followers."`
 	ReplicaMaxLag   time.Duration `default:"100ms" env:"STOCKLEDGER_REPLICA_MAX_LAG" help:"How far a replica may be behind and still be read."`
 	NoReadModels    bool          `env:"STOCKLEDGER_NO_READ_MODELS" help:"Leave it to other nodes to keep the read models up that reports read. At least one has to do it."`
-	CheckpointDir   string        `type:"path" env:"STOCKLEDGER_CHECKPOINT_DIR" placeholder:"FOLDER" help:"Write a signed checkpoint of each journal here once a day. See stockledger checkpoint --help."`
+	CheckpointDir   string        `type:"path" env:"STOCKLEDGER_CHECKPOINT_DIR" placeholder:"FOLDER" help:"Have the job \"checkpoints\" write a signed checkpoint of each journal here once a day. The node that leads does it: give all nodes the same folder. See stockledger checkpoint --help."`
 	DrainDelay      time.Duration `default:"0s" env:"STOCKLEDGER_DRAIN_DELAY" help:"Time between readiness going off and the port closing, for load balancers to notice."`
 	GracePeriod     time.Duration `default:"25s" env:"STOCKLEDGER_GRACE_PERIOD" help:"How long requests under way may take to end at shutdown."`
 	clusterFlags
@@ -120,8 +120,6 @@ type node struct {
 	joined     atomic.Pointer[cluster.Cluster]
 	flags      clusterFlags
 	grace      time.Duration
-	// checkpoints is the folder that they are written to, or empty.
-	checkpoints string
 }
 
 // What a node needs beside its cached documents, and what one of those takes.
@@ -150,7 +148,7 @@ func openNode(ctx context.Context, databases databaseFlags, flags nodeFlags, log
 		return nil, err
 	}
 	directory.Near(flags.Region)
-	n := &node{log: log, db: directory.Main(), directory: directory, flags: flags.clusterFlags, grace: flags.GracePeriod, checkpoints: flags.CheckpointDir}
+	n := &node{log: log, db: directory.Main(), directory: directory, flags: flags.clusterFlags, grace: flags.GracePeriod}
 	if err := n.build(ctx, flags); err != nil {
 		directory.Close()
 		return nil, err
@@ -206,11 +204,7 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 	n.router = cluster.NewRouter(n.executors, n.peerTLS, n.log)
 	operations := txn.NewOperations(n.directory)
 	n.dispatcher = cluster.NewDispatcher(operations, n.executors, n.router, cluster.DispatcherConfig{Log: n.log})
-	jobs, err := n.flags.jobs(cluster.StandardJobs(n.directory, txn.NewChores(n.directory, n.router, n.log)))
-	if err != nil {
-		return err
-	}
-	if n.runner, err = cluster.NewRunner(n.db, jobs, cluster.RunnerConfig{Log: n.log}); err != nil {
+	if err := n.openRunner(flags.CheckpointDir); err != nil {
 		return err
 	}
 	metrics = append(metrics, n.executors.RegisterMetrics, n.router.RegisterMetrics, n.runner.RegisterMetrics, n.dispatcher.RegisterMetrics)
@@ -223,6 +217,24 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 		Operations: rpc.OperationQueue{Store: operations, Encode: cluster.EncodeSubmission, Submitted: n.dispatcher.Submitted},
 		Metrics:    metrics,
 	})
+	return err
+}
+
+// openRunner prepares the background jobs, for when this node leads.
+func (n *node) openRunner(checkpoints string) error {
+	chores := txn.NewChores(n.directory, n.router, n.log)
+	all := cluster.StandardJobs(n.directory, chores)
+	if checkpoints != "" {
+		if err := makeCheckpointDir(checkpoints); err != nil {
+			return err
+		}
+		all = append(all, cluster.CheckpointJob(chores, checkpointer(n.directory, n.issuer, checkpoints)))
+	}
+	jobs, err := n.flags.jobs(all)
+	if err != nil {
+		return err
+	}
+	n.runner, err = cluster.NewRunner(n.db, jobs, cluster.RunnerConfig{Log: n.log})
 	return err
 }
 
@@ -256,9 +268,6 @@ func (n *node) run(ctx context.Context, listening func()) error {
 	following, stop := context.WithCancel(ctx)
 	var background sync.WaitGroup
 	background.Go(func() { n.executors.Run(following, followRecallsEvery) })
-	if n.checkpoints != "" {
-		background.Go(func() { n.keepCheckpoints(following, n.checkpoints) })
-	}
 	background.Go(func() {
 		n.feed.Run(following, func(err error) { n.log.Warn("the heads cannot be read; trying again", "error", err) })
 	})
