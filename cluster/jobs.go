@@ -46,7 +46,7 @@ func StandardJobs(d *txn.Directory, chores *txn.Chores) []Job {
 			Schedule: "*/10 * * * *", Jitter: time.Minute, Clinics: atNow(chores.Clinics), Do: chores.ListLowStock,
 		},
 		{
-			Name: "reconcile", About: "Compares what is stored with the journals: each night what came since the last one, over four weeks everything. Repairs nothing.",
+			Name: txn.JobReconcile, About: "Compares what is stored with the journals: each night what came since the last one, over four weeks everything. Repairs nothing.",
 			Schedule: "0 2 * * *", Jitter: 10 * time.Minute, Parallel: 2, Clinics: atNow(chores.Clinics), Do: chores.Reconcile,
 		},
 		{
@@ -54,7 +54,7 @@ func StandardJobs(d *txn.Directory, chores *txn.Chores) []Job {
 			Schedule: "30 3 * * *", Jitter: 10 * time.Minute,
 			Clinics: atNow(chores.Clinics),
 			Do: func(ctx context.Context, e txn.Errand) (txn.Looked, error) {
-				return txn.Looked{}, txn.NewOperations(d).Forget(ctx, e.Clinic, e.Now.Add(-operationsAreKept))
+				return txn.Looked{}, txn.NewOperations(d).Forget(ctx, e.Term, e.Clinic, e.Now.Add(-operationsAreKept))
 			},
 			Finally: func(ctx context.Context, term txn.Term) error {
 				_, err := txn.NewJobs(d.Main()).Forget(ctx, term, time.Now().Add(-runsAreKept))

@@ -61,15 +61,41 @@ func (db *DB) Leader(ctx context.Context) (Term, error) {
 // inTerm runs fn in a transaction that commits only while the term lasts.
 func (db *DB) inTerm(ctx context.Context, term Term, fn func(pgx.Tx) error) error {
 	return db.InTx(ctx, func(tx pgx.Tx) error {
-		var epoch int64
-		if err := tx.QueryRow(ctx, lockTerm).Scan(&epoch); err != nil {
-			return fmt.Errorf("txn: who leads: %w", err)
-		}
-		if epoch != term.Epoch {
-			return ErrDeposed
+		if err := lasting(ctx, tx, term); err != nil {
+			return err
 		}
 		return fn(tx)
 	})
+}
+
+// lasting makes sure that a term lasts until the transaction has ended.
+func lasting(ctx context.Context, tx pgx.Tx, term Term) error {
+	var epoch int64
+	if err := tx.QueryRow(ctx, lockTerm).Scan(&epoch); err != nil {
+		return fmt.Errorf("txn: who leads: %w", err)
+	}
+	if epoch != term.Epoch {
+		return ErrDeposed
+	}
+	return nil
+}
+
+// noteInTerm runs fn in a transaction on a clinic's database, for what a leader
+// notes there. On the main database, which knows who leads, it commits only
+// while the term lasts. On another shard the term is asked for just before: what
+// is noted there must do no harm where the leader changes in between. The zero
+// Term is nobody's, and not asked for.
+func (d *Directory) noteInTerm(ctx context.Context, db *DB, term Term, fn func(pgx.Tx) error) error {
+	switch {
+	case term.Epoch == 0:
+		return db.InTx(ctx, fn)
+	case db == d.main:
+		return db.inTerm(ctx, term, fn)
+	}
+	if err := d.main.inTerm(ctx, term, func(pgx.Tx) error { return nil }); err != nil {
+		return err
+	}
+	return db.InTx(ctx, fn)
 }
 
 // OtherClusterError means that the database belongs to another etcd cluster.

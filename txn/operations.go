@@ -495,15 +495,20 @@ func (o *Operations) Depths(ctx context.Context) (depths []Depth, err error) {
 }
 
 // Forget deletes a clinic's operations that ended and were submitted before a
-// moment.
-func (o *Operations) Forget(ctx context.Context, clinic ledger.ClinicID, before time.Time) error {
-	err := o.directory.write(ctx, clinic, func(tx pgx.Tx) error {
-		for _, state := range operationStates[1:] {
-			if _, err := tx.Exec(ctx, deleteOperations, clinic, state, before); err != nil {
+// moment, for the leader of a term.
+func (o *Operations) Forget(ctx context.Context, term Term, clinic ledger.ClinicID, before time.Time) error {
+	err := o.directory.at(ctx, clinic, func(db *DB) error {
+		return o.directory.noteInTerm(ctx, db, term, func(tx pgx.Tx) error {
+			if err := unsealed(ctx, tx, clinic); err != nil {
 				return err
 			}
-		}
-		return nil
+			for _, state := range operationStates[1:] {
+				if _, err := tx.Exec(ctx, deleteOperations, clinic, state, before); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 	})
 	if err != nil {
 		return fmt.Errorf("txn: forget operations: %w", err)
