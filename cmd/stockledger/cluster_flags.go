@@ -117,6 +117,13 @@ func (n *node) administration() rpc.Administration {
 		}
 		return state
 	}
+	homes := homeCounter{list: txn.NewChores(n.directory, n.router, n.log).Clinics, home: func(clinic ledger.ClinicID) (cluster.Node, bool) {
+		if c := n.joined.Load(); c != nil {
+			return c.Home(clinic)
+		}
+		return cluster.Node{}, false
+	}}
+	a.Homes = homes.count
 	a.EtcdEndpoints = func(ctx context.Context) []string {
 		if c := n.joined.Load(); c != nil {
 			return c.EtcdAddresses(ctx)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/stockledger/stockledger/proto/gen/stockledger/v1"
+	"github.com/stockledger/stockledger/proto/gen/stockledger/v1/stockledgerv1connect"
 	"github.com/stockledger/stockledger/txn"
 )
 
@@ -25,9 +27,9 @@ type serverFlags struct {
 // jobsCmd shows and runs the background jobs.
 type jobsCmd struct {
 	List     jobsListCmd     `cmd:"" help:"List the jobs, each with its last run and its next one."`
-	Runs     jobsRunsCmd     `cmd:"" help:"List the runs of a job, the latest first."`
-	Run      jobsRunCmd      `cmd:"" help:"Run a job now."`
-	Findings jobsFindingsCmd `cmd:"" help:"List what the jobs found at a clinic that somebody should look at."`
+	Runs     jobsRunsCmd     `cmd:"" aliases:"show" help:"List the runs of a job, the latest first."`
+	Run      jobsRunCmd      `cmd:"" aliases:"trigger" help:"Run a job now."`
+	Findings jobsFindingsCmd `cmd:"" help:"List what the jobs found at a clinic that somebody should look at, or at which clinics they found anything."`
 }
 
 type jobsListCmd struct{ serverFlags }
@@ -54,8 +56,8 @@ func printJobs(out io.Writer, jobs []*pb.Job) error {
 			fmt.Fprintf(w, "%s\t%s\t%s\tnever\n", job.GetJob(), schedule, moment(job.GetNextAt()))
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\n", job.GetJob(), schedule, moment(job.GetNextAt()), moment(last.GetScheduledAt()),
-			stateText(last), last.GetClinics(), last.GetCommands(), last.GetFindings(), last.GetFailures())
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\n", job.GetJob(), schedule, moment(job.GetNextAt()), moment(last.GetScheduledAt()),
+			stateText(last), clinicsText(last), last.GetCommands(), last.GetFindings(), last.GetFailures())
 	}
 	return w.Flush()
 }
@@ -91,14 +93,23 @@ func printRuns(out io.Writer, runs []*pb.JobRun) error {
 		if run.GetFailure() != "" {
 			failures += ", the last: " + run.GetFailure()
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", moment(run.GetScheduledAt()), by, stateText(run), run.GetNodeId(), took,
-			run.GetClinics(), run.GetCommands(), run.GetFindings(), failures)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", moment(run.GetScheduledAt()), by, stateText(run), run.GetNodeId(), took,
+			clinicsText(run), run.GetCommands(), run.GetFindings(), failures)
 	}
 	return w.Flush()
 }
 
 func stateText(run *pb.JobRun) string {
 	return strings.ToLower(strings.TrimPrefix(run.GetState().String(), "JOB_RUN_STATE_"))
+}
+
+// clinicsText is how many clinics are done, and of how many while the run is
+// under way.
+func clinicsText(run *pb.JobRun) string {
+	if run.GetFinishedAt() != nil || run.GetTotalClinics() == 0 {
+		return fmt.Sprint(run.GetClinics())
+	}
+	return fmt.Sprintf("%d of %d", run.GetClinics(), run.GetTotalClinics())
 }
 
 func moment(t *timestamppb.Timestamp) string {
@@ -144,7 +155,7 @@ func (c *jobsRunCmd) Run(ctx context.Context) error {
 			}
 			if r.GetClinics() != clinics {
 				clinics = r.GetClinics()
-				fmt.Fprintf(os.Stderr, "%s: %d clinics done\n", stateText(r), clinics)
+				fmt.Fprintf(os.Stderr, "%s: %s clinics done\n", stateText(r), clinicsText(r))
 			}
 		}
 		select {
@@ -157,13 +168,20 @@ func (c *jobsRunCmd) Run(ctx context.Context) error {
 
 type jobsFindingsCmd struct {
 	serverFlags
-	Clinic string `arg:"" help:"The clinic."`
+	Clinic string `arg:"" optional:"" help:"The clinic. Without one: at which clinics anything was found."`
 	Job    string `env:"STOCKLEDGER_JOB" help:"Only what this job found."`
+	Kind   string `env:"STOCKLEDGER_KIND" help:"Only findings of this kind, where no clinic is named, for example STOCK_LOW."`
 }
 
-// Run prints what was found at a clinic.
+// Run prints what was found at a clinic, or at which clinics anything was.
 func (c *jobsFindingsCmd) Run(ctx context.Context) error {
 	from := newClient(c.Server, c.Token).admin
+	if c.Clinic == "" {
+		return c.listClinics(ctx, from)
+	}
+	if c.Kind != "" {
+		return errors.New("--kind is for the list of clinics: name no clinic with it")
+	}
 	findings, err := everyPage(func(page *pb.Page) ([]*pb.Finding, string, error) {
 		answer, err := from.ListFindings(ctx, &pb.ListFindingsRequest{ClinicId: c.Clinic, Job: c.Job, Page: page})
 		return answer.GetFindings(), answer.GetNextPageToken(), err
@@ -179,6 +197,26 @@ func (c *jobsFindingsCmd) Run(ctx context.Context) error {
 	fmt.Fprintln(w, "JOB\tKIND\tSUBJECT\tSEQUENCE\tSINCE\tMESSAGE")
 	for _, f := range findings {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", f.GetJob(), f.GetKind(), f.GetSubject(), f.GetSequence(), moment(f.GetFirstFoundAt()), f.GetMessage())
+	}
+	return w.Flush()
+}
+
+func (c *jobsFindingsCmd) listClinics(ctx context.Context, from stockledgerv1connect.AdminServiceClient) error {
+	clinics, err := everyPage(func(page *pb.Page) ([]*pb.ClinicFindings, string, error) {
+		answer, err := from.ListClinicsWithFindings(ctx, &pb.ListClinicsWithFindingsRequest{Job: c.Job, Kind: c.Kind, Page: page})
+		return answer.GetClinics(), answer.GetNextPageToken(), err
+	})
+	if err != nil {
+		return explain(err)
+	}
+	if len(clinics) == 0 {
+		fmt.Println("nothing was found")
+		return nil
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "JOB\tKIND\tCLINIC\tFINDINGS\tSINCE")
+	for _, f := range clinics {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", f.GetJob(), f.GetKind(), f.GetClinicId(), f.GetFindings(), moment(f.GetFirstFoundAt()))
 	}
 	return w.Flush()
 }
@@ -215,19 +253,23 @@ func printCluster(out io.Writer, state *pb.GetClusterResponse, jobs []*pb.Job) e
 		fmt.Fprintf(out, "etcd: %s\n\n", strings.Join(state.GetEtcdEndpoints(), ", "))
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NODE\tAPI\tREGION\tVERSION\tSTARTED\tCLINICS\tWAITING\tROLE")
+	fmt.Fprintln(w, "NODE\tAPI\tREGION\tVERSION\tSTARTED\tHOME TO\tIN MEMORY\tWAITING\tROLE")
 	for _, n := range state.GetNodes() {
 		role := ""
 		if n.GetId() == state.GetLeaderId() {
 			role = fmt.Sprintf("leader, epoch %d", state.GetLeaderEpoch())
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", n.GetName(), n.GetApiAddress(), n.GetRegion(), n.GetVersion(), moment(n.GetStartedAt()), n.GetClinics(), n.GetWaitingCommands(), role)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", n.GetName(), n.GetApiAddress(), n.GetRegion(), n.GetVersion(), moment(n.GetStartedAt()), n.GetHomeClinics(), n.GetClinics(), n.GetWaitingCommands(), role)
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	if len(state.GetQueues()) > 0 {
-		fmt.Fprintln(out, "\nOPERATIONS THAT WAIT")
+	if flagged := state.GetFlaggedClinics(); flagged > 0 {
+		fmt.Fprintf(out, "\nWHAT IS STORED DOES NOT FOLLOW FROM THE JOURNAL at %d clinics: stockledger jobs findings --job reconcile\n", flagged)
+	}
+	fmt.Fprintln(out, "\nOPERATIONS THAT WAIT")
+	if len(state.GetQueues()) == 0 {
+		fmt.Fprintln(out, "none")
 	}
 	for _, q := range state.GetQueues() {
 		fmt.Fprintf(out, "%s: %d, the oldest since %s\n", strings.ToLower(strings.TrimPrefix(q.GetPriority().String(), "PRIORITY_")), q.GetWaiting(), moment(q.GetOldestAt()))
