@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -86,6 +89,41 @@ func TestLeaderIsKilled(t *testing.T) {
 	d.takenOver(leader, before, began)
 	d.eventually(func() bool { return d.pids[leader].Load() != pid && d.complete() }, "the one that was killed is back")
 	d.givenUpOnce(clinics)
+	d.statusTells(leaderClinics)
+}
+
+// statusTells asks a node how the cluster is, as an operator does.
+func (d *devCluster) statusTells(clinics int) {
+	d.tb.Helper()
+	out, err := exec.Command(d.binary, "cluster", "status", "--server", "http://"+d.nodes[1].Address, "--token", d.nodes[1].Token).CombinedOutput()
+	if err != nil {
+		d.tb.Fatalf("status: %v\n%s", err, out)
+	}
+	homes, leaders := 0, 0
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		if len(fields) < 7 || !slices.Contains([]string{"a", "b", "c"}, fields[0]) {
+			continue
+		}
+		// No node has a region here.
+		n, err := strconv.Atoi(fields[4])
+		if err != nil || n == 0 {
+			d.tb.Errorf("a node is home to no clinic: %s", line)
+		}
+		homes += n
+		leaders += strings.Count(line, "leader, epoch ")
+	}
+	if leaders != 1 || homes < clinics || homes > clinics+10 { // there are those of the demo
+		d.tb.Errorf("%d leaders, and homes of %d clinics, want %d", leaders, homes, clinics)
+	}
+	for _, part := range []string{"etcd: http://", leaderJob + "  ", "reconcile  ", "checkpoints  ", "OPERATIONS THAT WAIT\nnone"} {
+		if !strings.Contains(string(out), part) {
+			d.tb.Errorf("%q is missing", part)
+		}
+	}
+	if d.tb.Failed() {
+		d.tb.Logf("%s", out)
+	}
 }
 
 // overdueCluster is a cluster with clinics at which holds are overdue, which

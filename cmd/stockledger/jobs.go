@@ -35,12 +35,14 @@ type jobsCmd struct {
 type jobsListCmd struct{ serverFlags }
 
 // Run prints the jobs.
-func (c *jobsListCmd) Run(ctx context.Context) error {
+func (c *jobsListCmd) Run(ctx context.Context) error { return c.printTo(ctx, os.Stdout) }
+
+func (c *jobsListCmd) printTo(ctx context.Context, out io.Writer) error {
 	answer, err := newClient(c.Server, c.Token).admin.ListJobs(ctx, &pb.ListJobsRequest{})
 	if err != nil {
 		return explain(err)
 	}
-	return printJobs(os.Stdout, answer.GetJobs())
+	return printJobs(out, answer.GetJobs())
 }
 
 func printJobs(out io.Writer, jobs []*pb.Job) error {
@@ -69,12 +71,14 @@ type jobsRunsCmd struct {
 }
 
 // Run prints the runs of a job.
-func (c *jobsRunsCmd) Run(ctx context.Context) error {
+func (c *jobsRunsCmd) Run(ctx context.Context) error { return c.printTo(ctx, os.Stdout) }
+
+func (c *jobsRunsCmd) printTo(ctx context.Context, out io.Writer) error {
 	answer, err := newClient(c.Server, c.Token).admin.ListJobRuns(ctx, &pb.ListJobRunsRequest{Job: c.Job, Page: &pb.Page{PageSize: c.Limit}})
 	if err != nil {
 		return explain(err)
 	}
-	return printRuns(os.Stdout, answer.GetRuns())
+	return printRuns(out, answer.GetRuns())
 }
 
 func printRuns(out io.Writer, runs []*pb.JobRun) error {
@@ -126,7 +130,9 @@ type jobsRunCmd struct {
 }
 
 // Run asks for a run, and follows it where it is told to.
-func (c *jobsRunCmd) Run(ctx context.Context) error {
+func (c *jobsRunCmd) Run(ctx context.Context) error { return c.printTo(ctx, os.Stdout) }
+
+func (c *jobsRunCmd) printTo(ctx context.Context, out io.Writer) error {
 	from := newClient(c.Server, c.Token).admin
 	answer, err := from.RunJob(ctx, &pb.RunJobRequest{Job: c.Job})
 	if err != nil {
@@ -134,7 +140,7 @@ func (c *jobsRunCmd) Run(ctx context.Context) error {
 	}
 	run := answer.GetRun()
 	if c.Wait == 0 {
-		fmt.Printf("%s is asked for. To see how it goes: stockledger jobs runs %s\n", c.Job, c.Job)
+		fmt.Fprintf(out, "%s is asked for. To see how it goes: stockledger jobs runs %s\n", c.Job, c.Job)
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.Wait)
@@ -151,7 +157,7 @@ func (c *jobsRunCmd) Run(ctx context.Context) error {
 				continue
 			}
 			if r.GetFinishedAt() != nil {
-				return printRuns(os.Stdout, []*pb.JobRun{r})
+				return printRuns(out, []*pb.JobRun{r})
 			}
 			if r.GetClinics() != clinics {
 				clinics = r.GetClinics()
@@ -174,10 +180,12 @@ type jobsFindingsCmd struct {
 }
 
 // Run prints what was found at a clinic, or at which clinics anything was.
-func (c *jobsFindingsCmd) Run(ctx context.Context) error {
+func (c *jobsFindingsCmd) Run(ctx context.Context) error { return c.printTo(ctx, os.Stdout) }
+
+func (c *jobsFindingsCmd) printTo(ctx context.Context, out io.Writer) error {
 	from := newClient(c.Server, c.Token).admin
 	if c.Clinic == "" {
-		return c.listClinics(ctx, from)
+		return c.listClinics(ctx, from, out)
 	}
 	if c.Kind != "" {
 		return errors.New("--kind is for the list of clinics: name no clinic with it")
@@ -190,10 +198,10 @@ func (c *jobsFindingsCmd) Run(ctx context.Context) error {
 		return explain(err)
 	}
 	if len(findings) == 0 {
-		fmt.Println("nothing was found")
+		fmt.Fprintln(out, "nothing was found")
 		return nil
 	}
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "JOB\tKIND\tSUBJECT\tSEQUENCE\tSINCE\tMESSAGE")
 	for _, f := range findings {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", f.GetJob(), f.GetKind(), f.GetSubject(), f.GetSequence(), moment(f.GetFirstFoundAt()), f.GetMessage())
@@ -201,7 +209,7 @@ func (c *jobsFindingsCmd) Run(ctx context.Context) error {
 	return w.Flush()
 }
 
-func (c *jobsFindingsCmd) listClinics(ctx context.Context, from stockledgerv1connect.AdminServiceClient) error {
+func (c *jobsFindingsCmd) listClinics(ctx context.Context, from stockledgerv1connect.AdminServiceClient, out io.Writer) error {
 	clinics, err := everyPage(func(page *pb.Page) ([]*pb.ClinicFindings, string, error) {
 		answer, err := from.ListClinicsWithFindings(ctx, &pb.ListClinicsWithFindingsRequest{Job: c.Job, Kind: c.Kind, Page: page})
 		return answer.GetClinics(), answer.GetNextPageToken(), err
@@ -210,10 +218,10 @@ func (c *jobsFindingsCmd) listClinics(ctx context.Context, from stockledgerv1con
 		return explain(err)
 	}
 	if len(clinics) == 0 {
-		fmt.Println("nothing was found")
+		fmt.Fprintln(out, "nothing was found")
 		return nil
 	}
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "JOB\tKIND\tCLINIC\tFINDINGS\tSINCE")
 	for _, f := range clinics {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", f.GetJob(), f.GetKind(), f.GetClinicId(), f.GetFindings(), moment(f.GetFirstFoundAt()))
@@ -233,7 +241,9 @@ type clusterCmd struct {
 type clusterStatusCmd struct{ serverFlags }
 
 // Run prints how the cluster is.
-func (c *clusterStatusCmd) Run(ctx context.Context) error {
+func (c *clusterStatusCmd) Run(ctx context.Context) error { return c.printTo(ctx, os.Stdout) }
+
+func (c *clusterStatusCmd) printTo(ctx context.Context, out io.Writer) error {
 	from := newClient(c.Server, c.Token).admin
 	state, err := from.GetCluster(ctx, &pb.GetClusterRequest{})
 	if err != nil {
@@ -243,7 +253,7 @@ func (c *clusterStatusCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return explain(err)
 	}
-	return printCluster(os.Stdout, state, jobs.GetJobs())
+	return printCluster(out, state, jobs.GetJobs())
 }
 
 func printCluster(out io.Writer, state *pb.GetClusterResponse, jobs []*pb.Job) error {
@@ -287,18 +297,20 @@ type clusterHomeCmd struct {
 }
 
 // Run prints a clinic's home.
-func (c *clusterHomeCmd) Run(ctx context.Context) error {
+func (c *clusterHomeCmd) Run(ctx context.Context) error { return c.printTo(ctx, os.Stdout) }
+
+func (c *clusterHomeCmd) printTo(ctx context.Context, out io.Writer) error {
 	answer, err := newClient(c.Server, c.Token).admin.GetHome(ctx, &pb.GetHomeRequest{ClinicId: c.Clinic})
 	if err != nil {
 		return explain(err)
 	}
 	switch home := answer.GetHome(); {
 	case home == nil:
-		fmt.Println("each node executes the commands that it is asked for")
+		fmt.Fprintln(out, "each node executes the commands that it is asked for")
 	case answer.GetPinned():
-		fmt.Printf("%s at %s, pinned\n", home.GetName(), home.GetApiAddress())
+		fmt.Fprintf(out, "%s at %s, pinned\n", home.GetName(), home.GetApiAddress())
 	default:
-		fmt.Printf("%s at %s\n", home.GetName(), home.GetApiAddress())
+		fmt.Fprintf(out, "%s at %s\n", home.GetName(), home.GetApiAddress())
 	}
 	return nil
 }

@@ -34,13 +34,18 @@ type testNode struct {
 
 func startTestNode(t *testing.T) *testNode {
 	t.Helper()
+	// The tests share one database, and it belongs to one cluster at most.
+	return startTestNodeOn(t, txntest.URL(t), clusterFlags{NoCluster: true, JobTimeZone: "UTC"})
+}
+
+func startTestNodeOn(t *testing.T, url string, in clusterFlags) *testNode {
+	t.Helper()
 	flags := nodeFlags{
 		Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", IssuerKey: filepath.Join(t.TempDir(), "issuer.key"),
 		GracePeriod: 10 * time.Second, CachedDocuments: 10_000, WriteConns: 4, ReadConns: 4,
-		// The tests share one database, and it belongs to one cluster at most.
-		clusterFlags: clusterFlags{NoCluster: true, JobTimeZone: "UTC"},
+		clusterFlags: in,
 	}
-	n, err := openNode(context.Background(), databaseFlags{DatabaseURL: txntest.URL(t)}, flags, quiet())
+	n, err := openNode(context.Background(), databaseFlags{DatabaseURL: url}, flags, quiet())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,6 +103,11 @@ func TestCommandLineParses(t *testing.T) {
 		"clinic new-epoch --all --database-url postgresql://x",
 		"recalled-patients --clinic c --lot l --token t",
 		"token --role admin --clinic * --subject s --ttl 1h",
+		"jobs list --token t",
+		"jobs runs reconcile --token t", "jobs show reconcile --token t",
+		"jobs run reconcile --token t --wait 1m", "jobs trigger reconcile --token t",
+		"jobs findings --token t --job low-stock --kind STOCK_LOW", "jobs findings c --token t",
+		"cluster status --token t",
 		"dev --data-dir d",
 		"dev --clean-data",
 		"version --log-format json --log-level debug",
