@@ -103,8 +103,9 @@ type OtherClusterError struct{ Has, Wants string }
 
 // Error says what to do.
 func (e *OtherClusterError) Error() string {
-	return fmt.Sprintf("the database belongs to the etcd cluster %s, and this node is connected to %s: two clusters would elect two leaders. "+
-		"Point --etcd-endpoints at the first one; if that is gone for good, stop all nodes and run \"stockledger cluster adopt\"", e.Has, e.Wants)
+	return fmt.Sprintf("the database belongs to the etcd cluster %s, and this node has %s: two clusters would elect two leaders. "+
+		"A further node names the first one's etcd with --etcd-endpoints (stockledger cluster status shows where it is), or takes no part with --no-cluster. "+
+		"Where the first cluster is gone for good, for example because its --etcd-dir was lost, stop all nodes and run \"stockledger cluster adopt\"", e.Has, e.Wants)
 }
 
 // JoinCluster records the etcd cluster that the database belongs to, where none

@@ -181,7 +181,7 @@ func (s *supervisor) start(n devNode) (*child.Process, error) {
 	defer func() { _ = log.Close() }() // the child has its own
 	var members []string
 	for _, other := range s.nodes {
-		members = append(members, other.name+"=http://"+other.etcdPeer)
+		members = append(members, other.name+"=https://"+other.etcdPeer)
 	}
 	cmd := exec.Command(s.binary, "serve",
 		"--node-name", n.name, "--listen", n.api, "--admin-listen", n.admin, "--peer-listen", n.peer,

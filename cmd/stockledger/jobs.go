@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/stockledger/stockledger/cluster"
 	pb "github.com/stockledger/stockledger/proto/gen/stockledger/v1"
 	"github.com/stockledger/stockledger/proto/gen/stockledger/v1/stockledgerv1connect"
 	"github.com/stockledger/stockledger/txn"
@@ -231,11 +232,12 @@ func (c *jobsFindingsCmd) listClinics(ctx context.Context, from stockledgerv1con
 
 // clusterCmd shows the cluster.
 type clusterCmd struct {
-	Status clusterStatusCmd `cmd:"" help:"Show the nodes, the leader and the jobs."`
-	Home   clusterHomeCmd   `cmd:"" help:"Show which node executes a clinic's commands."`
-	Pin    clusterPinCmd    `cmd:"" help:"Have a node execute a clinic's commands for as long as it is there."`
-	Unpin  clusterUnpinCmd  `cmd:"" help:"Let a clinic go back to the node where it would be without a pin."`
-	Adopt  clusterAdoptCmd  `cmd:"" help:"Let a database belong to another etcd cluster, after the first one is gone for good."`
+	Status  clusterStatusCmd  `cmd:"" help:"Show the nodes, the leader and the jobs."`
+	Home    clusterHomeCmd    `cmd:"" help:"Show which node executes a clinic's commands."`
+	Pin     clusterPinCmd     `cmd:"" help:"Have a node execute a clinic's commands for as long as it is there."`
+	Unpin   clusterUnpinCmd   `cmd:"" help:"Let a clinic go back to the node where it would be without a pin."`
+	Replace clusterReplaceCmd `cmd:"" name:"replace-member" help:"Make room for an etcd member in the place of one whose data is lost."`
+	Adopt   clusterAdoptCmd   `cmd:"" help:"Let a database belong to another etcd cluster, after the first one is gone for good."`
 }
 
 type clusterStatusCmd struct{ serverFlags }
@@ -336,6 +338,30 @@ type clusterUnpinCmd struct {
 func (c *clusterUnpinCmd) Run(ctx context.Context) error {
 	_, err := newClient(c.Server, c.Token).admin.PinClinic(ctx, &pb.PinClinicRequest{ClinicId: c.Clinic})
 	return explain(err)
+}
+
+type clusterReplaceCmd struct {
+	Name          string   `arg:"" help:"The lost member's name: its --etcd-name."`
+	PeerURL       string   `required:"" env:"STOCKLEDGER_PEER_URL" placeholder:"URL" help:"The new member's address in --etcd-initial-cluster, for example https://10.0.0.3:2380."`
+	EtcdEndpoints []string `required:"" env:"STOCKLEDGER_ETCD_ENDPOINTS" placeholder:"URL" help:"Where members that are there serve clients: see stockledger cluster status."`
+}
+
+// Help says how to go on.
+func (clusterReplaceCmd) Help() string {
+	return `Where a node runs an etcd member of its own and has lost its --etcd-dir, the other members still wait for the lost one and refuse an empty one in its place. Run this where a member's --etcd-listen-client is reached, while more than half of the members are there. Then start the node with an empty --etcd-dir, the same --etcd-name and --etcd-initial-cluster, and --etcd-initial-cluster-state existing.
+
+Example:
+
+  stockledger cluster replace-member c --peer-url https://10.0.0.3:2380 --etcd-endpoints http://127.0.0.1:2379`
+}
+
+// Run replaces a member.
+func (c *clusterReplaceCmd) Run(ctx context.Context) error {
+	if err := cluster.ReplaceMember(ctx, cluster.EtcdConfig{Endpoints: c.EtcdEndpoints}, c.Name, c.PeerURL); err != nil {
+		return err
+	}
+	fmt.Printf("etcd waits for a new member at %s: start node %s with an empty --etcd-dir and --etcd-initial-cluster-state existing\n", c.PeerURL, c.Name)
+	return nil
 }
 
 type clusterAdoptCmd struct{ databaseFlags }

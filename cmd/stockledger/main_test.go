@@ -108,6 +108,8 @@ func TestCommandLineParses(t *testing.T) {
 		"jobs run reconcile --token t --wait 1m", "jobs trigger reconcile --token t",
 		"jobs findings --token t --job low-stock --kind STOCK_LOW", "jobs findings c --token t",
 		"cluster status --token t",
+		"cluster replace-member c --peer-url https://10.0.0.3:2380 --etcd-endpoints http://127.0.0.1:2379",
+		"serve --database-url postgresql://x --etcd-initial-cluster-state existing",
 		"dev --data-dir d",
 		"dev --clean-data",
 		"version --log-format json --log-level debug",

@@ -58,7 +58,9 @@ func (serveCmd) Help() string {
 
   stockledger serve --database-url postgresql://ledger@db1:26257,db2:26257/stockledger --listen :8080 --admin-listen :8081 --issuer-key /etc/stockledger/issuer.key
 
-A node keeps no state: run as many as you like against the same database. It stops cleanly on SIGTERM: it answers what it has accepted, and refuses the rest.`
+All stock is in the database. Nodes know each other through etcd, which also elects the one that runs the background jobs: by default a node runs an etcd member of its own, in --etcd-dir, which is right for one node. Several nodes need one etcd cluster: name one that runs already with --etcd-endpoints, or give three nodes a member each with --etcd-initial-cluster. A second node that does neither is refused; with --no-cluster it serves and takes no part.
+
+It stops cleanly on SIGTERM: it answers what it has accepted, and refuses the rest.`
 }
 
 // Run serves until the process is told to stop.
