@@ -234,7 +234,7 @@ func TestDatabaseOfAnotherCluster(t *testing.T) {
 	cfg.Etcd.Dir = t.TempDir()
 	_, err := Join(t.Context(), db, cfg)
 	var other *txn.OtherClusterError
-	if !errors.As(err, &other) || !strings.Contains(err.Error(), "cluster adopt") {
+	if !errors.As(err, &other) || !strings.Contains(err.Error(), "cluster adopt") || !strings.Contains(err.Error(), "--etcd-endpoints") || !strings.Contains(err.Error(), "--no-cluster") {
 		t.Fatalf("got %v, want an OtherClusterError that says what to do", err)
 	}
 	if err := db.LeaveCluster(t.Context()); err != nil {

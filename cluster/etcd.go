@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
@@ -40,8 +41,15 @@ type EtcdConfig struct {
 	// Default 127.0.0.1:0: nobody else reaches it.
 	ListenClient, ListenPeer string
 	// InitialCluster lists the embedded members of all nodes, NAME=URL, separated
-	// by commas; empty: this one alone. It counts only when Dir is new.
+	// by commas; empty: this one alone. It counts only when Dir is new. With https
+	// URLs the members talk to each other under mutual TLS, with keys that come
+	// from Secret; all must have the same scheme.
 	InitialCluster string
+	// Existing tells that the member joins a cluster that is there, in the place
+	// of one that was lost: see [ReplaceMember].
+	Existing bool
+	// Secret is what the nodes share, as for [PeerTLS].
+	Secret []byte
 }
 
 // etcd is a client with the member that it may belong to.
@@ -114,12 +122,21 @@ func memberConfig(cfg EtcdConfig) (*embed.Config, error) {
 	if cfg.Name != "" {
 		c.Name = cfg.Name
 	}
+	scheme, err := peerScheme(cfg.InitialCluster)
+	if err != nil {
+		return nil, err
+	}
+	if scheme == "https" {
+		if c.PeerTLSInfo, err = peerFiles(cfg.Secret, filepath.Join(cfg.Dir, "tls")); err != nil {
+			return nil, err
+		}
+	}
 	for _, l := range []struct {
-		address                string
+		address, scheme        string
 		listening, advertising *[]url.URL
 	}{
-		{cfg.ListenClient, &c.ListenClientUrls, &c.AdvertiseClientUrls},
-		{cfg.ListenPeer, &c.ListenPeerUrls, &c.AdvertisePeerUrls},
+		{cfg.ListenClient, "http", &c.ListenClientUrls, &c.AdvertiseClientUrls},
+		{cfg.ListenPeer, scheme, &c.ListenPeerUrls, &c.AdvertisePeerUrls},
 	} {
 		if l.address == "" {
 			l.address = "127.0.0.1:0"
@@ -127,7 +144,7 @@ func memberConfig(cfg EtcdConfig) (*embed.Config, error) {
 		if _, _, err := net.SplitHostPort(l.address); err != nil {
 			return nil, err
 		}
-		at := []url.URL{{Scheme: "http", Host: l.address}}
+		at := []url.URL{{Scheme: l.scheme, Host: l.address}}
 		*l.listening, *l.advertising = at, at
 	}
 	c.InitialCluster = cfg.InitialCluster
@@ -139,10 +156,74 @@ func memberConfig(cfg EtcdConfig) (*embed.Config, error) {
 		c.InitialCluster = c.InitialClusterFromName(c.Name)
 		c.InitialClusterToken = "stockledger-" + rand.Text()
 	}
+	if cfg.Existing {
+		c.ClusterState = embed.ClusterStateFlagExisting
+	}
 	c.AutoCompactionMode, c.AutoCompactionRetention = "periodic", "1h"
 	c.EnableGRPCGateway = false
 	c.LogOutputs, c.LogLevel = []string{filepath.Join(cfg.Dir, "etcd.log")}, "warn"
 	return c, nil
+}
+
+// peerScheme is the scheme of the members' URLs, http where there is one member.
+func peerScheme(initialCluster string) (string, error) {
+	encrypted, plain := strings.Contains(initialCluster, "=https://"), strings.Contains(initialCluster, "=http://")
+	switch {
+	case encrypted && plain:
+		return "", fmt.Errorf("some members of %s are to talk under TLS, and some are not: give all of them https", initialCluster)
+	case encrypted:
+		return "https", nil
+	}
+	return "http", nil
+}
+
+// ReplaceMember makes room for an embedded member in the place of one whose data
+// is lost: it takes the lost one off the list of members, and puts one at a peer
+// URL on it. That one then starts with an empty folder and Existing. More than
+// half of the members must be there, one of them at the endpoints of cfg.
+func ReplaceMember(ctx context.Context, cfg EtcdConfig, name, peerURL string) error {
+	ctx, cancel := context.WithTimeout(ctx, 4*dialTimeout)
+	defer cancel()
+	e, err := dialEtcd(cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = e.close() }()
+	list, err := e.MemberList(ctx)
+	if err != nil {
+		return fmt.Errorf("cluster: ask etcd for its members: %w", away(err))
+	}
+	var names []string
+	for _, m := range list.Members {
+		if names = append(names, m.Name); m.Name != name {
+			continue
+		}
+		err := whenHealthy(ctx, func() error { _, err := e.MemberRemove(ctx, m.ID); return err })
+		if err != nil {
+			return fmt.Errorf("cluster: take member %s off the list: %w", name, away(err))
+		}
+		err = whenHealthy(ctx, func() error { _, err := e.MemberAdd(ctx, []string{peerURL}); return err })
+		if err != nil {
+			return fmt.Errorf("cluster: put a member at %s on the list; that in its place is off it already: %w", peerURL, away(err))
+		}
+		return nil
+	}
+	return fmt.Errorf("cluster: there is no member %q; there are %s", name, strings.Join(names, ", "))
+}
+
+// whenHealthy tries until etcd allows a change of its members: those that are
+// there must have been connected for some seconds.
+func whenHealthy(ctx context.Context, change func() error) error {
+	for {
+		err := change()
+		if !errors.Is(err, rpctypes.ErrUnhealthy) {
+			return err
+		}
+		pause(ctx, time.Second)
+		if ctx.Err() != nil {
+			return err
+		}
+	}
 }
 
 // clusterID is etcd's own id of the cluster.

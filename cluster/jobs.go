@@ -46,7 +46,7 @@ func StandardJobs(d *txn.Directory, chores *txn.Chores) []Job {
 			Schedule: "*/10 * * * *", Jitter: time.Minute, Clinics: atNow(chores.Clinics), Do: chores.ListLowStock,
 		},
 		{
-			Name: "reconcile", About: "Compares what is stored with the journals: each night what came since the last one, over four weeks everything. Repairs nothing.",
+			Name: txn.JobReconcile, About: "Compares what is stored with the journals: each night what came since the last one, over four weeks everything. Repairs nothing.",
 			Schedule: "0 2 * * *", Jitter: 10 * time.Minute, Parallel: 2, Clinics: atNow(chores.Clinics), Do: chores.Reconcile,
 		},
 		{
@@ -58,13 +58,22 @@ func StandardJobs(d *txn.Directory, chores *txn.Chores) []Job {
 				if err := operations.ForgetResults(ctx, e.Clinic, e.Now.Add(-txn.ResultsAreKept), e.Now); err != nil {
 					return txn.Looked{}, err
 				}
-				return txn.Looked{}, operations.Forget(ctx, e.Clinic, e.Now.Add(-operationsAreKept))
+				return txn.Looked{}, operations.Forget(ctx, e.Term, e.Clinic, e.Now.Add(-operationsAreKept))
 			},
 			Finally: func(ctx context.Context, term txn.Term) error {
 				_, err := txn.NewJobs(d.Main()).Forget(ctx, term, time.Now().Add(-runsAreKept))
 				return err
 			},
 		},
+	}
+}
+
+// CheckpointJob writes a checkpoint of each journal to where the database's
+// administrators cannot change it, as write does for one clinic.
+func CheckpointJob(chores *txn.Chores, write func(context.Context, txn.Errand) (txn.Looked, error)) Job {
+	return Job{
+		Name: "checkpoints", About: "Writes a signed checkpoint of each journal to the folder of --checkpoint-dir.",
+		Schedule: "15 1 * * *", Jitter: 10 * time.Minute, Clinics: atNow(chores.Clinics), Do: write,
 	}
 }
 

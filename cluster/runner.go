@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -330,36 +331,19 @@ func (j *scheduledJob) delay(due time.Time) time.Duration {
 
 // run does a run of a job, from where it is to its end.
 func (l *leadership) run(ctx context.Context, job *scheduledJob, run txn.JobRun) error {
-	turn := Turn{Due: run.ScheduledAt}
-	if run.RequestedBy == "" {
-		var err error
-		if turn.Previous, err = l.runs.LastScheduled(ctx, job.Name, run.ScheduledAt); err != nil {
-			return err
-		}
+	list, owed, err := l.toVisit(ctx, job, &run)
+	if err != nil {
+		return err
 	}
 	if run.StartedAt.IsZero() {
 		run.StartedAt = l.cfg.Clock()
-		if err := l.runs.Record(ctx, l.term, &run, nil, l.cfg.Clock()); err != nil {
-			return err
-		}
 	}
-	for {
-		turn.Now = l.cfg.Clock()
-		// A multiple of what is done at a time: the slow ones hold up few.
-		clinics, err := job.Clinics(ctx, turn, run.After, 8*job.Parallel)
-		if err != nil {
-			return err
-		}
-		if len(clinics) == 0 {
-			break
-		}
-		looked := l.visit(ctx, job, clinics)
-		if ctx.Err() != nil {
-			return ctx.Err() // who was cut off does not know what it left undone
-		}
-		if err := l.runs.Record(ctx, l.term, &run, looked, l.cfg.Clock()); err != nil {
-			return err
-		}
+	run.Total = run.Clinics + int64(len(list))
+	if err := l.runs.Record(ctx, l.term, &run, nil, l.cfg.Clock()); err != nil {
+		return err
+	}
+	if err := l.visit(ctx, job, &run, list, owed); err != nil {
+		return err
 	}
 	if job.Finally != nil {
 		if err := job.Finally(ctx, l.term); err != nil {
@@ -379,38 +363,124 @@ func (l *leadership) run(ctx context.Context, job *scheduledJob, run txn.JobRun)
 	return nil
 }
 
-// visit does the work at some clinics, several at a time.
-func (l *leadership) visit(ctx context.Context, job *scheduledJob, clinics []ledger.ClinicID) []txn.ClinicLooked {
-	looked := make([]txn.ClinicLooked, len(clinics))
+// listedAtOnce is how many clinics are asked for at a time.
+const listedAtOnce = 1000
+
+// toVisit lists the clinics that a run has still to visit, in order: those that
+// the job is about, and those that earlier runs have missed, which are owed.
+func (l *leadership) toVisit(ctx context.Context, job *scheduledJob, run *txn.JobRun) (list []ledger.ClinicID, owed map[ledger.ClinicID]bool, err error) {
+	turn := Turn{Due: run.ScheduledAt, Now: l.cfg.Clock()}
+	if run.RequestedBy == "" {
+		if turn.Previous, err = l.runs.LastScheduled(ctx, job.Name, run.ScheduledAt); err != nil {
+			return nil, nil, err
+		}
+	}
+	for after := run.After; ; after = list[len(list)-1] {
+		some, err := job.Clinics(ctx, turn, after, listedAtOnce)
+		if err != nil {
+			return nil, nil, err
+		}
+		list = append(list, some...)
+		if len(some) < listedAtOnce {
+			break
+		}
+	}
+	missed, err := l.runs.Missed(ctx, job.Name, run.After)
+	if err != nil {
+		return nil, nil, err
+	}
+	owed = make(map[ledger.ClinicID]bool, len(missed))
+	for _, clinic := range missed {
+		owed[clinic] = true
+	}
+	list = append(list, missed...)
+	slices.Sort(list)
+	return slices.Compact(list), owed, nil
+}
+
+// ahead is how far the work may get ahead of a clinic that holds up the run's
+// record, in multiples of what is done at a time: it is what a crash repeats.
+const ahead = 16
+
+// visit does the work at clinics, several at a time, and records each as soon as
+// all before it are done.
+func (l *leadership) visit(ctx context.Context, job *scheduledJob, run *txn.JobRun, list []ledger.ClinicID, owed map[ledger.ClinicID]bool) error {
+	ctx, stop := context.WithCancel(ctx)
+	looked, isDone := make([]txn.ClinicLooked, len(list)), make([]bool, len(list))
+	next, done := make(chan int, job.Parallel), make(chan int, len(list))
 	var workers sync.WaitGroup
-	next := make(chan int)
-	for range min(job.Parallel, len(clinics)) {
+	defer workers.Wait()
+	defer stop()
+	for range min(job.Parallel, len(list)) {
 		workers.Go(func() {
-			for i := range next {
-				looked[i] = l.patiently(ctx, job, clinics[i])
-			}
+			each(ctx, next, func(i int) {
+				looked[i] = l.patiently(ctx, job, list[i])
+				looked[i].Owed = owed[list[i]]
+				done <- i
+			})
 		})
 	}
-	for i := range clinics {
-		next <- i
+	given, recorded := 0, 0
+	for recorded < len(list) {
+		give := next
+		if given == len(list) || given >= recorded+ahead*job.Parallel {
+			give = nil
+		}
+		select {
+		case give <- given:
+			given++
+			continue
+		case i := <-done:
+			isDone[i] = true
+		case <-ctx.Done():
+		}
+		for len(done) > 0 { // whatever ended while the last ones were recorded
+			isDone[<-done] = true
+		}
+		if ctx.Err() != nil {
+			return ctx.Err() // who was cut off does not know what it left undone
+		}
+		from := recorded
+		for recorded < len(list) && isDone[recorded] {
+			recorded++
+		}
+		if recorded == from {
+			continue
+		}
+		if err := l.runs.Record(ctx, l.term, run, looked[from:recorded], l.cfg.Clock()); err != nil {
+			return err
+		}
+		clear(looked[from:recorded])
 	}
-	close(next)
-	workers.Wait()
-	return looked
+	return nil
+}
+
+// each does what comes, until ctx ends.
+func each(ctx context.Context, next <-chan int, do func(int)) {
+	for {
+		select {
+		case i := <-next:
+			do(i)
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // patiently does the work at a clinic, several times where it fails.
 func (l *leadership) patiently(ctx context.Context, job *scheduledJob, clinic ledger.ClinicID) txn.ClinicLooked {
 	wait := l.cfg.RetryAfter / 64
 	for attempt := 1; ; attempt++ {
-		looked, err := job.Do(ctx, txn.Errand{Clinic: clinic, Now: l.cfg.Clock()})
-		if err == nil || errors.Is(err, txn.ErrRestoring) || errors.Is(err, txn.ErrMoving) { // its turn comes when it is back
+		looked, err := job.Do(ctx, txn.Errand{Clinic: clinic, Now: l.cfg.Clock(), Term: l.term})
+		switch {
+		case err == nil:
 			return txn.ClinicLooked{Clinic: clinic, Looked: looked}
-		}
-		if attempt >= l.cfg.Attempts || ctx.Err() != nil {
-			if ctx.Err() == nil {
-				l.cfg.Log.Error("a job cannot be done at a clinic, and goes on with the others", "job", job.Name, "clinic", clinic, "error", err)
-			}
+		case errors.Is(err, txn.ErrRestoring) || errors.Is(err, txn.ErrMoving):
+			return txn.ClinicLooked{Clinic: clinic, Away: true} // its turn comes when it is back
+		case errors.Is(l.noted(err), txn.ErrDeposed), ctx.Err() != nil:
+			return txn.ClinicLooked{Clinic: clinic, Failure: err}
+		case attempt >= l.cfg.Attempts:
+			l.cfg.Log.Error("a job cannot be done at a clinic, and goes on with the others", "job", job.Name, "clinic", clinic, "error", err)
 			return txn.ClinicLooked{Clinic: clinic, Failure: err}
 		}
 		pause(ctx, wait)

@@ -3,9 +3,11 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -123,8 +125,8 @@ func TestLeaderIsCutOffInTheMiddleOfAStep(t *testing.T) {
 	if err := <-oldEnded; err != nil {
 		t.Error("the old leader's clinic:", err)
 	}
-	// 8 of Parallel 1 were recorded by the old one, before its second chunk.
-	if run.Node != "other" || run.Clinics != int64(len(ids)) || run.After != ids[len(ids)-1] || run.Failures != 0 {
+	// The old one had recorded all up to the clinic that it was at.
+	if run.Node != "other" || run.Clinics != int64(len(ids)) || run.Total != int64(len(ids)) || run.After != ids[len(ids)-1] || run.Failures != 0 {
 		t.Errorf("the run is %+v", run)
 	}
 	after, err := txn.NewJobs(db).Runs(t.Context(), job.Name, ledger.MaxDate.Time(), 1)
@@ -216,10 +218,17 @@ func TestRunsResumeAndRecordFailures(t *testing.T) {
 	stop := lead(t, r, "first")
 	ask(t, db, "visit")
 	<-reached
+	eventually(t, "all before it are recorded", func() bool {
+		runs, err := txn.NewJobs(db).Unfinished(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(runs) == 1 && runs[0].Clinics == 20
+	})
 	stop()
 	lead(t, r, "second")
 	run := lastRun(t, db, "visit")
-	if run.Clinics != 30 || run.Failures != 1 || run.Commands != 58 || run.Findings != 29 || run.Node != "second" || run.RequestedBy != "mary" {
+	if run.Clinics != 30 || run.Total != 30 || run.Failures != 1 || run.Commands != 58 || run.Findings != 29 || run.Node != "second" || run.RequestedBy != "mary" {
 		t.Errorf("the run is %+v", run)
 	}
 	if want := "clinic " + string(ids[3]) + ": it never works here"; run.Failure != want {
@@ -229,7 +238,7 @@ func TestRunsResumeAndRecordFailures(t *testing.T) {
 	defer mu.Unlock()
 	for i, id := range ids {
 		// What was recorded is not done again.
-		if n := visits[id]; i < 16 && i != 3 && i != 5 && n != 1 {
+		if n := visits[id]; i < 20 && i != 3 && i != 5 && n != 1 {
 			t.Errorf("clinic %d was visited %d times", i, n)
 		}
 	}
@@ -353,5 +362,102 @@ func TestJobsAndTheirSchedules(t *testing.T) {
 	_, err := NewRunner(db, []Job{{Name: "odd", Schedule: "every day"}}, RunnerConfig{})
 	if err == nil || !strings.Contains(err.Error(), "five fields") {
 		t.Errorf("a schedule that makes no sense: %v", err)
+	}
+}
+
+// What a clinic that is slow holds up is recorded when it is done, and not more
+// is begun meanwhile than a crash may repeat.
+func TestSlowClinicHoldsUpTheRecordAndLittleElse(t *testing.T) {
+	t.Parallel()
+	db := privateDB(t)
+	var ids []ledger.ClinicID
+	for i := range 100 {
+		ids = append(ids, ledger.ClinicID(fmt.Sprintf("c%03d", i)))
+	}
+	let := make(chan struct{})
+	var begun atomic.Int64
+	job := Job{Name: "slow", Parallel: 2, Clinics: inOrder(ids)}
+	job.Do = func(_ context.Context, e txn.Errand) (txn.Looked, error) {
+		begun.Add(1)
+		if e.Clinic == ids[10] {
+			<-let
+		}
+		return txn.Looked{Commands: 1}, nil
+	}
+	lead(t, newRunner(t, db, RunnerConfig{}, job), "a")
+	ask(t, db, "slow")
+	unfinished := func() txn.JobRun {
+		runs, err := txn.NewJobs(db).Unfinished(t.Context())
+		if err != nil || len(runs) != 1 {
+			t.Fatalf("the runs are %v, %v", runs, err)
+		}
+		return runs[0]
+	}
+	eventually(t, "all before it are recorded, and others are done", func() bool { return unfinished().Clinics == 10 && begun.Load() == 10+ahead*2 })
+	if run := unfinished(); run.After != ids[9] || run.Total != 100 {
+		t.Errorf("the run is %+v", run)
+	}
+	close(let)
+	if run := lastRun(t, db, "slow"); run.Clinics != 100 || run.Commands != 100 || begun.Load() != 100 {
+		t.Errorf("the run is %+v after %d visits", run, begun.Load())
+	}
+}
+
+// A clinic that could not be done is taken again by the next run, even one that
+// is not about it, until it could.
+func TestMissedClinicsGetAnotherTurn(t *testing.T) {
+	t.Parallel()
+	db := privateDB(t)
+	ids := []ledger.ClinicID{"a", "b", "c", "d"}
+	var mu sync.Mutex
+	about, errs, visited := ids, map[ledger.ClinicID]error{"b": errors.New("odd"), "d": fmt.Errorf("wrapped: %w", txn.ErrRestoring)}, []ledger.ClinicID(nil)
+	job := Job{Name: "midnight", Parallel: 1}
+	job.Clinics = func(ctx context.Context, turn Turn, after ledger.ClinicID, limit int) ([]ledger.ClinicID, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return inOrder(about)(ctx, turn, after, limit)
+	}
+	job.Do = func(_ context.Context, e txn.Errand) (txn.Looked, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if e.Term.Epoch == 0 {
+			t.Error("an errand does not know its term")
+		}
+		visited = append(visited, e.Clinic)
+		return txn.Looked{Findings: []txn.Finding{{Subject: "it", Kind: "K"}}}, errs[e.Clinic]
+	}
+	lead(t, newRunner(t, db, RunnerConfig{Attempts: 1}, job), "first")
+	run := func(want string) txn.JobRun {
+		t.Helper()
+		mu.Lock()
+		visited = nil
+		mu.Unlock()
+		ask(t, db, "midnight")
+		last := lastRun(t, db, "midnight")
+		mu.Lock()
+		defer mu.Unlock()
+		if got := fmt.Sprint(visited); got != want {
+			t.Errorf("visited were %s, want %s", got, want)
+		}
+		return last
+	}
+	if r := run("[a b c d]"); r.Failures != 1 || r.Findings != 2 || r.Clinics != 4 {
+		t.Errorf("the first run is %+v", r)
+	}
+	mu.Lock()
+	about, errs = nil, map[ledger.ClinicID]error{"d": txn.ErrRestoring}
+	mu.Unlock()
+	if r := run("[b d]"); r.Failures != 0 || r.Total != 2 {
+		t.Errorf("the second run is %+v", r)
+	}
+	mu.Lock()
+	about, errs = []ledger.ClinicID{"c", "d"}, nil
+	mu.Unlock()
+	run("[c d]") // once each
+	mu.Lock()
+	about = nil
+	mu.Unlock()
+	if r := run("[]"); r.Clinics != 0 || r.Total != 0 {
+		t.Errorf("the last run is %+v", r)
 	}
 }

@@ -46,8 +46,9 @@ const devClusterNodes = 3
 
 var nodeLine = regexp.MustCompile(`^node ([a-z])  http://(\S+)  pid (\d+)`)
 
-// startDevCluster starts three nodes on a database that is theirs alone.
-func startDevCluster(tb testing.TB) *devCluster {
+// startDevCluster starts three nodes on a database that is theirs alone, with
+// more in their environment.
+func startDevCluster(tb testing.TB, environment ...string) *devCluster {
 	tb.Helper()
 	url := txntest.PrivateServer(tb).URL
 	dir := filepath.Join(tb.TempDir(), "data")
@@ -57,7 +58,7 @@ func startDevCluster(tb testing.TB) *devCluster {
 		d.nodes = append(d.nodes, &node.Node{Address: fmt.Sprint("127.0.0.1:", base+10*i), Admin: fmt.Sprint("127.0.0.1:", base+10*i+1)})
 	}
 	d.cmd = exec.Command(d.binary, "dev", "--nodes", strconv.Itoa(devClusterNodes), "--base-port", strconv.Itoa(base), "--data-dir", dir)
-	d.cmd.Env = append(os.Environ(), localdb.URLVariable+"="+url)
+	d.cmd.Env = append(append(os.Environ(), localdb.URLVariable+"="+url), environment...)
 	d.cmd.Stderr = &d.stderr
 	stdout, err := d.cmd.StdoutPipe()
 	if err != nil {
@@ -136,15 +137,22 @@ func (d *devCluster) interrupt() {
 // its place.
 func (d *devCluster) end(which int, signal syscall.Signal) {
 	d.tb.Helper()
-	pid := d.pids[which].Load()
+	pid := d.signal(which, signal)
+	d.eventually(func() bool { return d.pids[which].Load() != pid && isReady(d.nodes[which]) }, "the node is started again")
+}
+
+// signal sends a node's process a signal, and returns which that is.
+func (d *devCluster) signal(which int, signal syscall.Signal) (pid int64) {
+	d.tb.Helper()
+	pid = d.pids[which].Load()
 	process, err := os.FindProcess(int(pid))
 	if err == nil {
 		err = process.Signal(signal)
 	}
 	if err != nil {
-		d.tb.Fatalf("end node %d: %v", which, err)
+		d.tb.Fatalf("send node %d %s: %v", which, signal, err)
 	}
-	d.eventually(func() bool { return d.pids[which].Load() != pid && isReady(d.nodes[which]) }, "the node is started again")
+	return pid
 }
 
 func isReady(n *node.Node) bool {

@@ -31,6 +31,8 @@ type ClusterNode struct {
 	Waiting, Clinics int
 	// Parts are those of the API that it serves; none: all of them.
 	Parts []Part
+	// Homes is how many clinics it is home to.
+	Homes int
 }
 
 // ClusterState is what a node has heard of its cluster.
@@ -49,6 +51,9 @@ type Administration struct {
 	Known func() []JobInfo
 	// Cluster tells who is there; nil where the node takes no part in one.
 	Cluster func() ClusterState
+	// Homes counts the clinics that each node is home to, by the nodes' ids. Nil
+	// without Cluster.
+	Homes func(context.Context) (map[string]int, error)
 	// EtcdEndpoints are where etcd's members serve clients. Nil without Cluster.
 	EtcdEndpoints func(context.Context) []string
 	// Home is the id of the node that executes a clinic's commands, empty where
@@ -97,7 +102,11 @@ func (s *adminService) GetCluster(ctx context.Context, _ *stockledgerv1.GetClust
 	if err != nil {
 		return nil, err
 	}
-	answer := &stockledgerv1.GetClusterResponse{LeaderEpoch: term.Epoch}
+	flagged, err := s.Jobs.Flagged(ctx)
+	if err != nil {
+		return nil, err
+	}
+	answer := &stockledgerv1.GetClusterResponse{LeaderEpoch: term.Epoch, FlaggedClinics: flagged}
 	letters, err := s.operations.DeadLetters(ctx)
 	if err != nil {
 		return nil, err
@@ -115,9 +124,14 @@ func (s *adminService) GetCluster(ctx context.Context, _ *stockledgerv1.GetClust
 	if s.Cluster == nil {
 		return answer, nil
 	}
+	homes, err := s.Homes(ctx)
+	if err != nil {
+		return nil, err
+	}
 	state := s.Cluster()
 	answer.LeaderId, answer.EtcdEndpoints = state.Leader, s.EtcdEndpoints(ctx)
 	for _, n := range state.Nodes {
+		n.Homes = homes[n.ID]
 		answer.Nodes = append(answer.Nodes, fromClusterNode(n))
 	}
 	for _, clinic := range slices.Sorted(maps.Keys(state.Pins)) {
@@ -129,7 +143,7 @@ func (s *adminService) GetCluster(ctx context.Context, _ *stockledgerv1.GetClust
 func fromClusterNode(n ClusterNode) *stockledgerv1.ClusterNode {
 	return &stockledgerv1.ClusterNode{
 		Id: n.ID, Name: n.Name, ApiAddress: n.API, Region: n.Region, Version: n.Version, StartedAt: timestamppb.New(n.Started),
-		WaitingCommands: int64(n.Waiting), Clinics: int64(n.Clinics), Services: each(n.Parts, func(p Part) string { return string(p) }),
+		WaitingCommands: int64(n.Waiting), Clinics: int64(n.Clinics), Services: each(n.Parts, func(p Part) string { return string(p) }), HomeClinics: int64(n.Homes),
 	}
 }
 
@@ -306,6 +320,41 @@ func (s *adminService) ListFindings(ctx context.Context, req *stockledgerv1.List
 	return answer, nil
 }
 
+// ListClinicsWithFindings lists at which clinics the jobs found anything.
+func (s *adminService) ListClinicsWithFindings(ctx context.Context, req *stockledgerv1.ListClinicsWithFindingsRequest) (*stockledgerv1.ListClinicsWithFindingsResponse, error) {
+	if err := forAll(ctx); err != nil {
+		return nil, err
+	}
+	if req.GetJob() != "" {
+		if err := s.known(req.GetJob()); err != nil {
+			return nil, err
+		}
+	}
+	asked, err := s.open(ctx, req, 3)
+	if err != nil {
+		return nil, err
+	}
+	after := txn.ClinicFindings{Job: asked.key[0], Kind: asked.key[1], Clinic: ledger.ClinicID(asked.key[2])}
+	list, err := s.Jobs.ClinicsWithFindings(ctx, req.GetJob(), req.GetKind(), after, asked.size+1)
+	if err != nil {
+		return nil, err
+	}
+	answer := &stockledgerv1.ListClinicsWithFindingsResponse{}
+	if len(list) > asked.size {
+		list = list[:asked.size]
+		last := list[len(list)-1]
+		if answer.NextPageToken, err = s.seal(ctx, req, txn.AsOf{}, last.Job, last.Kind, string(last.Clinic)); err != nil {
+			return nil, err
+		}
+	}
+	for _, c := range list {
+		answer.Clinics = append(answer.Clinics, &stockledgerv1.ClinicFindings{
+			ClinicId: string(c.Clinic), Job: c.Job, Kind: c.Kind, Findings: c.Findings, FirstFoundAt: timestamppb.New(c.FirstFoundAt),
+		})
+	}
+	return answer, nil
+}
+
 func fromJobRun(r *txn.JobRun) *stockledgerv1.JobRun {
 	state := stockledgerv1.JobRunState_JOB_RUN_STATE_WAITING
 	switch {
@@ -317,7 +366,7 @@ func fromJobRun(r *txn.JobRun) *stockledgerv1.JobRun {
 	return &stockledgerv1.JobRun{
 		Job: r.Job, ScheduledAt: timestamppb.New(r.ScheduledAt), State: state, RequestedBy: string(r.RequestedBy), NodeId: r.Node,
 		StartedAt: timeOrNone(r.StartedAt), FinishedAt: timeOrNone(r.FinishedAt),
-		Clinics: r.Clinics, LastClinicId: string(r.After), Commands: r.Commands, Findings: r.Findings, Failures: r.Failures, Failure: r.Failure,
+		Clinics: r.Clinics, TotalClinics: r.Total, LastClinicId: string(r.After), Commands: r.Commands, Findings: r.Findings, Failures: r.Failures, Failure: r.Failure,
 	}
 }
 

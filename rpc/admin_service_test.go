@@ -38,6 +38,7 @@ func testAdministration(db *txn.DB) Administration {
 				Leader: "n1", Pins: maps.Clone(pins),
 			}
 		},
+		Homes:         func(context.Context) (map[string]int, error) { return map[string]int{"n1": 7}, nil },
 		EtcdEndpoints: func(context.Context) []string { return []string{"http://10.0.0.1:2379"} },
 		Home: func(clinic ledger.ClinicID) string {
 			mu.Lock()
@@ -89,12 +90,14 @@ func TestAdministration(t *testing.T) {
 		t.Fatal(err)
 	}
 	clinic := ledger.ClinicID(newClinic(t, n).id)
-	done := txn.JobRun{Job: "by-hand", ScheduledAt: asked[1], RequestedBy: "olga", StartedAt: asked[1], FinishedAt: asked[1].Add(time.Second)}
+	done := txn.JobRun{Job: "by-hand", ScheduledAt: asked[1], RequestedBy: "olga", StartedAt: asked[1], FinishedAt: asked[1].Add(time.Second), Total: 2}
 	var found []txn.Finding
 	for i := range 3 {
 		found = append(found, txn.Finding{Subject: fmt.Sprint("thing ", i), Kind: "ODD", Message: "It is odd.", Sequence: 7})
 	}
-	if err := jobs.Record(t.Context(), term, &done, []txn.ClinicLooked{{Clinic: clinic, Looked: txn.Looked{Commands: 2, Findings: found}}}, asked[1]); err != nil {
+	other := ledger.ClinicID(newClinic(t, n).id)
+	looked := []txn.ClinicLooked{{Clinic: clinic, Looked: txn.Looked{Commands: 2, Findings: found}}, {Clinic: other, Looked: txn.Looked{Findings: found[:1]}}}
+	if err := jobs.Record(t.Context(), term, &done, looked, asked[1]); err != nil {
 		t.Fatal(err)
 	}
 
@@ -107,7 +110,7 @@ func TestAdministration(t *testing.T) {
 		}
 		for _, run := range answer.GetRuns() {
 			listed = append(listed, run.GetScheduledAt().AsTime())
-			if at := run.GetScheduledAt().AsTime(); at.Equal(asked[1]) != (run.GetState() == stockledgerv1.JobRunState_JOB_RUN_STATE_DONE) {
+			if at := run.GetScheduledAt().AsTime(); at.Equal(asked[1]) != (run.GetTotalClinics() == 2 && run.GetState() == stockledgerv1.JobRunState_JOB_RUN_STATE_DONE) {
 				t.Errorf("the run of %s is %v", at, run)
 			}
 		}
@@ -152,8 +155,32 @@ func TestAdministration(t *testing.T) {
 		t.Errorf("found %q", subjects)
 	}
 
+	var rows []string
+	page = &stockledgerv1.Page{PageSize: 1}
+	for {
+		answer, err := admin.ListClinicsWithFindings(t.Context(), &stockledgerv1.ListClinicsWithFindingsRequest{Job: "by-hand", Kind: "ODD", Page: page})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range answer.GetClinics() {
+			rows = append(rows, fmt.Sprint(c.GetClinicId(), " ", c.GetJob(), " ", c.GetKind(), " ", c.GetFindings(), " ", c.GetFirstFoundAt().AsTime().Equal(asked[1])))
+		}
+		if page.PageToken = answer.GetNextPageToken(); page.PageToken == "" {
+			break
+		}
+	}
+	want := []string{string(clinic) + " by-hand ODD 3 true", string(other) + " by-hand ODD 1 true"}
+	if slices.Sort(want); !slices.Equal(rows, want) {
+		t.Errorf("clinics with findings are %q, want %q", rows, want)
+	}
+	if answer, err := admin.ListClinicsWithFindings(t.Context(), &stockledgerv1.ListClinicsWithFindingsRequest{Job: "by-hand", Kind: "EVEN"}); err != nil || len(answer.GetClinics()) != 0 {
+		t.Errorf("of a kind that nobody found: %v, %v", answer, err)
+	}
+	_, err = admin.ListClinicsWithFindings(t.Context(), &stockledgerv1.ListClinicsWithFindingsRequest{Job: "nothing"})
+	wantError(t, err, connect.CodeInvalidArgument, ledger.ReasonInvalidField)
+
 	state, err := admin.GetCluster(t.Context(), &stockledgerv1.GetClusterRequest{})
-	if err != nil || len(state.GetNodes()) != 2 || state.GetLeaderId() != "n1" || state.GetLeaderEpoch() < term.Epoch || len(state.GetEtcdEndpoints()) != 1 {
+	if err != nil || len(state.GetNodes()) != 2 || state.GetNodes()[0].GetHomeClinics() != 7 || state.GetNodes()[1].GetHomeClinics() != 0 || state.GetLeaderId() != "n1" || state.GetLeaderEpoch() < term.Epoch || len(state.GetEtcdEndpoints()) != 1 {
 		t.Errorf("the cluster is %v, %v", state, err)
 	}
 }
@@ -180,6 +207,10 @@ func TestWhoMayAdministrate(t *testing.T) {
 			_, err := a.RunJob(ctx, &stockledgerv1.RunJobRequest{Job: "nothing"})
 			return err
 		},
+		"clinics": func(ctx context.Context, a stockledgerv1connect.AdminServiceClient) error {
+			_, err := a.ListClinicsWithFindings(ctx, &stockledgerv1.ListClinicsWithFindingsRequest{})
+			return err
+		},
 		"findings": func(ctx context.Context, a stockledgerv1connect.AdminServiceClient) error {
 			_, err := a.ListFindings(ctx, &stockledgerv1.ListFindingsRequest{ClinicId: c.id})
 			return err
@@ -193,8 +224,8 @@ func TestWhoMayAdministrate(t *testing.T) {
 		"everybody's auditor":  {Principal{Subject: "a", Roles: []Role{RoleAuditor}, Clinics: []ledger.ClinicID{AllClinics}}, "", map[string]ledger.Reason{"run": reasonPermissionDenied}},
 		"one clinic's admin":   {Principal{Subject: "b", Roles: []Role{RoleAdmin}, Clinics: []ledger.ClinicID{id}}, reasonClinicForbidden, map[string]ledger.Reason{"findings": ""}},
 		"one location's admin": {Principal{Subject: "c", Roles: []Role{RoleAdmin}, Clinics: []ledger.ClinicID{AllClinics}, Locations: []ledger.LocationID{"ward"}}, ledger.ReasonLocationForbidden, nil},
-		"another's manager":    {Principal{Subject: "d", Roles: []Role{RoleManager}, Clinics: []ledger.ClinicID{"other"}}, reasonPermissionDenied, map[string]ledger.Reason{"findings": reasonClinicForbidden}},
-		"a storekeeper":        {Principal{Subject: "e", Roles: []Role{RoleStorekeeper}, Clinics: []ledger.ClinicID{id}}, reasonPermissionDenied, map[string]ledger.Reason{"findings": ""}},
+		"another's manager":    {Principal{Subject: "d", Roles: []Role{RoleManager}, Clinics: []ledger.ClinicID{"other"}}, reasonPermissionDenied, map[string]ledger.Reason{"findings": reasonClinicForbidden, "clinics": reasonClinicForbidden}},
+		"a storekeeper":        {Principal{Subject: "e", Roles: []Role{RoleStorekeeper}, Clinics: []ledger.ClinicID{id}}, reasonPermissionDenied, map[string]ledger.Reason{"findings": "", "clinics": reasonClinicForbidden}},
 	} {
 		admin := n.administrator(t, who.principal)
 		for what, call := range calls {

@@ -38,6 +38,26 @@ func Heads(ctx context.Context, d *Directory, after ledger.ClinicID, limit int) 
 	return heads, nil
 }
 
+const selectHeadOf = `SELECT epoch, sequence, hash FROM heads WHERE clinic_id = $1`
+
+// HeadOf reads the end of one clinic's journal. The error is ErrRestoring or
+// ErrMoving while it is not there.
+func HeadOf(ctx context.Context, d *Directory, clinic ledger.ClinicID) (ClinicHead, error) {
+	head := ClinicHead{Clinic: clinic}
+	err := d.read(ctx, clinic, func(tx pgx.Tx) error {
+		var hash []byte
+		if err := tx.QueryRow(ctx, selectHeadOf, clinic).Scan(&head.Epoch, &head.Sequence, &hash); err != nil {
+			return err
+		}
+		copy(head.Hash[:], hash)
+		return absence(head.Epoch)
+	})
+	if err != nil {
+		return ClinicHead{}, fmt.Errorf("txn: read the head of clinic %s: %w", clinic, err)
+	}
+	return head, nil
+}
+
 // CheckpointVerdict says what a checkpoint that was kept outside of the database
 // tells about a journal.
 type CheckpointVerdict int

@@ -39,6 +39,10 @@ type Errand struct {
 	Clinic ledger.ClinicID
 	// Now is when the chore is done.
 	Now time.Time
+	// Term is that of the leader who does it: what it notes outside of journals
+	// is refused with [ErrDeposed] once the term has ended. The zero Term is not
+	// asked for.
+	Term Term
 }
 
 // choreChunk is how many things a chore takes at a time.
@@ -262,10 +266,6 @@ func (c *Chores) CompleteTransfers(ctx context.Context, e Errand) (Looked, error
 	return done, err
 }
 
-// Expired lots are looked for as far back as this, in days: what was found
-// before has been moved.
-const expiredDays = 400
-
 // QuarantineExpired moves what is available of expired lots to quarantine, and
 // tells which lots expire within 30, 60 and 90 days.
 func (c *Chores) QuarantineExpired(ctx context.Context, e Errand) (Looked, error) {
@@ -273,7 +273,9 @@ func (c *Chores) QuarantineExpired(ctx context.Context, e Errand) (Looked, error
 	var today ledger.Date
 	window := func(day ledger.Date) (from, to ledger.Date) {
 		today = day
-		return day - expiredDays, day + 90
+		// From the first day that a lot can have: an old lot may come back, or
+		// have been away while others were moved.
+		return 1, day + 90
 	}
 	for place := (*ExpiringPlace)(nil); ; {
 		rows, next, _, err := c.queries.Expiring(ctx, e.Clinic, StockFilter{}, window, place, choreChunk, strong)
@@ -417,12 +419,14 @@ const newDayChunk = 1000
 
 // clinicZone is a clinic with its time zone.
 type clinicZone struct {
-	id   ledger.ClinicID
-	zone string
+	id        ledger.ClinicID
+	zone      string
+	restoring bool
 }
 
 // WithNewDay lists the clinics at which a day began after one moment and not
-// after another; all, where the first is zero.
+// after another; all, where the first is zero. Those that are being restored are
+// listed as well: nobody knows which days they miss meanwhile.
 func (c *Chores) WithNewDay(ctx context.Context, from, to time.Time, after ledger.ClinicID, limit int) ([]ledger.ClinicID, error) {
 	var found []ledger.ClinicID
 	for {
@@ -433,7 +437,7 @@ func (c *Chores) WithNewDay(ctx context.Context, from, to time.Time, after ledge
 		for _, z := range clinics {
 			after = z.id
 			zone := zoneNamed(z.zone)
-			if from.IsZero() || ledger.DateOf(from.In(zone)) != ledger.DateOf(to.In(zone)) {
+			if from.IsZero() || z.restoring || ledger.DateOf(from.In(zone)) != ledger.DateOf(to.In(zone)) {
 				if found = append(found, z.id); len(found) == limit {
 					return found, nil
 				}
@@ -449,9 +453,9 @@ func (c *Chores) WithNewDay(ctx context.Context, from, to time.Time, after ledge
 func (c *Chores) zones(ctx context.Context, after ledger.ClinicID, limit int) (clinics []clinicZone, err error) {
 	clinics, err = merged(c.directory, limit, func(z clinicZone) ledger.ClinicID { return z.id }, func(db *DB) (clinics []clinicZone, err error) {
 		err = db.readTx(ctx, func(tx pgx.Tx) error {
-			s := selectFrom(`SELECT h.clinic_id, c.time_zone FROM heads AS h JOIN clinics AS c ON c.clinic_id = h.clinic_id WHERE`).
-				add(` h.clinic_id > ? AND h.epoch > 0 ORDER BY h.clinic_id LIMIT ?`, after, limit)
-			clinics, err = collect(ctx, tx, s, func(rows pgx.Rows, z *clinicZone) error { return rows.Scan(&z.id, &z.zone) })
+			s := selectFrom(`SELECT h.clinic_id, COALESCE(c.time_zone, ''), h.epoch = 0 FROM heads AS h LEFT JOIN clinics AS c ON c.clinic_id = h.clinic_id AND`).
+				add(` c.clinic_id > ? WHERE h.clinic_id > ? AND h.epoch >= 0 ORDER BY h.clinic_id LIMIT ?`, after, after, limit)
+			clinics, err = collect(ctx, tx, s, func(rows pgx.Rows, z *clinicZone) error { return rows.Scan(&z.id, &z.zone, &z.restoring) })
 			return err
 		})
 		return clinics, err

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/stockledger/stockledger/ledger"
 )
@@ -217,7 +218,43 @@ func TestExpiredLotsGoToQuarantine(t *testing.T) {
 	if again := look(); again.Commands != 0 {
 		t.Errorf("once more took %d commands", again.Commands)
 	}
+	// Nobody looked for years.
+	p.clock.set(p.clock.read().AddDate(3, 0, 0))
+	if done := look(); done.Commands == 0 {
+		t.Error("what expired long ago is not moved")
+	}
+	if b := p.stock("ward", "zinc", "E3"); b != (ledger.Balances{Quarantined: 10}) {
+		t.Errorf("of the lot that expired long ago there are %+v", b)
+	}
 	p.verify()
+}
+
+func TestLowStockIsToldOf(t *testing.T) {
+	t.Parallel()
+	p := newPharmacy(t)
+	c, models := p.chores(), NewReadModels(p.e.db, ReadModelsConfig{})
+	p.must(&ledger.ReceiveStock{LocationID: "ward", LotID: "L1", Quantity: 5})
+	models.moveUp(t, p.id)
+	p.run(c.ListLowStock, 0)
+	p.must(&ledger.UpdateStockLevels{LocationID: "ward", MedicineID: "zinc", Min: 5, Reorder: 10, Max: 1000})
+	models.moveUp(t, p.id)
+	since := p.head().Sequence
+	done, err := c.ListLowStock(t.Context(), Errand{Clinic: p.id, Now: p.clock.read()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	on := p.stock("ward", "zinc", "L1").Available
+	if on >= 10 {
+		t.Fatalf("the ward has %d units: the test needs less", on)
+	}
+	want := fmt.Sprintf("%d units are available; the reorder level is 10 and the minimum 5.", on)
+	if len(done.Findings) != 1 || done.Findings[0].Message != want || done.Findings[0].Kind != FindingStockLow ||
+		done.Findings[0].Subject != "location ward, medicine zinc" || done.Findings[0].Sequence != since {
+		t.Errorf("found %+v, want %q at %d", done.Findings, want, since)
+	}
+	p.must(&ledger.ReceiveStock{LocationID: "ward", LotID: "L1", Quantity: 100})
+	models.moveUp(t, p.id)
+	p.run(c.ListLowStock, 0)
 }
 
 func TestClinicsWithANewDay(t *testing.T) {
@@ -239,6 +276,24 @@ func TestClinicsWithANewDay(t *testing.T) {
 		if err != nil || slices.Contains(ids, p.id) != test.want {
 			t.Errorf("from %s to %s: %v, %v; want it listed: %v", test.from, test.to, ids, err, test.want)
 		}
+	}
+	// Whichever days it misses, it is told of while it is being restored, to get
+	// another turn when it is back.
+	epoch := p.head().Epoch
+	set := func(epoch int64) {
+		t.Helper()
+		if _, err := p.e.db.write.Exec(t.Context(), updateHeadEpoch, p.id, epoch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(restoringEpoch)
+	defer set(epoch)
+	ids, err := c.WithNewDay(t.Context(), at(21, 1), at(21, 16), p.id[:len(p.id)-1], 100)
+	if err != nil || !slices.Contains(ids, p.id) {
+		t.Errorf("while it is being restored: %v, %v", ids, err)
+	}
+	if _, err := c.QuarantineExpired(t.Context(), Errand{Clinic: p.id, Now: at(21, 16)}); !errors.Is(err, ErrRestoring) {
+		t.Errorf("while it is being restored, its turn ends with %v", err)
 	}
 }
 
@@ -300,6 +355,50 @@ func TestReconcile(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What a leader notes beside the journals, too, is refused once another one
+// leads.
+func TestNotesOfALeaderThatWasDeposed(t *testing.T) {
+	e := testExecutor(t, ExecutorConfig{})
+	c := newTestClinic(t, e)
+	c.receive(5)
+	ctx, d := t.Context(), NewDirectory(e.db)
+	chores, operations := NewChores(d, e, slog.New(slog.DiscardHandler)), NewOperations(d)
+	old, err := e.db.TakeLead(ctx, "old")
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := e.db.TakeLead(ctx, "next")
+	if err != nil {
+		t.Fatal(err)
+	}
+	verified := func() (at ledger.Sequence) {
+		t.Helper()
+		err := e.db.readTx(ctx, func(tx pgx.Tx) error {
+			place, err := lastReconciled(ctx, tx, c.id)
+			at = place.Sequence
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return at
+	}
+	errand := Errand{Clinic: c.id, Now: time.Now(), Term: old}
+	if _, err := chores.Reconcile(ctx, errand); !errors.Is(err, ErrDeposed) || verified() != 0 {
+		t.Errorf("the old leader noted %d: %v", verified(), err)
+	}
+	if err := operations.Forget(ctx, old, c.id, time.Now()); !errors.Is(err, ErrDeposed) {
+		t.Errorf("the old leader forgot operations: %v", err)
+	}
+	errand.Term = next
+	if _, err := chores.Reconcile(ctx, errand); err != nil || verified() != c.head().Sequence {
+		t.Errorf("the leader noted %d: %v", verified(), err)
+	}
+	if err := operations.Forget(ctx, next, c.id, time.Now()); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -403,5 +502,111 @@ func TestRunsAreRecordedByTheLeaderAlone(t *testing.T) {
 	}
 	if forgotten, err := jobs.Forget(ctx, next, at.Add(time.Minute)); err != nil || forgotten < 1 || len(mine()) != 0 {
 		t.Errorf("forgot %d, %v; %d are left", forgotten, err, len(mine()))
+	}
+}
+
+// Operators see at which clinics anything was found; a clinic that could not be
+// looked at keeps what was found there, and is owed another look.
+func TestClinicsWithFindings(t *testing.T) {
+	db := testDB(t)
+	ctx, jobs := t.Context(), NewJobs(db)
+	job := "test-" + newClinicID(t)
+	clinics := []ledger.ClinicID{ledger.ClinicID(newClinicID(t)), ledger.ClinicID(newClinicID(t)), ledger.ClinicID(newClinicID(t))}
+	slices.Sort(clinics)
+	at := time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
+	term, err := db.TakeLead(ctx, "leader")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := jobs.Schedule(ctx, term, job, at); err != nil {
+		t.Fatal(err)
+	}
+	run := JobRun{Job: job, ScheduledAt: at, StartedAt: at, Total: 3}
+	found := func(kinds ...string) (l Looked) {
+		for i, kind := range kinds {
+			l.Findings = append(l.Findings, Finding{Subject: fmt.Sprint("thing ", i), Kind: kind})
+		}
+		return l
+	}
+	record := func(looked ...ClinicLooked) {
+		t.Helper()
+		at = at.Add(time.Minute)
+		if err := jobs.Record(ctx, term, &run, looked, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list := func(kind string, page int) (rows []string) {
+		t.Helper()
+		for after := (ClinicFindings{}); ; {
+			some, err := jobs.ClinicsWithFindings(ctx, job, kind, after, page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range some {
+				after = c
+				rows = append(rows, fmt.Sprintf("%s %d %d since %s", c.Kind, slices.Index(clinics, c.Clinic), c.Findings, c.FirstFoundAt.UTC().Format("15:04")))
+			}
+			if len(some) < page {
+				return rows
+			}
+		}
+	}
+	same := func(what string, got []string, want ...string) {
+		t.Helper()
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", what, diff)
+		}
+	}
+	if none := list("", 2); len(none) != 0 {
+		t.Errorf("before anything was found: %q", none)
+	}
+	record(ClinicLooked{Clinic: clinics[0], Looked: found("A", "B", "A")}, ClinicLooked{Clinic: clinics[1]}, ClinicLooked{Clinic: clinics[2], Looked: found("A")})
+	same("all", list("", 2), "A 0 2 since 00:01", "A 2 1 since 00:01", "B 0 1 since 00:01")
+	same("one kind", list("B", 1), "B 0 1 since 00:01")
+	// The first could not be looked at, and the third is being restored.
+	record(ClinicLooked{Clinic: clinics[0], Failure: errors.New("odd")}, ClinicLooked{Clinic: clinics[1], Looked: found("B")}, ClinicLooked{Clinic: clinics[2], Away: true})
+	same("as before", list("", 10), "A 0 2 since 00:01", "A 2 1 since 00:01", "B 0 1 since 00:01", "B 1 1 since 00:02")
+	missed := func(after ledger.ClinicID) (which []string) {
+		t.Helper()
+		ids, err := jobs.Missed(ctx, job, after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range ids {
+			which = append(which, fmt.Sprint(slices.Index(clinics, id)))
+		}
+		return which
+	}
+	same("missed", missed(""), "0", "2")
+	same("missed after the first", missed(clinics[0]), "2")
+	record(ClinicLooked{Clinic: clinics[0], Owed: true}, ClinicLooked{Clinic: clinics[2], Owed: true, Away: true})
+	same("still missed", missed(""), "2")
+	same("one is mended", list("", 10), "A 2 1 since 00:01", "B 1 1 since 00:02")
+	if run.Failures != 1 || run.Clinics != 8 {
+		t.Errorf("the run is %+v", run)
+	}
+	before, err := jobs.Flagged(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run.Job = JobReconcile + "-" + job
+	if err := jobs.Schedule(ctx, term, run.Job, run.ScheduledAt); err != nil {
+		t.Fatal(err)
+	}
+	record(ClinicLooked{Clinic: clinics[1], Looked: found("A", "B")}) // which is not that job
+	if after, err := jobs.Flagged(ctx); err != nil || after != before {
+		t.Errorf("%d clinics are flagged, and were %d: %v", after, before, err)
+	}
+	run.Job = JobReconcile
+	if err := jobs.Schedule(ctx, term, run.Job, run.ScheduledAt); err != nil {
+		t.Fatal(err)
+	}
+	record(ClinicLooked{Clinic: clinics[1], Looked: found("A", "B")})
+	if after, err := jobs.Flagged(ctx); err != nil || after != before+1 {
+		t.Errorf("%d clinics are flagged, and were %d: %v", after, before, err)
+	}
+	record(ClinicLooked{Clinic: clinics[1]})
+	if after, err := jobs.Flagged(ctx); err != nil || after != before {
+		t.Errorf("%d clinics are flagged after it was mended, and were %d: %v", after, before, err)
 	}
 }

@@ -51,6 +51,13 @@ type Config struct {
 	// it should be longer than that. Default 15 s.
 	StatementTimeout time.Duration
 
+	// IdleTimeout is how long the server waits for the next statement of a
+	// transaction that writes before it ends the session: a process that was
+	// stopped or cut off must not hold its locks for longer. Closures only
+	// compute between statements. It is shorter than a leader's lease in etcd, so
+	// that the next leader finds no lock of the last one. Default 4 s.
+	IdleTimeout time.Duration
+
 	// TransactionTimeout bounds one attempt at a transaction, the wait for a
 	// connection included. Default 30 s.
 	TransactionTimeout time.Duration
@@ -81,6 +88,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.MaxReadConns, 16)
 	setDefault(&c.ConnectTimeout, 3*time.Second)
 	setDefault(&c.StatementTimeout, 15*time.Second)
+	setDefault(&c.IdleTimeout, 4*time.Second)
 	setDefault(&c.TransactionTimeout, 30*time.Second)
 	setDefault(&c.MaxAttempts, 10)
 	setDefault(&c.Backoff, 5*time.Millisecond)
@@ -111,6 +119,7 @@ func (c Config) validate() error {
 	refuse(c.MaxReadConns < 1, "MaxReadConns must be at least 1, not %d", c.MaxReadConns)
 	refuse(c.ConnectTimeout < 0, "ConnectTimeout must not be negative")
 	refuse(c.StatementTimeout < time.Millisecond, "StatementTimeout must be at least 1 ms")
+	refuse(c.IdleTimeout < time.Millisecond, "IdleTimeout must be at least 1 ms")
 	refuse(c.TransactionTimeout < 0, "TransactionTimeout must not be negative")
 	refuse(c.MaxAttempts < 1, "MaxAttempts must be at least 1, not %d", c.MaxAttempts)
 	refuse(c.Backoff < 0, "Backoff must not be negative")
@@ -244,7 +253,7 @@ func (db *DB) openPool(ctx context.Context, kind session, size int) (*pgxpool.Po
 			return nil
 		}
 	}
-	settings := sessionSettings(db.server.Kind, kind, db.cfg.StatementTimeout)
+	settings := sessionSettings(db.server.Kind, kind, db.cfg)
 	pool.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		markChecked(conn.PgConn(), time.Now())
 		// Without arguments, so in the simple protocol: one round trip for all.

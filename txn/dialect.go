@@ -59,11 +59,14 @@ const (
 // and every group of commands would then conflict with every other; so hot
 // statements must run as index look-ups. Reading a small table by scanning it
 // would abort writers in the same way.
-func sessionSettings(server ServerKind, kind session, statementTimeout time.Duration) string {
+func sessionSettings(server ServerKind, kind session, cfg Config) string {
 	// A bare integer is milliseconds on both servers; CockroachDB 21.1 refuses
 	// some of the other spellings.
-	settings := []string{"SET statement_timeout = " + strconv.FormatInt(statementTimeout.Milliseconds(), 10)}
-	if kind != writeSession {
+	milliseconds := func(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+	settings := []string{"SET statement_timeout = " + milliseconds(cfg.StatementTimeout)}
+	if kind == writeSession {
+		settings = append(settings, "SET idle_in_transaction_session_timeout = "+milliseconds(cfg.IdleTimeout))
+	} else {
 		settings = append(settings, "SET default_transaction_read_only = on")
 	}
 	if server == PostgreSQL {

@@ -47,6 +47,7 @@ const (
 	codeUndefinedTable        = "42P01"
 	codeDuplicateTable        = "42P07"
 	codeReadOnlyTransaction   = "25006" // a standby, after a failover
+	codeIdleInTransaction     = "25P03" // idle_in_transaction_session_timeout
 	codeDiskFull              = "53100"
 	codeTooManyConnections    = "53300"
 	codeQueryCanceled         = "57014" // statement_timeout
@@ -70,8 +71,8 @@ func isAmbiguous(err error) bool {
 }
 
 // isRetryable says that the transaction was certainly not committed, because of
-// another transaction, and may succeed if all of it is done again. It still
-// holds for the error that ends the last attempt.
+// another transaction or because it idled, and may succeed if all of it is done
+// again. It still holds for the error that ends the last attempt.
 func isRetryable(err error) bool {
 	if isAmbiguous(err) {
 		return false
@@ -81,7 +82,7 @@ func isRetryable(err error) bool {
 		return false
 	}
 	switch pg.Code {
-	case codeSerializationFailure, codeDeadlock, codeCockroachRetry:
+	case codeSerializationFailure, codeDeadlock, codeCockroachRetry, codeIdleInTransaction:
 		return true
 	}
 	return false

@@ -33,6 +33,7 @@ func TestCommitErrorIsAmbiguousUnlessTheServerRefusedClearly(t *testing.T) {
 		{"session ended while committing", serverError("FATAL", "57P01"), true, false},
 		{"crash of another session", serverError("FATAL", "57P02"), true, false},
 		{"statement timeout", serverError("ERROR", "57014"), true, false},
+		{"session ended for its idling", serverError("FATAL", "25P03"), true, false},
 		{"internal error", serverError("ERROR", "XX000"), true, false},
 		{"connection cut", io.ErrUnexpectedEOF, true, false},
 		{"out of time", context.DeadlineExceeded, true, false},

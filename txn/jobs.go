@@ -25,6 +25,7 @@ type JobRun struct {
 	// After is the clinic up to which all are done, in the order of their ids.
 	After    ledger.ClinicID
 	Clinics  int64 // that were looked at
+	Total    int64 // that there are to look at, from the start of the run on
 	Commands int64 // that were accepted
 	Findings int64
 	Failures int64  // clinics that could not be done
@@ -55,7 +56,18 @@ type ClinicLooked struct {
 	Clinic ledger.ClinicID
 	Looked
 	Failure error
+	// Away tells that the clinic was being restored or moved.
+	Away bool
+	// Owed tells that an earlier run had missed the clinic.
+	Owed bool
 }
+
+// missed tells that the job was not done at the clinic.
+func (l *ClinicLooked) missed() bool { return l.Away || l.Failure != nil }
+
+// JobReconcile is the job whose findings mean that what is stored does not
+// follow from a journal.
+const JobReconcile = "reconcile"
 
 // Jobs keeps the runs of background jobs and what they found.
 type Jobs struct{ db *DB }
@@ -64,22 +76,26 @@ type Jobs struct{ db *DB }
 func NewJobs(db *DB) *Jobs { return &Jobs{db} }
 
 const (
-	jobRunColumns = `job, scheduled_at, requested_by, node, epoch, started_at, finished_at, after_clinic, clinics, commands, findings, failures, failure`
+	jobRunColumns = `job, scheduled_at, requested_by, node, epoch, started_at, finished_at, after_clinic, clinics, clinics_total, commands, findings, failures, failure`
 	insertJobRun  = `INSERT INTO job_runs (` + jobRunColumns + `)
-		VALUES ($1, $2, $3, '', 0, NULL, NULL, '', 0, 0, 0, 0, '') ON CONFLICT (job, scheduled_at) DO NOTHING`
+		VALUES ($1, $2, $3, '', 0, NULL, NULL, '', 0, 0, 0, 0, 0, '') ON CONFLICT (job, scheduled_at) DO NOTHING`
 	updateJobRun = `UPDATE job_runs SET node = $3, epoch = $4, started_at = $5, finished_at = $6, after_clinic = $7,
-		clinics = $8, commands = $9, findings = $10, failures = $11, failure = $12 WHERE job = $1 AND scheduled_at = $2`
+		clinics = $8, clinics_total = $9, commands = $10, findings = $11, failures = $12, failure = $13 WHERE job = $1 AND scheduled_at = $2`
 	deleteJobRuns = `DELETE FROM job_runs WHERE scheduled_at < $1 AND finished_at IS NOT NULL`
 	upsertFinding = `INSERT INTO job_findings (clinic_id, job, subject, kind, message, sequence, first_found_at, found_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $7) ON CONFLICT (clinic_id, job, subject, kind)
 		DO UPDATE SET message = excluded.message, sequence = excluded.sequence, found_at = excluded.found_at`
 	deleteStaleFindings = `DELETE FROM job_findings WHERE clinic_id = $1 AND job = $2 AND found_at <> $3`
+	upsertMissed        = `INSERT INTO job_missed (job, clinic_id, missed_at) VALUES ($1, $2, $3) ON CONFLICT (job, clinic_id) DO NOTHING`
+	deleteMissed        = `DELETE FROM job_missed WHERE job = $1 AND clinic_id = $2`
+	selectMissed        = `SELECT clinic_id FROM job_missed WHERE job = $1 AND clinic_id > $2 ORDER BY clinic_id`
+	countFlagged        = `SELECT count(DISTINCT clinic_id) FROM job_findings WHERE job = $1`
 )
 
 func scanJobRun(rows pgx.Rows, r *JobRun) error {
 	var started, finished *time.Time
 	err := rows.Scan(&r.Job, &r.ScheduledAt, &r.RequestedBy, &r.Node, &r.Epoch, &started, &finished,
-		&r.After, &r.Clinics, &r.Commands, &r.Findings, &r.Failures, &r.Failure)
+		&r.After, &r.Clinics, &r.Total, &r.Commands, &r.Findings, &r.Failures, &r.Failure)
 	if started != nil {
 		r.StartedAt = *started
 	}
@@ -166,7 +182,7 @@ func (j *Jobs) Record(ctx context.Context, term Term, run *JobRun, looked []Clin
 	at = at.Truncate(time.Microsecond)
 	err := j.db.inTerm(ctx, term, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, updateJobRun, next.Job, next.ScheduledAt, next.Node, next.Epoch, nullTime(next.StartedAt), nullTime(next.FinishedAt),
-			next.After, next.Clinics, next.Commands, next.Findings, next.Failures, next.Failure)
+			next.After, next.Clinics, next.Total, next.Commands, next.Findings, next.Failures, next.Failure)
 		if err != nil {
 			return err
 		}
@@ -184,9 +200,14 @@ func (j *Jobs) Record(ctx context.Context, term Term, run *JobRun, looked []Clin
 
 func replaceFindings(ctx context.Context, tx pgx.Tx, job string, looked []ClinicLooked, at time.Time) error {
 	var b pgx.Batch
-	for _, l := range looked {
-		if l.Failure != nil {
+	for i := range looked {
+		l := &looked[i]
+		switch {
+		case l.missed():
+			b.Queue(upsertMissed, job, l.Clinic, at)
 			continue // what was found before is as true as it was
+		case l.Owed:
+			b.Queue(deleteMissed, job, l.Clinic)
 		}
 		for _, f := range l.Findings {
 			b.Queue(upsertFinding, l.Clinic, job, f.Subject, f.Kind, f.Message, f.Sequence, at)
@@ -219,6 +240,20 @@ func (j *Jobs) Forget(ctx context.Context, term Term, before time.Time) (runs in
 	return runs, nil
 }
 
+// Missed returns the clinics after one that earlier runs of a job have missed.
+func (j *Jobs) Missed(ctx context.Context, job string, after ledger.ClinicID) (ids []ledger.ClinicID, err error) {
+	err = j.db.readTx(ctx, func(tx pgx.Tx) error {
+		s := selectFrom(selectMissed)
+		s.args = []any{job, after}
+		ids, err = collect(ctx, tx, s, func(rows pgx.Rows, id *ledger.ClinicID) error { return rows.Scan(id) })
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("txn: list the clinics that job %s missed: %w", job, err)
+	}
+	return ids, nil
+}
+
 // FindingPlace is a place in the list of a clinic's findings.
 type FindingPlace struct{ Job, Subject, Kind string }
 
@@ -238,4 +273,42 @@ func (j *Jobs) Findings(ctx context.Context, clinic ledger.ClinicID, job string,
 		return nil, fmt.Errorf("txn: list findings: %w", err)
 	}
 	return findings, nil
+}
+
+// ClinicFindings is how much a job found of one kind at a clinic.
+type ClinicFindings struct {
+	Job, Kind    string
+	Clinic       ledger.ClinicID
+	Findings     int64
+	FirstFoundAt time.Time // of those that are there still
+}
+
+// ClinicsWithFindings returns at which clinics the jobs found something, by job
+// (empty: all), kind (empty: all) and clinic, from after a place, which is told
+// by those three.
+func (j *Jobs) ClinicsWithFindings(ctx context.Context, job, kind string, after ClinicFindings, limit int) (list []ClinicFindings, err error) {
+	err = j.db.readTx(ctx, func(tx pgx.Tx) error {
+		s := selectFrom(`SELECT job, kind, clinic_id, count(*), min(first_found_at) FROM job_findings WHERE`).
+			add(` (job, kind, clinic_id) > (?, ?, ?)`, after.Job, after.Kind, after.Clinic).
+			addIf(job != "", ` AND job = ?`, job).addIf(kind != "", ` AND kind = ?`, kind).
+			add(` GROUP BY job, kind, clinic_id ORDER BY job, kind, clinic_id LIMIT ?`, limit)
+		list, err = collect(ctx, tx, s, func(rows pgx.Rows, c *ClinicFindings) error {
+			return rows.Scan(&c.Job, &c.Kind, &c.Clinic, &c.Findings, &c.FirstFoundAt)
+		})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("txn: list clinics with findings: %w", err)
+	}
+	return list, nil
+}
+
+// Flagged counts the clinics at which the last reconciliation found that what is
+// stored does not follow from the journal.
+func (j *Jobs) Flagged(ctx context.Context) (clinics int64, err error) {
+	err = j.db.readTx(ctx, func(tx pgx.Tx) error { return tx.QueryRow(ctx, countFlagged, JobReconcile).Scan(&clinics) })
+	if err != nil {
+		return 0, fmt.Errorf("txn: count the clinics that are flagged: %w", err)
+	}
+	return clinics, nil
 }

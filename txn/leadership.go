@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/stockledger/stockledger/ledger"
 )
 
 // ErrDeposed means that another node has won the leadership since: nothing of
@@ -61,14 +63,52 @@ func (db *DB) Leader(ctx context.Context) (Term, error) {
 // inTerm runs fn in a transaction that commits only while the term lasts.
 func (db *DB) inTerm(ctx context.Context, term Term, fn func(pgx.Tx) error) error {
 	return db.InTx(ctx, func(tx pgx.Tx) error {
-		var epoch int64
-		if err := tx.QueryRow(ctx, lockTerm).Scan(&epoch); err != nil {
-			return fmt.Errorf("txn: who leads: %w", err)
-		}
-		if epoch != term.Epoch {
-			return ErrDeposed
+		if err := lasting(ctx, tx, term); err != nil {
+			return err
 		}
 		return fn(tx)
+	})
+}
+
+// lasting makes sure that a term lasts until the transaction has ended.
+func lasting(ctx context.Context, tx pgx.Tx, term Term) error {
+	var epoch int64
+	if err := tx.QueryRow(ctx, lockTerm).Scan(&epoch); err != nil {
+		return fmt.Errorf("txn: who leads: %w", err)
+	}
+	if epoch != term.Epoch {
+		return ErrDeposed
+	}
+	return nil
+}
+
+// noteInTerm runs fn in a transaction on a clinic's database, for what a leader
+// notes there. On the main database, which knows who leads, it commits only
+// while the term lasts. On another shard the term is asked for just before: what
+// is noted there must do no harm where the leader changes in between. The zero
+// Term is nobody's, and not asked for.
+func (d *Directory) noteInTerm(ctx context.Context, db *DB, term Term, fn func(pgx.Tx) error) error {
+	switch {
+	case term.Epoch == 0:
+		return db.InTx(ctx, fn)
+	case db == d.main:
+		return db.inTerm(ctx, term, fn)
+	}
+	if err := d.main.inTerm(ctx, term, func(pgx.Tx) error { return nil }); err != nil {
+		return err
+	}
+	return db.InTx(ctx, fn)
+}
+
+// writeInTerm is noteInTerm on the database that has a clinic.
+func (d *Directory) writeInTerm(ctx context.Context, term Term, clinic ledger.ClinicID, fn func(pgx.Tx) error) error {
+	return d.at(ctx, clinic, func(db *DB) error {
+		return d.noteInTerm(ctx, db, term, func(tx pgx.Tx) error {
+			if err := unsealed(ctx, tx, clinic); err != nil {
+				return err
+			}
+			return fn(tx)
+		})
 	})
 }
 
@@ -77,8 +117,9 @@ type OtherClusterError struct{ Has, Wants string }
 
 // Error says what to do.
 func (e *OtherClusterError) Error() string {
-	return fmt.Sprintf("the database belongs to the etcd cluster %s, and this node is connected to %s: two clusters would elect two leaders. "+
-		"Point --etcd-endpoints at the first one; if that is gone for good, stop all nodes and run \"stockledger cluster adopt\"", e.Has, e.Wants)
+	return fmt.Sprintf("the database belongs to the etcd cluster %s, and this node has %s: two clusters would elect two leaders. "+
+		"A further node names the first one's etcd with --etcd-endpoints (stockledger cluster status shows where it is), or takes no part with --no-cluster. "+
+		"Where the first cluster is gone for good, for example because its --etcd-dir was lost, stop all nodes and run \"stockledger cluster adopt\"", e.Has, e.Wants)
 }
 
 // JoinCluster records the etcd cluster that the database belongs to, where none

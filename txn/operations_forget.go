@@ -99,13 +99,14 @@ func (o *Operations) deleteParts(ctx context.Context, clinic ledger.ClinicID, r 
 }
 
 // Forget deletes a clinic's operations that ended before a moment, some at a
-// time, and with reports what is left of their results.
-func (o *Operations) Forget(ctx context.Context, clinic ledger.ClinicID, before time.Time) error {
+// time, and with reports what is left of their results, for the leader of a
+// term.
+func (o *Operations) Forget(ctx context.Context, term Term, clinic ledger.ClinicID, before time.Time) error {
 	for _, state := range operationStates[1:] {
 		for after, more := (OperationPlace{}), true; more; {
 			old, err := o.old(ctx, clinic, state, after, before)
 			if err == nil && len(old) > 0 {
-				err = o.forget(ctx, clinic, state, after, old, before)
+				err = o.forget(ctx, term, clinic, state, after, old, before)
 				after = old[len(old)-1].OperationPlace
 			}
 			if err != nil {
@@ -142,7 +143,7 @@ func (o *Operations) old(ctx context.Context, clinic ledger.ClinicID, state Oper
 	return old, err
 }
 
-func (o *Operations) forget(ctx context.Context, clinic ledger.ClinicID, state OperationState, after OperationPlace, old []oldOperation, before time.Time) error {
+func (o *Operations) forget(ctx context.Context, term Term, clinic ledger.ClinicID, state OperationState, after OperationPlace, old []oldOperation, before time.Time) error {
 	var reports []endedReport
 	for _, op := range old {
 		if op.kind != reportKind {
@@ -154,7 +155,7 @@ func (o *Operations) forget(ctx context.Context, clinic ledger.ClinicID, state O
 		}
 	}
 	last := old[len(old)-1]
-	return o.directory.write(ctx, clinic, func(tx pgx.Tx) error {
+	return o.directory.writeInTerm(ctx, term, clinic, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, deleteOperations, clinic, state, after.SubmittedAt, after.IdempotencyKey, last.SubmittedAt, last.IdempotencyKey, before)
 		if err != nil || len(reports) == 0 {
 			return err

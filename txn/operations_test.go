@@ -252,7 +252,7 @@ func TestOperationsWaitTheirTurn(t *testing.T) {
 		t.Errorf("submitted again, it is %+v, %v", op, err)
 	}
 	want(next(HighPriority, OperationPlace{}, late), "o3")
-	if err := a.ops.Forget(t.Context(), a.id, late); err != nil {
+	if err := a.ops.Forget(t.Context(), Term{}, a.id, late); err != nil {
 		t.Fatal(err)
 	}
 	want(list(OperationFilter{}, end, 9), "o2", "o1", "o3")
@@ -321,7 +321,7 @@ func TestPlansOfOperations(t *testing.T) {
 		_, _, err := a.ops.Resubmit(ctx, c.id, "o3", time.Now())
 		return err
 	}, []string{key, sealed, reports}}, writeSession)
-	p.check(wantPlan{"forget", func() error { return a.ops.Forget(ctx, c.id, time.Now()) }, []string{byState, sealed}}, writeSession)
+	p.check(wantPlan{"forget", func() error { return a.ops.Forget(ctx, Term{}, c.id, time.Now()) }, []string{byState, sealed}}, writeSession)
 	read.take()
 	p.check(wantPlan{"what it came to", func() error {
 		_, _, err := a.ops.Record(ctx, c.id, "o1")

@@ -42,13 +42,16 @@ const (
 func (c *Chores) Reconcile(ctx context.Context, e Errand) (Looked, error) {
 	var done Looked
 	err := c.directory.at(ctx, e.Clinic, func(db *DB) (err error) {
-		done, err = reconcile(ctx, db, e)
+		done, err = c.reconcile(ctx, db, e)
 		return err
 	})
+	for _, f := range done.Findings {
+		c.log.Error("what is stored does not follow from the journal", "clinic", e.Clinic, "account", f.Subject, "sequence", f.Sequence, "rule", f.Kind)
+	}
 	return done, err
 }
 
-func reconcile(ctx context.Context, db *DB, e Errand) (Looked, error) {
+func (c *Chores) reconcile(ctx context.Context, db *DB, e Errand) (Looked, error) {
 	var v *verifier
 	var place reconciled
 	err := db.patient(verifyTimeout).readTx(ctx, func(tx pgx.Tx) (err error) {
@@ -100,7 +103,7 @@ func reconcile(ctx context.Context, db *DB, e Errand) (Looked, error) {
 	if v.count > 0 {
 		place.fullAt = time.Unix(0, 0) // from nothing the next time, too
 	}
-	err = db.InTx(ctx, func(tx pgx.Tx) error {
+	err = c.directory.noteInTerm(ctx, db, e.Term, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, upsertReconciled, e.Clinic, place.Epoch, place.Sequence, place.hash[:], e.Now, place.fullAt)
 		return err
 	})

@@ -152,7 +152,7 @@ func TestOperationsAreForgotten(t *testing.T) {
 	if n := a.parts(t, "young"); n != 1 || !a.state(t, "young").Report.DeletedAt.IsZero() {
 		t.Errorf("%d parts of a young result are there", n)
 	}
-	if err := a.ops.Forget(t.Context(), a.id, before); err != nil {
+	if err := a.ops.Forget(t.Context(), Term{}, a.id, before); err != nil {
 		t.Fatal(err)
 	}
 	list, err := a.ops.List(t.Context(), a.id, OperationFilter{}, OperationPlace{SubmittedAt: ledger.MaxDate.Time()}, 1000)
@@ -164,7 +164,7 @@ func TestOperationsAreForgotten(t *testing.T) {
 		t.Errorf("%v are kept, %v", kept, err)
 	}
 	// Nor is a result that nobody deleted before.
-	if err := a.ops.Forget(t.Context(), a.id, now.Add(time.Hour)); err != nil {
+	if err := a.ops.Forget(t.Context(), Term{}, a.id, now.Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	if n := a.parts(t, "young"); n != 0 {
@@ -275,6 +275,6 @@ func TestPlansOfReports(t *testing.T) {
 		return err
 	}, []string{key, sealed}}, readSession)
 	p.check(wantPlan{"delete results", func() error { return a.ops.ForgetResults(ctx, a.id, now.Add(time.Hour), now) }, []string{key, reports, parts, sealed}}, readSession, writeSession)
-	p.check(wantPlan{"forget", func() error { return a.ops.Forget(ctx, a.id, now.Add(time.Hour)) },
+	p.check(wantPlan{"forget", func() error { return a.ops.Forget(ctx, Term{}, a.id, now.Add(time.Hour)) },
 		[]string{"operations_by_state(clinic_id, state, submitted_at)", reports, parts, sealed}}, readSession, writeSession)
 }

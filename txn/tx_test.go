@@ -396,3 +396,64 @@ func TestTransactionLateByItsWaitIsUnavailable(t *testing.T) {
 	}
 	holder.Wait()
 }
+
+// A process that was stopped or cut off in the middle of a transaction holds no
+// lock for longer than it may idle. If it wakes up, it finds its transaction
+// gone, and does all of it again.
+func TestIdleTransactionLosesItsLock(t *testing.T) {
+	t.Parallel()
+	db := openTest(t, Config{DatabaseURL: testURL(t), IdleTimeout: 200 * time.Millisecond})
+	row := newClinicID(t)
+	mustSet(t, db, row, 1)
+	locked, awake := make(chan struct{}), make(chan struct{})
+	var calls int
+	stopped := make(chan error, 1)
+	go func() {
+		stopped <- db.InTx(t.Context(), func(tx pgx.Tx) error {
+			if _, err := tx.Exec(t.Context(), "SELECT 1 FROM heads WHERE clinic_id = $1 FOR UPDATE", row); err != nil {
+				return err
+			}
+			if calls++; calls == 1 {
+				close(locked)
+				<-awake // the process is stopped
+			}
+			value, err := head(t.Context(), tx, row)
+			if err != nil {
+				return err
+			}
+			return setHead(t.Context(), tx, row, value+1)
+		})
+	}()
+	<-locked
+	// This one waits for the lock: it gets it because the other one idles.
+	if err := db.InTx(t.Context(), func(tx pgx.Tx) error { return setHead(t.Context(), tx, row, 10) }); err != nil {
+		t.Fatal("another one does not get the lock:", err)
+	}
+	close(awake)
+	if err := <-stopped; err != nil || calls < 2 {
+		t.Errorf("the one that was stopped: %v after %d calls", err, calls)
+	}
+	if got := mustGet(t, db, row); got != 11 {
+		t.Errorf("the row is %d, want 11", got)
+	}
+}
+
+// Whoever only reads locks nobody out, and may take its time: a verification
+// computes for long between statements.
+func TestReadersMayIdle(t *testing.T) {
+	t.Parallel()
+	db := openTest(t, Config{DatabaseURL: testURL(t), IdleTimeout: time.Millisecond})
+	var read, write string
+	err := db.readTx(t.Context(), func(tx pgx.Tx) error {
+		return tx.QueryRow(t.Context(), "SELECT current_setting('idle_in_transaction_session_timeout')").Scan(&read)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.write.QueryRow(t.Context(), "SELECT current_setting('idle_in_transaction_session_timeout')").Scan(&write); err != nil {
+		t.Fatal(err)
+	}
+	if read != "0" || write == "0" {
+		t.Errorf("readers may idle for %q, writers for %q", read, write)
+	}
+}

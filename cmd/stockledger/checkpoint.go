@@ -29,7 +29,7 @@ type checkpointCmd struct {
 func (checkpointCmd) Help() string {
 	return `Writes where each clinic's journal ends, with its hash, signed, as one more line in FOLDER/CLINIC.checkpoints. Whoever can write to the database can rewrite a journal together with its hashes; what left the database before tells. "stockledger verify --checkpoints FOLDER" compares.
 
-"stockledger serve --checkpoint-dir FOLDER" does this once a day by itself.
+Nodes with --checkpoint-dir do this once a day: it is the background job "checkpoints" of the node that leads, so all nodes need the same folder.
 
 Example:
 
@@ -47,7 +47,7 @@ func (c *checkpointCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	written, err := writeCheckpoints(ctx, directory, issuer, c.Dir, time.Time{})
+	written, err := writeCheckpoints(ctx, directory, issuer, c.Dir)
 	fmt.Printf("%d checkpoints written to %s\n", written, c.Dir)
 	return err
 }
@@ -58,10 +58,9 @@ const checkpointSuffix = ".checkpoints"
 // clinicsAtOnce is how many heads are read at a time.
 const clinicsAtOnce = 500
 
-// writeCheckpoints adds a checkpoint to the file of each clinic whose file was
-// not written since.
-func writeCheckpoints(ctx context.Context, directory *txn.Directory, issuer *rpc.Issuer, dir string, since time.Time) (int, error) {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+// writeCheckpoints adds a checkpoint to the file of each clinic.
+func writeCheckpoints(ctx context.Context, directory *txn.Directory, issuer *rpc.Issuer, dir string) (int, error) {
+	if err := makeCheckpointDir(dir); err != nil {
 		return 0, err
 	}
 	written := 0
@@ -72,15 +71,7 @@ func writeCheckpoints(ctx context.Context, directory *txn.Directory, issuer *rpc
 		}
 		for _, head := range heads {
 			after = head.Clinic
-			path := filepath.Join(dir, string(head.Clinic)+checkpointSuffix)
-			if info, err := os.Stat(path); err == nil && info.ModTime().After(since) && !since.IsZero() {
-				continue
-			}
-			line, err := issuer.SignCheckpoint(head.Clinic, txn.Place{Epoch: head.Epoch, Sequence: head.Sequence}, head.Hash)
-			if err != nil {
-				return written, err
-			}
-			if err := appendLine(path, line); err != nil {
+			if err := writeCheckpoint(issuer, dir, head); err != nil {
 				return written, err
 			}
 			written++
@@ -91,6 +82,33 @@ func writeCheckpoints(ctx context.Context, directory *txn.Directory, issuer *rpc
 	}
 }
 
+func makeCheckpointDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return fmt.Errorf("the folder for checkpoints: %w", err)
+	}
+	return nil
+}
+
+// writeCheckpoint adds a line to a clinic's file.
+func writeCheckpoint(issuer *rpc.Issuer, dir string, head txn.ClinicHead) error {
+	line, err := issuer.SignCheckpoint(head.Clinic, txn.Place{Epoch: head.Epoch, Sequence: head.Sequence}, head.Hash)
+	if err != nil {
+		return err
+	}
+	return appendLine(filepath.Join(dir, string(head.Clinic)+checkpointSuffix), line)
+}
+
+// checkpointer is the leader's work on checkpoints at one clinic.
+func checkpointer(directory *txn.Directory, issuer *rpc.Issuer, dir string) func(context.Context, txn.Errand) (txn.Looked, error) {
+	return func(ctx context.Context, e txn.Errand) (txn.Looked, error) {
+		head, err := txn.HeadOf(ctx, directory, e.Clinic)
+		if err != nil {
+			return txn.Looked{}, err
+		}
+		return txn.Looked{}, writeCheckpoint(issuer, dir, head)
+	}
+}
+
 func appendLine(path, line string) error {
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640) //nolint:gosec // it is no secret, and auditors read it
 	if err != nil {
@@ -98,33 +116,6 @@ func appendLine(path, line string) error {
 	}
 	_, err = f.WriteString(line + "\n")
 	return errors.Join(err, f.Sync(), f.Close())
-}
-
-// Checkpoints are written once a day; nodes look every hour, and the first one
-// that finds a file too old writes it.
-const (
-	checkpointAge      = 24 * time.Hour
-	checkpointInterval = time.Hour
-)
-
-// keepCheckpoints writes checkpoints once a day until ctx ends.
-func (n *node) keepCheckpoints(ctx context.Context, dir string) {
-	tick := time.NewTicker(checkpointInterval)
-	defer tick.Stop()
-	for {
-		written, err := writeCheckpoints(ctx, n.directory, n.issuer, dir, time.Now().Add(-checkpointAge))
-		switch {
-		case err != nil && ctx.Err() == nil:
-			n.log.Error("checkpoints cannot be written; trying again in an hour", "folder", dir, "error", err)
-		case written > 0:
-			n.log.Info("checkpoints written", "folder", dir, "clinics", written)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
 }
 
 // checkpointReport is what checkpoints tell about journals.

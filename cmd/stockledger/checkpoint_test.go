@@ -6,12 +6,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/stockledger/stockledger/cluster"
 	"github.com/stockledger/stockledger/ledger"
 	"github.com/stockledger/stockledger/rpc"
 	"github.com/stockledger/stockledger/txn"
@@ -67,15 +68,8 @@ func TestCheckpointsFindARewrittenJournal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	write := func() int {
-		written, err := writeCheckpoints(ctx, txn.NewDirectory(db), issuer, dir, time.Now().Add(-time.Hour))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return written
-	}
-	if first, again := write(), write(); first == 0 || again != 0 {
-		t.Errorf("%d checkpoints were written, and %d within the hour after", first, again)
+	if written, err := writeCheckpoints(ctx, txn.NewDirectory(db), issuer, dir); err != nil || written == 0 {
+		t.Fatalf("%d checkpoints were written, %v", written, err)
 	}
 	compare := func() (checkpointReport, string) {
 		t.Helper()
@@ -108,5 +102,63 @@ func TestCheckpointsFindARewrittenJournal(t *testing.T) {
 	}
 	if report, out := compare(); report.broken != 1 || !strings.Contains(out, "line 1") {
 		t.Errorf("of a forged line: %+v %s", report, out)
+	}
+}
+
+// The leader writes a checkpoint of each clinic. A clinic whose file cannot be
+// written is told of, and does not hold up the others.
+func TestCheckpointsAreAJob(t *testing.T) {
+	first, second := aClinic(t), aClinic(t)
+	ctx, dir, key := context.Background(), t.TempDir(), filepath.Join(t.TempDir(), "issuer.key")
+	issuer, err := rpc.OpenIssuer(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	directory := txn.NewDirectory(txntest.Open(t))
+	chores := txn.NewChores(directory, nil, quiet())
+	job := cluster.CheckpointJob(chores, checkpointer(directory, issuer, dir))
+	for _, clinic := range []string{first, second} {
+		listed, err := job.Clinics(ctx, cluster.Turn{}, ledger.ClinicID(clinic[:len(clinic)-1]), 10)
+		if err != nil || !slices.Contains(listed, ledger.ClinicID(clinic)) {
+			t.Errorf("listed are %q, %v", listed, err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, second+checkpointSuffix), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	do := func(clinic string) error {
+		_, err := job.Do(ctx, txn.Errand{Clinic: ledger.ClinicID(clinic)})
+		return err
+	}
+	if err := errors.Join(do(first), do(first)); err != nil { // a run that is repeated adds a line
+		t.Error(err)
+	}
+	if err := do(second); err == nil {
+		t.Error("a file that cannot be written goes unnoticed")
+	}
+	var out bytes.Buffer
+	report, err := compareCheckpoints(ctx, txn.NewQueries(directory), issuer, dir, []ledger.ClinicID{ledger.ClinicID(first)}, &out)
+	if err != nil || report != (checkpointReport{held: 2}) {
+		t.Errorf("they hold %+v, %v: %s", report, err, out.String())
+	}
+	if err := do("no-such-clinic"); err == nil {
+		t.Error("a clinic without a journal has a checkpoint")
+	}
+}
+
+// A folder that cannot be made keeps a node from starting: it would lead, and
+// write nothing.
+func TestCheckpointDirThatCannotBe(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	flags := nodeFlags{IssuerKey: filepath.Join(t.TempDir(), "issuer.key"), CheckpointDir: filepath.Join(file, "checkpoints"), clusterFlags: clusterFlags{JobTimeZone: "UTC"}}
+	n, err := openNode(context.Background(), databaseFlags{DatabaseURL: txntest.URL(t)}, flags, quiet())
+	if err == nil {
+		n.directory.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "checkpoints") {
+		t.Errorf("it says %v", err)
 	}
 }

@@ -34,13 +34,17 @@ type clusterFlags struct {
 	EtcdName           string            `env:"STOCKLEDGER_ETCD_NAME" help:"Name of this node's etcd member in --etcd-initial-cluster."`
 	EtcdListenClient   string            `env:"STOCKLEDGER_ETCD_LISTEN_CLIENT" placeholder:"ADDRESS" help:"Address at which this node's etcd member serves other nodes, which name it in --etcd-endpoints. It is not encrypted: keep it private. Default: a free port on 127.0.0.1."`
 	EtcdListenPeer     string            `env:"STOCKLEDGER_ETCD_LISTEN_PEER" placeholder:"ADDRESS" help:"Address at which this node's etcd member talks to the others. Default: a free port on 127.0.0.1."`
-	EtcdInitialCluster string            `env:"STOCKLEDGER_ETCD_INITIAL_CLUSTER" placeholder:"NAME=URL,..." help:"The etcd members of all nodes at the very first start, for example a=http://10.0.0.1:2380,b=http://10.0.0.2:2380,c=http://10.0.0.3:2380."`
+	EtcdInitialCluster string            `env:"STOCKLEDGER_ETCD_INITIAL_CLUSTER" placeholder:"NAME=URL,..." help:"The etcd members of all nodes at the very first start, for example a=https://10.0.0.1:2380,b=https://10.0.0.2:2380,c=https://10.0.0.3:2380. With https they talk under mutual TLS, with keys that come from the issuer key."`
+	EtcdInitialState   string            `name:"etcd-initial-cluster-state" enum:"new,existing" default:"new" env:"STOCKLEDGER_ETCD_INITIAL_CLUSTER_STATE" help:"new: the members of --etcd-initial-cluster make a cluster. existing: this one joins in the place of a lost one, for which stockledger cluster replace-member made room."`
 	JobSchedule        map[string]string `env:"STOCKLEDGER_JOB_SCHEDULE" placeholder:"JOB=CRON" help:"When a background job runs, in place of its own schedule: minute, hour, day of month, month, day of week; never: by hand alone. All nodes need the same. Example: --job-schedule 'reconcile=0 3 * * *'."`
 	JobTimeZone        string            `default:"UTC" env:"STOCKLEDGER_JOB_TIME_ZONE" help:"Time zone of the jobs' schedules, for example Africa/Nairobi. Default: UTC."`
 }
 
-func (f *clusterFlags) etcd() cluster.EtcdConfig {
+// etcd says which etcd cluster the node belongs to. secret is what the nodes
+// share.
+func (f *clusterFlags) etcd(secret []byte) cluster.EtcdConfig {
 	return cluster.EtcdConfig{
+		Existing: f.EtcdInitialState == "existing", Secret: secret,
 		Endpoints: f.EtcdEndpoints, CAFile: f.EtcdCA, CertFile: f.EtcdCert, KeyFile: f.EtcdKey, Username: f.EtcdUsername, Password: f.EtcdPassword,
 		Dir: f.EtcdDir, Name: f.EtcdName, ListenClient: f.EtcdListenClient, ListenPeer: f.EtcdListenPeer, InitialCluster: f.EtcdInitialCluster,
 	}
@@ -117,6 +121,13 @@ func (n *node) administration() rpc.Administration {
 		}
 		return state
 	}
+	homes := homeCounter{list: txn.NewChores(n.directory, n.router, n.log).Clinics, home: func(clinic ledger.ClinicID) (cluster.Node, bool) {
+		if c := n.joined.Load(); c != nil {
+			return c.Home(clinic)
+		}
+		return cluster.Node{}, false
+	}}
+	a.Homes = homes.count
 	a.EtcdEndpoints = func(ctx context.Context) []string {
 		if c := n.joined.Load(); c != nil {
 			return c.EtcdAddresses(ctx)
@@ -208,7 +219,7 @@ func (n *node) join(ctx context.Context, self cluster.Node) (*cluster.Cluster, e
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
 	return cluster.Join(ctx, n.db, cluster.Config{
-		Etcd: n.flags.etcd(), Self: self, Log: n.log,
+		Etcd: n.flags.etcd(n.issuer.Secret("nodes")), Self: self, Log: n.log,
 		Load: func() cluster.Load {
 			waiting, clinics := n.executors.Load()
 			return cluster.Load{Waiting: waiting, Clinics: clinics}

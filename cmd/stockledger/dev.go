@@ -145,7 +145,7 @@ func (c *devCmd) open(ctx context.Context, log *slog.Logger, dir string, databas
 	}
 	flags := nodeFlags{
 		Listen: freeOr(c.Listen), AdminListen: freeOr(c.AdminListen), IssuerKey: filepath.Join(dir, "issuer.key"), PatientKey: filepath.Join(dir, "patient.key"), GracePeriod: 10 * time.Second,
-		CachedDocuments: 400_000, webhookFlags: webhookFlags{WebhookAllowPrivate: true}, clusterFlags: in,
+		CachedDocuments: 400_000, CheckpointDir: checkpointsOf(dir), webhookFlags: webhookFlags{WebhookAllowPrivate: true}, clusterFlags: in,
 	}
 	n, err := openNode(ctx, databaseFlags{DatabaseURL: database.URL}, flags, log)
 	if err != nil {
@@ -165,6 +165,9 @@ func (c *devCmd) open(ctx context.Context, log *slog.Logger, dir string, databas
 	}
 	return n, nil
 }
+
+// checkpointsOf is the folder that checkpoints are written to.
+func checkpointsOf(dir string) string { return filepath.Join(dir, "checkpoints") }
 
 func tokenFile(dir string) string { return filepath.Join(dir, "token") }
 

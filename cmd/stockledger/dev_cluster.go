@@ -181,11 +181,12 @@ func (s *supervisor) start(n devNode) (*child.Process, error) {
 	defer func() { _ = log.Close() }() // the child has its own
 	var members []string
 	for _, other := range s.nodes {
-		members = append(members, other.name+"=http://"+other.etcdPeer)
+		members = append(members, other.name+"=https://"+other.etcdPeer)
 	}
 	cmd := exec.Command(s.binary, "serve",
 		"--node-name", n.name, "--listen", n.api, "--admin-listen", n.admin, "--peer-listen", n.peer,
 		"--issuer-key", filepath.Join(s.dir, "issuer.key"), "--patient-key", filepath.Join(s.dir, "patient.key"), "--grace-period", "10s",
+		"--checkpoint-dir", checkpointsOf(s.dir),
 		"--etcd-dir", filepath.Join(s.dir, "etcd-"+n.name), "--etcd-name", n.name, "--etcd-listen-client", n.etcdClient, "--etcd-listen-peer", n.etcdPeer,
 		"--etcd-initial-cluster", strings.Join(members, ","), "--webhook-allow-private")
 	cmd.Env = append(os.Environ(), localdb.URLVariable+"="+s.databaseURL)

@@ -34,13 +34,18 @@ type testNode struct {
 
 func startTestNode(t *testing.T) *testNode {
 	t.Helper()
+	// The tests share one database, and it belongs to one cluster at most.
+	return startTestNodeOn(t, txntest.URL(t), clusterFlags{NoCluster: true, JobTimeZone: "UTC"})
+}
+
+func startTestNodeOn(t *testing.T, url string, in clusterFlags) *testNode {
+	t.Helper()
 	flags := nodeFlags{
 		Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", IssuerKey: filepath.Join(t.TempDir(), "issuer.key"),
 		GracePeriod: 10 * time.Second, CachedDocuments: 10_000, WriteConns: 4, ReadConns: 4,
-		// The tests share one database, and it belongs to one cluster at most.
-		clusterFlags: clusterFlags{NoCluster: true, JobTimeZone: "UTC"},
+		clusterFlags: in,
 	}
-	n, err := openNode(context.Background(), databaseFlags{DatabaseURL: txntest.URL(t)}, flags, quiet())
+	n, err := openNode(context.Background(), databaseFlags{DatabaseURL: url}, flags, quiet())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,6 +116,13 @@ func TestCommandLineParses(t *testing.T) {
 		"operations resubmit c k --token t",
 		"report c stock-card --parameter location_id=ward --parameter medicine_id=zinc --key k --output - --wait 1h --token t",
 		"token --role admin --clinic * --subject s --ttl 1h",
+		"jobs list --token t",
+		"jobs runs reconcile --token t", "jobs show reconcile --token t",
+		"jobs run reconcile --token t --wait 1m", "jobs trigger reconcile --token t",
+		"jobs findings --token t --job low-stock --kind STOCK_LOW", "jobs findings c --token t",
+		"cluster status --token t",
+		"cluster replace-member c --peer-url https://10.0.0.3:2380 --etcd-endpoints http://127.0.0.1:2379",
+		"serve --database-url postgresql://x --etcd-initial-cluster-state existing",
 		"dev --data-dir d",
 		"dev --clean-data",
 		"version --log-format json --log-level debug",

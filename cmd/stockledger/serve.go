@@ -45,7 +45,7 @@ type nodeFlags struct {
 	ReplicaURLs     []string      `name:"replica-url" env:"STOCKLEDGER_REPLICA_URLS" placeholder:"URL" help:"Streaming replica of a PostgreSQL database, for reads with CONSISTENCY_BOUNDED. May be repeated. CockroachDB needs none: it reads from its followers."`
 	ReplicaMaxLag   time.Duration `default:"100ms" env:"STOCKLEDGER_REPLICA_MAX_LAG" help:"How far a replica may be behind and still be read."`
 	NoReadModels    bool          `env:"STOCKLEDGER_NO_READ_MODELS" help:"Leave it to other nodes to keep the read models up that reports read. At least one has to do it."`
-	CheckpointDir   string        `type:"path" env:"STOCKLEDGER_CHECKPOINT_DIR" placeholder:"FOLDER" help:"Write a signed checkpoint of each journal here once a day. See stockledger checkpoint --help."`
+	CheckpointDir   string        `type:"path" env:"STOCKLEDGER_CHECKPOINT_DIR" placeholder:"FOLDER" help:"Have the job \"checkpoints\" write a signed checkpoint of each journal here once a day. The node that leads does it: give all nodes the same folder. See stockledger checkpoint --help."`
 	DrainDelay      time.Duration `default:"0s" env:"STOCKLEDGER_DRAIN_DELAY" help:"Time between readiness going off and the port closing, for load balancers to notice."`
 	GracePeriod     time.Duration `default:"25s" env:"STOCKLEDGER_GRACE_PERIOD" help:"How long a shutdown may take after the drain delay; the last fifth of it, 2s at most, is for closing."`
 	clusterFlags
@@ -59,7 +59,9 @@ func (serveCmd) Help() string {
 
   stockledger serve --database-url postgresql://ledger@db1:26257,db2:26257/stockledger --listen :8080 --admin-listen :8081 --issuer-key /etc/stockledger/issuer.key
 
-A node keeps no state: run as many as you like against the same database. It stops cleanly on SIGTERM: it answers what it has accepted, and refuses the rest.`
+All stock is in the database. Nodes know each other through etcd, which also elects the one that runs the background jobs: by default a node runs an etcd member of its own, in --etcd-dir, which is right for one node. Several nodes need one etcd cluster: name one that runs already with --etcd-endpoints, or give three nodes a member each with --etcd-initial-cluster. A second node that does neither is refused; with --no-cluster it serves and takes no part.
+
+It stops cleanly on SIGTERM: it answers what it has accepted, and refuses the rest.`
 }
 
 // Run serves until the process is told to stop.
@@ -123,8 +125,6 @@ type node struct {
 	parts      []rpc.Part
 	drainDelay time.Duration
 	grace      time.Duration
-	// checkpoints is the folder that they are written to, or empty.
-	checkpoints string
 	// courier delivers events to webhooks.
 	courier *cluster.Courier
 }
@@ -159,7 +159,7 @@ func openNode(ctx context.Context, databases databaseFlags, flags nodeFlags, log
 		return nil, err
 	}
 	directory.Near(flags.Region)
-	n := &node{log: log, db: directory.Main(), directory: directory, flags: flags.clusterFlags, parts: parts, drainDelay: flags.DrainDelay, grace: flags.GracePeriod, checkpoints: flags.CheckpointDir}
+	n := &node{log: log, db: directory.Main(), directory: directory, flags: flags.clusterFlags, parts: parts, drainDelay: flags.DrainDelay, grace: flags.GracePeriod}
 	if err := n.build(ctx, flags); err != nil {
 		directory.Close()
 		return nil, err
@@ -216,11 +216,7 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 	operations := txn.NewOperations(n.directory)
 	n.dispatcher = cluster.NewDispatcher(operations, n.executors, n.router, cluster.DispatcherConfig{Log: n.log})
 	webhooks := n.webhooks(queries, flags.webhookFlags)
-	jobs, err := n.flags.jobs(cluster.StandardJobs(n.directory, txn.NewChores(n.directory, n.router, n.log)))
-	if err != nil {
-		return err
-	}
-	if n.runner, err = cluster.NewRunner(n.db, jobs, cluster.RunnerConfig{Log: n.log}); err != nil {
+	if err := n.openRunner(flags.CheckpointDir); err != nil {
 		return err
 	}
 	metrics = append(metrics, n.executors.RegisterMetrics, n.router.RegisterMetrics, n.runner.RegisterMetrics, n.dispatcher.RegisterMetrics, n.courier.RegisterMetrics)
@@ -237,6 +233,24 @@ func (n *node) build(ctx context.Context, flags nodeFlags) error {
 	if err == nil {
 		n.dispatcher.ReadReports(n.server)
 	}
+	return err
+}
+
+// openRunner prepares the background jobs, for when this node leads.
+func (n *node) openRunner(checkpoints string) error {
+	chores := txn.NewChores(n.directory, n.router, n.log)
+	all := cluster.StandardJobs(n.directory, chores)
+	if checkpoints != "" {
+		if err := makeCheckpointDir(checkpoints); err != nil {
+			return err
+		}
+		all = append(all, cluster.CheckpointJob(chores, checkpointer(n.directory, n.issuer, checkpoints)))
+	}
+	jobs, err := n.flags.jobs(all)
+	if err != nil {
+		return err
+	}
+	n.runner, err = cluster.NewRunner(n.db, jobs, cluster.RunnerConfig{Log: n.log})
 	return err
 }
 
@@ -284,9 +298,6 @@ func (n *node) begin(ctx context.Context, peers *cluster.PeerServer, cancel func
 	if n.executes() {
 		work.Go(func(following context.Context) { n.executors.Run(following, followRecallsEvery) })
 		work.Go(func(context.Context) { n.dispatcher.Run(ctx) })
-	}
-	if n.checkpoints != "" {
-		work.Go(func(context.Context) { n.keepCheckpoints(ctx, n.checkpoints) })
 	}
 	work.Go(func(following context.Context) {
 		n.feed.Run(following, func(err error) { n.log.Warn("the heads cannot be read; trying again", "error", err) })

@@ -138,9 +138,13 @@ type GetClusterResponse struct {
 	DeadLetters *DeadLetters `protobuf:"bytes,7,opt,name=dead_letters,json=deadLetters,proto3" json:"dead_letters,omitempty"`
 	// The reports that wait or are being read at all clinics. Unset where there are
 	// none.
-	Reports       *ReportQueue `protobuf:"bytes,8,opt,name=reports,proto3" json:"reports,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Reports *ReportQueue `protobuf:"bytes,8,opt,name=reports,proto3" json:"reports,omitempty"`
+	// Clinics at which the last reconciliation found that what is stored does not
+	// follow from the journal. Anything but 0 is an emergency: see
+	// ListClinicsWithFindings.
+	FlaggedClinics int64 `protobuf:"varint,9,opt,name=flagged_clinics,json=flaggedClinics,proto3" json:"flagged_clinics,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *GetClusterResponse) Reset() {
@@ -227,6 +231,13 @@ func (x *GetClusterResponse) GetReports() *ReportQueue {
 		return x.Reports
 	}
 	return nil
+}
+
+func (x *GetClusterResponse) GetFlaggedClinics() int64 {
+	if x != nil {
+		return x.FlaggedClinics
+	}
+	return 0
 }
 
 // DeadLetters are operations with the state FAILED.
@@ -673,7 +684,10 @@ type ClusterNode struct {
 	Clinics int64 `protobuf:"varint,8,opt,name=clinics,proto3" json:"clinics,omitempty"`
 	// What it serves: inventory, pharmacy or both. One without inventory executes
 	// no commands and is home to no clinic.
-	Services      []string `protobuf:"bytes,9,rep,name=services,proto3" json:"services,omitempty"`
+	Services []string `protobuf:"bytes,9,rep,name=services,proto3" json:"services,omitempty"`
+	// Clinics of the directory that it is home to, as the node that answers counted
+	// some seconds ago.
+	HomeClinics   int64 `protobuf:"varint,10,opt,name=home_clinics,json=homeClinics,proto3" json:"home_clinics,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -769,6 +783,13 @@ func (x *ClusterNode) GetServices() []string {
 		return x.Services
 	}
 	return nil
+}
+
+func (x *ClusterNode) GetHomeClinics() int64 {
+	if x != nil {
+		return x.HomeClinics
+	}
+	return 0
 }
 
 // ListJobsRequest asks for the jobs.
@@ -974,7 +995,9 @@ type JobRun struct {
 	// Clinics that could not be done, and why the last of them could not.
 	Failures int64 `protobuf:"varint,12,opt,name=failures,proto3" json:"failures,omitempty"`
 	// Why the last clinic that could not be done could not.
-	Failure       string `protobuf:"bytes,13,opt,name=failure,proto3" json:"failure,omitempty"`
+	Failure string `protobuf:"bytes,13,opt,name=failure,proto3" json:"failure,omitempty"`
+	// How many clinics there are to do, known once the run has begun.
+	TotalClinics  int64 `protobuf:"varint,14,opt,name=total_clinics,json=totalClinics,proto3" json:"total_clinics,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1098,6 +1121,13 @@ func (x *JobRun) GetFailure() string {
 		return x.Failure
 	}
 	return ""
+}
+
+func (x *JobRun) GetTotalClinics() int64 {
+	if x != nil {
+		return x.TotalClinics
+	}
+	return 0
 }
 
 // ListJobRunsRequest asks for the runs of a job.
@@ -1522,12 +1552,214 @@ func (x *Finding) GetFoundAt() *timestamppb.Timestamp {
 	return nil
 }
 
+// ListClinicsWithFindingsRequest asks at which clinics anything was found.
+type ListClinicsWithFindingsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only what one job found; empty: all.
+	Job string `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	// Only findings of one kind, for example STOCK_LOW; empty: all.
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Which part of the list.
+	Page          *Page `protobuf:"bytes,3,opt,name=page,proto3" json:"page,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListClinicsWithFindingsRequest) Reset() {
+	*x = ListClinicsWithFindingsRequest{}
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListClinicsWithFindingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListClinicsWithFindingsRequest) ProtoMessage() {}
+
+func (x *ListClinicsWithFindingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListClinicsWithFindingsRequest.ProtoReflect.Descriptor instead.
+func (*ListClinicsWithFindingsRequest) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ListClinicsWithFindingsRequest) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *ListClinicsWithFindingsRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *ListClinicsWithFindingsRequest) GetPage() *Page {
+	if x != nil {
+		return x.Page
+	}
+	return nil
+}
+
+// ListClinicsWithFindingsResponse is a page of clinics, by job, kind and clinic.
+type ListClinicsWithFindingsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The clinics, once for each job and kind.
+	Clinics []*ClinicFindings `protobuf:"bytes,1,rep,name=clinics,proto3" json:"clinics,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListClinicsWithFindingsResponse) Reset() {
+	*x = ListClinicsWithFindingsResponse{}
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListClinicsWithFindingsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListClinicsWithFindingsResponse) ProtoMessage() {}
+
+func (x *ListClinicsWithFindingsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListClinicsWithFindingsResponse.ProtoReflect.Descriptor instead.
+func (*ListClinicsWithFindingsResponse) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ListClinicsWithFindingsResponse) GetClinics() []*ClinicFindings {
+	if x != nil {
+		return x.Clinics
+	}
+	return nil
+}
+
+func (x *ListClinicsWithFindingsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// ClinicFindings is how much a job found of one kind at a clinic. ListFindings
+// has each of them.
+type ClinicFindings struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The clinic.
+	ClinicId string `protobuf:"bytes,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
+	// The job that found it.
+	Job string `protobuf:"bytes,2,opt,name=job,proto3" json:"job,omitempty"`
+	// What is the matter: a fixed word.
+	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	// How much was found.
+	Findings int64 `protobuf:"varint,4,opt,name=findings,proto3" json:"findings,omitempty"`
+	// When the first of them was found that is still there.
+	FirstFoundAt  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=first_found_at,json=firstFoundAt,proto3" json:"first_found_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClinicFindings) Reset() {
+	*x = ClinicFindings{}
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClinicFindings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClinicFindings) ProtoMessage() {}
+
+func (x *ClinicFindings) ProtoReflect() protoreflect.Message {
+	mi := &file_stockledger_v1_admin_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClinicFindings.ProtoReflect.Descriptor instead.
+func (*ClinicFindings) Descriptor() ([]byte, []int) {
+	return file_stockledger_v1_admin_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ClinicFindings) GetClinicId() string {
+	if x != nil {
+		return x.ClinicId
+	}
+	return ""
+}
+
+func (x *ClinicFindings) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *ClinicFindings) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *ClinicFindings) GetFindings() int64 {
+	if x != nil {
+		return x.Findings
+	}
+	return 0
+}
+
+func (x *ClinicFindings) GetFirstFoundAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstFoundAt
+	}
+	return nil
+}
+
 var File_stockledger_v1_admin_service_proto protoreflect.FileDescriptor
 
 const file_stockledger_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
 	"\"stockledger/v1/admin_service.proto\x12\x0estockledger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bstockledger/v1/common.proto\x1a&stockledger/v1/operation_service.proto\x1a\x1cstockledger/v1/options.proto\"\x13\n" +
-	"\x11GetClusterRequest\"\x88\x03\n" +
+	"\x11GetClusterRequest\"\xb1\x03\n" +
 	"\x12GetClusterResponse\x121\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x1b.stockledger.v1.ClusterNodeR\x05nodes\x12\x1b\n" +
 	"\tleader_id\x18\x02 \x01(\tR\bleaderId\x12!\n" +
@@ -1536,7 +1768,8 @@ const file_stockledger_v1_admin_service_proto_rawDesc = "" +
 	"\x04pins\x18\x05 \x03(\v2\x19.stockledger.v1.ClinicPinR\x04pins\x122\n" +
 	"\x06queues\x18\x06 \x03(\v2\x1a.stockledger.v1.QueueDepthR\x06queues\x12>\n" +
 	"\fdead_letters\x18\a \x01(\v2\x1b.stockledger.v1.DeadLettersR\vdeadLetters\x125\n" +
-	"\areports\x18\b \x01(\v2\x1b.stockledger.v1.ReportQueueR\areports\"\\\n" +
+	"\areports\x18\b \x01(\v2\x1b.stockledger.v1.ReportQueueR\areports\x12'\n" +
+	"\x0fflagged_clinics\x18\t \x01(\x03R\x0eflaggedClinics\"\\\n" +
 	"\vDeadLetters\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x03R\x05count\x127\n" +
 	"\toldest_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\boldestAt\"`\n" +
@@ -1559,7 +1792,7 @@ const file_stockledger_v1_admin_service_proto_rawDesc = "" +
 	"\x10PinClinicRequest\x12!\n" +
 	"\tclinic_id\x18\x01 \x01(\tB\x04\xd0\xc6'\x01R\bclinicId\x12%\n" +
 	"\tnode_name\x18\x02 \x01(\tB\b\xbaH\x05r\x03(\xff\x01R\bnodeName\"\x13\n" +
-	"\x11PinClinicResponse\"\xa0\x02\n" +
+	"\x11PinClinicResponse\"\xc3\x02\n" +
 	"\vClusterNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
 	"\vapi_address\x18\x02 \x01(\tR\n" +
@@ -1571,7 +1804,9 @@ const file_stockledger_v1_admin_service_proto_rawDesc = "" +
 	"\x04name\x18\x06 \x01(\tR\x04name\x12)\n" +
 	"\x10waiting_commands\x18\a \x01(\x03R\x0fwaitingCommands\x12\x18\n" +
 	"\aclinics\x18\b \x01(\x03R\aclinics\x12\x1a\n" +
-	"\bservices\x18\t \x03(\tR\bservices\"\x11\n" +
+	"\bservices\x18\t \x03(\tR\bservices\x12!\n" +
+	"\fhome_clinics\x18\n" +
+	" \x01(\x03R\vhomeClinics\"\x11\n" +
 	"\x0fListJobsRequest\";\n" +
 	"\x10ListJobsResponse\x12'\n" +
 	"\x04jobs\x18\x01 \x03(\v2\x13.stockledger.v1.JobR\x04jobs\"\xda\x01\n" +
@@ -1581,7 +1816,7 @@ const file_stockledger_v1_admin_service_proto_rawDesc = "" +
 	"\bschedule\x18\x03 \x01(\tR\bschedule\x12\x1b\n" +
 	"\ttime_zone\x18\x04 \x01(\tR\btimeZone\x123\n" +
 	"\anext_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06nextAt\x121\n" +
-	"\blast_run\x18\x06 \x01(\v2\x16.stockledger.v1.JobRunR\alastRun\"\xee\x03\n" +
+	"\blast_run\x18\x06 \x01(\v2\x16.stockledger.v1.JobRunR\alastRun\"\x93\x04\n" +
 	"\x06JobRun\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12=\n" +
 	"\fscheduled_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vscheduledAt\x121\n" +
@@ -1598,7 +1833,8 @@ const file_stockledger_v1_admin_service_proto_rawDesc = "" +
 	" \x01(\x03R\bcommands\x12\x1a\n" +
 	"\bfindings\x18\v \x01(\x03R\bfindings\x12\x1a\n" +
 	"\bfailures\x18\f \x01(\x03R\bfailures\x12\x18\n" +
-	"\afailure\x18\r \x01(\tR\afailure\"[\n" +
+	"\afailure\x18\r \x01(\tR\afailure\x12#\n" +
+	"\rtotal_clinics\x18\x0e \x01(\x03R\ftotalClinics\"[\n" +
 	"\x12ListJobRunsRequest\x12\x1b\n" +
 	"\x03job\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\x03job\x12(\n" +
 	"\x04page\x18\x02 \x01(\v2\x14.stockledger.v1.PageR\x04page\"i\n" +
@@ -1623,12 +1859,25 @@ const file_stockledger_v1_admin_service_proto_rawDesc = "" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x1a\n" +
 	"\bsequence\x18\x05 \x01(\x03R\bsequence\x12@\n" +
 	"\x0efirst_found_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\ffirstFoundAt\x125\n" +
-	"\bfound_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\afoundAt*z\n" +
+	"\bfound_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\afoundAt\"\x82\x01\n" +
+	"\x1eListClinicsWithFindingsRequest\x12\x19\n" +
+	"\x03job\x18\x01 \x01(\tB\a\xbaH\x04r\x02(@R\x03job\x12\x1b\n" +
+	"\x04kind\x18\x02 \x01(\tB\a\xbaH\x04r\x02(@R\x04kind\x12(\n" +
+	"\x04page\x18\x03 \x01(\v2\x14.stockledger.v1.PageR\x04page\"\x83\x01\n" +
+	"\x1fListClinicsWithFindingsResponse\x128\n" +
+	"\aclinics\x18\x01 \x03(\v2\x1e.stockledger.v1.ClinicFindingsR\aclinics\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb1\x01\n" +
+	"\x0eClinicFindings\x12\x1b\n" +
+	"\tclinic_id\x18\x01 \x01(\tR\bclinicId\x12\x10\n" +
+	"\x03job\x18\x02 \x01(\tR\x03job\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x1a\n" +
+	"\bfindings\x18\x04 \x01(\x03R\bfindings\x12@\n" +
+	"\x0efirst_found_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\ffirstFoundAt*z\n" +
 	"\vJobRunState\x12\x1d\n" +
 	"\x19JOB_RUN_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15JOB_RUN_STATE_WAITING\x10\x01\x12\x19\n" +
 	"\x15JOB_RUN_STATE_RUNNING\x10\x02\x12\x16\n" +
-	"\x12JOB_RUN_STATE_DONE\x10\x032\xcb\x05\n" +
+	"\x12JOB_RUN_STATE_DONE\x10\x032\xdd\x06\n" +
 	"\fAdminService\x12h\n" +
 	"\n" +
 	"GetCluster\x12!.stockledger.v1.GetClusterRequest\x1a\".stockledger.v1.GetClusterResponse\"\x13\xc2\xc6'\fcluster.read\x90\x02\x01\x12_\n" +
@@ -1637,7 +1886,8 @@ const file_stockledger_v1_admin_service_proto_rawDesc = "" +
 	"\bListJobs\x12\x1f.stockledger.v1.ListJobsRequest\x1a .stockledger.v1.ListJobsResponse\"\x0f\xc2\xc6'\bjob.read\x90\x02\x01\x12g\n" +
 	"\vListJobRuns\x12\".stockledger.v1.ListJobRunsRequest\x1a#.stockledger.v1.ListJobRunsResponse\"\x0f\xc2\xc6'\bjob.read\x90\x02\x01\x12T\n" +
 	"\x06RunJob\x12\x1d.stockledger.v1.RunJobRequest\x1a\x1e.stockledger.v1.RunJobResponse\"\v\xc2\xc6'\ajob.run\x12n\n" +
-	"\fListFindings\x12#.stockledger.v1.ListFindingsRequest\x1a$.stockledger.v1.ListFindingsResponse\"\x13\xc2\xc6'\ffinding.read\x90\x02\x01BKZIgithub.com/stockledger/stockledger/proto/gen/stockledger/v1;stockledgerv1b\x06proto3"
+	"\fListFindings\x12#.stockledger.v1.ListFindingsRequest\x1a$.stockledger.v1.ListFindingsResponse\"\x13\xc2\xc6'\ffinding.read\x90\x02\x01\x12\x8f\x01\n" +
+	"\x17ListClinicsWithFindings\x12..stockledger.v1.ListClinicsWithFindingsRequest\x1a/.stockledger.v1.ListClinicsWithFindingsResponse\"\x13\xc2\xc6'\ffinding.read\x90\x02\x01BKZIgithub.com/stockledger/stockledger/proto/gen/stockledger/v1;stockledgerv1b\x06proto3"
 
 var (
 	file_stockledger_v1_admin_service_proto_rawDescOnce sync.Once
@@ -1652,34 +1902,37 @@ func file_stockledger_v1_admin_service_proto_rawDescGZIP() []byte {
 }
 
 var file_stockledger_v1_admin_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_stockledger_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_stockledger_v1_admin_service_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_stockledger_v1_admin_service_proto_goTypes = []any{
-	(JobRunState)(0),              // 0: stockledger.v1.JobRunState
-	(*GetClusterRequest)(nil),     // 1: stockledger.v1.GetClusterRequest
-	(*GetClusterResponse)(nil),    // 2: stockledger.v1.GetClusterResponse
-	(*DeadLetters)(nil),           // 3: stockledger.v1.DeadLetters
-	(*ReportQueue)(nil),           // 4: stockledger.v1.ReportQueue
-	(*QueueDepth)(nil),            // 5: stockledger.v1.QueueDepth
-	(*ClinicPin)(nil),             // 6: stockledger.v1.ClinicPin
-	(*GetHomeRequest)(nil),        // 7: stockledger.v1.GetHomeRequest
-	(*GetHomeResponse)(nil),       // 8: stockledger.v1.GetHomeResponse
-	(*PinClinicRequest)(nil),      // 9: stockledger.v1.PinClinicRequest
-	(*PinClinicResponse)(nil),     // 10: stockledger.v1.PinClinicResponse
-	(*ClusterNode)(nil),           // 11: stockledger.v1.ClusterNode
-	(*ListJobsRequest)(nil),       // 12: stockledger.v1.ListJobsRequest
-	(*ListJobsResponse)(nil),      // 13: stockledger.v1.ListJobsResponse
-	(*Job)(nil),                   // 14: stockledger.v1.Job
-	(*JobRun)(nil),                // 15: stockledger.v1.JobRun
-	(*ListJobRunsRequest)(nil),    // 16: stockledger.v1.ListJobRunsRequest
-	(*ListJobRunsResponse)(nil),   // 17: stockledger.v1.ListJobRunsResponse
-	(*RunJobRequest)(nil),         // 18: stockledger.v1.RunJobRequest
-	(*RunJobResponse)(nil),        // 19: stockledger.v1.RunJobResponse
-	(*ListFindingsRequest)(nil),   // 20: stockledger.v1.ListFindingsRequest
-	(*ListFindingsResponse)(nil),  // 21: stockledger.v1.ListFindingsResponse
-	(*Finding)(nil),               // 22: stockledger.v1.Finding
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
-	(Priority)(0),                 // 24: stockledger.v1.Priority
-	(*Page)(nil),                  // 25: stockledger.v1.Page
+	(JobRunState)(0),                        // 0: stockledger.v1.JobRunState
+	(*GetClusterRequest)(nil),               // 1: stockledger.v1.GetClusterRequest
+	(*GetClusterResponse)(nil),              // 2: stockledger.v1.GetClusterResponse
+	(*DeadLetters)(nil),                     // 3: stockledger.v1.DeadLetters
+	(*ReportQueue)(nil),                     // 4: stockledger.v1.ReportQueue
+	(*QueueDepth)(nil),                      // 5: stockledger.v1.QueueDepth
+	(*ClinicPin)(nil),                       // 6: stockledger.v1.ClinicPin
+	(*GetHomeRequest)(nil),                  // 7: stockledger.v1.GetHomeRequest
+	(*GetHomeResponse)(nil),                 // 8: stockledger.v1.GetHomeResponse
+	(*PinClinicRequest)(nil),                // 9: stockledger.v1.PinClinicRequest
+	(*PinClinicResponse)(nil),               // 10: stockledger.v1.PinClinicResponse
+	(*ClusterNode)(nil),                     // 11: stockledger.v1.ClusterNode
+	(*ListJobsRequest)(nil),                 // 12: stockledger.v1.ListJobsRequest
+	(*ListJobsResponse)(nil),                // 13: stockledger.v1.ListJobsResponse
+	(*Job)(nil),                             // 14: stockledger.v1.Job
+	(*JobRun)(nil),                          // 15: stockledger.v1.JobRun
+	(*ListJobRunsRequest)(nil),              // 16: stockledger.v1.ListJobRunsRequest
+	(*ListJobRunsResponse)(nil),             // 17: stockledger.v1.ListJobRunsResponse
+	(*RunJobRequest)(nil),                   // 18: stockledger.v1.RunJobRequest
+	(*RunJobResponse)(nil),                  // 19: stockledger.v1.RunJobResponse
+	(*ListFindingsRequest)(nil),             // 20: stockledger.v1.ListFindingsRequest
+	(*ListFindingsResponse)(nil),            // 21: stockledger.v1.ListFindingsResponse
+	(*Finding)(nil),                         // 22: stockledger.v1.Finding
+	(*ListClinicsWithFindingsRequest)(nil),  // 23: stockledger.v1.ListClinicsWithFindingsRequest
+	(*ListClinicsWithFindingsResponse)(nil), // 24: stockledger.v1.ListClinicsWithFindingsResponse
+	(*ClinicFindings)(nil),                  // 25: stockledger.v1.ClinicFindings
+	(*timestamppb.Timestamp)(nil),           // 26: google.protobuf.Timestamp
+	(Priority)(0),                           // 27: stockledger.v1.Priority
+	(*Page)(nil),                            // 28: stockledger.v1.Page
 }
 var file_stockledger_v1_admin_service_proto_depIdxs = []int32{
 	11, // 0: stockledger.v1.GetClusterResponse.nodes:type_name -> stockledger.v1.ClusterNode
@@ -1687,45 +1940,50 @@ var file_stockledger_v1_admin_service_proto_depIdxs = []int32{
 	5,  // 2: stockledger.v1.GetClusterResponse.queues:type_name -> stockledger.v1.QueueDepth
 	3,  // 3: stockledger.v1.GetClusterResponse.dead_letters:type_name -> stockledger.v1.DeadLetters
 	4,  // 4: stockledger.v1.GetClusterResponse.reports:type_name -> stockledger.v1.ReportQueue
-	23, // 5: stockledger.v1.DeadLetters.oldest_at:type_name -> google.protobuf.Timestamp
-	23, // 6: stockledger.v1.ReportQueue.oldest_at:type_name -> google.protobuf.Timestamp
-	24, // 7: stockledger.v1.QueueDepth.priority:type_name -> stockledger.v1.Priority
-	23, // 8: stockledger.v1.QueueDepth.oldest_at:type_name -> google.protobuf.Timestamp
+	26, // 5: stockledger.v1.DeadLetters.oldest_at:type_name -> google.protobuf.Timestamp
+	26, // 6: stockledger.v1.ReportQueue.oldest_at:type_name -> google.protobuf.Timestamp
+	27, // 7: stockledger.v1.QueueDepth.priority:type_name -> stockledger.v1.Priority
+	26, // 8: stockledger.v1.QueueDepth.oldest_at:type_name -> google.protobuf.Timestamp
 	11, // 9: stockledger.v1.GetHomeResponse.home:type_name -> stockledger.v1.ClusterNode
-	23, // 10: stockledger.v1.ClusterNode.started_at:type_name -> google.protobuf.Timestamp
+	26, // 10: stockledger.v1.ClusterNode.started_at:type_name -> google.protobuf.Timestamp
 	14, // 11: stockledger.v1.ListJobsResponse.jobs:type_name -> stockledger.v1.Job
-	23, // 12: stockledger.v1.Job.next_at:type_name -> google.protobuf.Timestamp
+	26, // 12: stockledger.v1.Job.next_at:type_name -> google.protobuf.Timestamp
 	15, // 13: stockledger.v1.Job.last_run:type_name -> stockledger.v1.JobRun
-	23, // 14: stockledger.v1.JobRun.scheduled_at:type_name -> google.protobuf.Timestamp
+	26, // 14: stockledger.v1.JobRun.scheduled_at:type_name -> google.protobuf.Timestamp
 	0,  // 15: stockledger.v1.JobRun.state:type_name -> stockledger.v1.JobRunState
-	23, // 16: stockledger.v1.JobRun.started_at:type_name -> google.protobuf.Timestamp
-	23, // 17: stockledger.v1.JobRun.finished_at:type_name -> google.protobuf.Timestamp
-	25, // 18: stockledger.v1.ListJobRunsRequest.page:type_name -> stockledger.v1.Page
+	26, // 16: stockledger.v1.JobRun.started_at:type_name -> google.protobuf.Timestamp
+	26, // 17: stockledger.v1.JobRun.finished_at:type_name -> google.protobuf.Timestamp
+	28, // 18: stockledger.v1.ListJobRunsRequest.page:type_name -> stockledger.v1.Page
 	15, // 19: stockledger.v1.ListJobRunsResponse.runs:type_name -> stockledger.v1.JobRun
 	15, // 20: stockledger.v1.RunJobResponse.run:type_name -> stockledger.v1.JobRun
-	25, // 21: stockledger.v1.ListFindingsRequest.page:type_name -> stockledger.v1.Page
+	28, // 21: stockledger.v1.ListFindingsRequest.page:type_name -> stockledger.v1.Page
 	22, // 22: stockledger.v1.ListFindingsResponse.findings:type_name -> stockledger.v1.Finding
-	23, // 23: stockledger.v1.Finding.first_found_at:type_name -> google.protobuf.Timestamp
-	23, // 24: stockledger.v1.Finding.found_at:type_name -> google.protobuf.Timestamp
-	1,  // 25: stockledger.v1.AdminService.GetCluster:input_type -> stockledger.v1.GetClusterRequest
-	7,  // 26: stockledger.v1.AdminService.GetHome:input_type -> stockledger.v1.GetHomeRequest
-	9,  // 27: stockledger.v1.AdminService.PinClinic:input_type -> stockledger.v1.PinClinicRequest
-	12, // 28: stockledger.v1.AdminService.ListJobs:input_type -> stockledger.v1.ListJobsRequest
-	16, // 29: stockledger.v1.AdminService.ListJobRuns:input_type -> stockledger.v1.ListJobRunsRequest
-	18, // 30: stockledger.v1.AdminService.RunJob:input_type -> stockledger.v1.RunJobRequest
-	20, // 31: stockledger.v1.AdminService.ListFindings:input_type -> stockledger.v1.ListFindingsRequest
-	2,  // 32: stockledger.v1.AdminService.GetCluster:output_type -> stockledger.v1.GetClusterResponse
-	8,  // 33: stockledger.v1.AdminService.GetHome:output_type -> stockledger.v1.GetHomeResponse
-	10, // 34: stockledger.v1.AdminService.PinClinic:output_type -> stockledger.v1.PinClinicResponse
-	13, // 35: stockledger.v1.AdminService.ListJobs:output_type -> stockledger.v1.ListJobsResponse
-	17, // 36: stockledger.v1.AdminService.ListJobRuns:output_type -> stockledger.v1.ListJobRunsResponse
-	19, // 37: stockledger.v1.AdminService.RunJob:output_type -> stockledger.v1.RunJobResponse
-	21, // 38: stockledger.v1.AdminService.ListFindings:output_type -> stockledger.v1.ListFindingsResponse
-	32, // [32:39] is the sub-list for method output_type
-	25, // [25:32] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	26, // 23: stockledger.v1.Finding.first_found_at:type_name -> google.protobuf.Timestamp
+	26, // 24: stockledger.v1.Finding.found_at:type_name -> google.protobuf.Timestamp
+	28, // 25: stockledger.v1.ListClinicsWithFindingsRequest.page:type_name -> stockledger.v1.Page
+	25, // 26: stockledger.v1.ListClinicsWithFindingsResponse.clinics:type_name -> stockledger.v1.ClinicFindings
+	26, // 27: stockledger.v1.ClinicFindings.first_found_at:type_name -> google.protobuf.Timestamp
+	1,  // 28: stockledger.v1.AdminService.GetCluster:input_type -> stockledger.v1.GetClusterRequest
+	7,  // 29: stockledger.v1.AdminService.GetHome:input_type -> stockledger.v1.GetHomeRequest
+	9,  // 30: stockledger.v1.AdminService.PinClinic:input_type -> stockledger.v1.PinClinicRequest
+	12, // 31: stockledger.v1.AdminService.ListJobs:input_type -> stockledger.v1.ListJobsRequest
+	16, // 32: stockledger.v1.AdminService.ListJobRuns:input_type -> stockledger.v1.ListJobRunsRequest
+	18, // 33: stockledger.v1.AdminService.RunJob:input_type -> stockledger.v1.RunJobRequest
+	20, // 34: stockledger.v1.AdminService.ListFindings:input_type -> stockledger.v1.ListFindingsRequest
+	23, // 35: stockledger.v1.AdminService.ListClinicsWithFindings:input_type -> stockledger.v1.ListClinicsWithFindingsRequest
+	2,  // 36: stockledger.v1.AdminService.GetCluster:output_type -> stockledger.v1.GetClusterResponse
+	8,  // 37: stockledger.v1.AdminService.GetHome:output_type -> stockledger.v1.GetHomeResponse
+	10, // 38: stockledger.v1.AdminService.PinClinic:output_type -> stockledger.v1.PinClinicResponse
+	13, // 39: stockledger.v1.AdminService.ListJobs:output_type -> stockledger.v1.ListJobsResponse
+	17, // 40: stockledger.v1.AdminService.ListJobRuns:output_type -> stockledger.v1.ListJobRunsResponse
+	19, // 41: stockledger.v1.AdminService.RunJob:output_type -> stockledger.v1.RunJobResponse
+	21, // 42: stockledger.v1.AdminService.ListFindings:output_type -> stockledger.v1.ListFindingsResponse
+	24, // 43: stockledger.v1.AdminService.ListClinicsWithFindings:output_type -> stockledger.v1.ListClinicsWithFindingsResponse
+	36, // [36:44] is the sub-list for method output_type
+	28, // [28:36] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_stockledger_v1_admin_service_proto_init() }
@@ -1742,7 +2000,7 @@ func file_stockledger_v1_admin_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stockledger_v1_admin_service_proto_rawDesc), len(file_stockledger_v1_admin_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   22,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -38,6 +38,9 @@ const (
 	AdminServiceRunJobProcedure = "/stockledger.v1.AdminService/RunJob"
 	// AdminServiceListFindingsProcedure is the procedure name of the AdminService's ListFindings RPC.
 	AdminServiceListFindingsProcedure = "/stockledger.v1.AdminService/ListFindings"
+	// AdminServiceListClinicsWithFindingsProcedure is the procedure name of the AdminService's
+	// ListClinicsWithFindings RPC.
+	AdminServiceListClinicsWithFindingsProcedure = "/stockledger.v1.AdminService/ListClinicsWithFindings"
 )
 
 var (
@@ -95,6 +98,14 @@ var (
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
+	adminServiceListClinicsWithFindingsSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_admin_service_proto.Services().ByName("AdminService").Methods().ByName("ListClinicsWithFindings"),
+			Procedure:        AdminServiceListClinicsWithFindingsProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 )
 
 // AdminServiceClient is a client for the stockledger.v1.AdminService service.
@@ -117,6 +128,10 @@ type AdminServiceClient interface {
 	// What the jobs found at a clinic that somebody should look at: overdue
 	// transfers, lots that expire, low stock, balances that do not add up.
 	ListFindings(context.Context, *v1.ListFindingsRequest) (*v1.ListFindingsResponse, error)
+	// At which clinics the jobs found anything, and how much: to see first what
+	// the job "reconcile" found, which means that what is stored does not follow
+	// from a clinic's journal.
+	ListClinicsWithFindings(context.Context, *v1.ListClinicsWithFindingsRequest) (*v1.ListClinicsWithFindingsResponse, error)
 }
 
 // NewAdminServiceClient constructs a client for the stockledger.v1.AdminService service. Multiple
@@ -145,6 +160,10 @@ type AdminServiceHandler interface {
 	// What the jobs found at a clinic that somebody should look at: overdue
 	// transfers, lots that expire, low stock, balances that do not add up.
 	ListFindings(context.Context, *v1.ListFindingsRequest) (*v1.ListFindingsResponse, error)
+	// At which clinics the jobs found anything, and how much: to see first what
+	// the job "reconcile" found, which means that what is stored does not follow
+	// from a clinic's journal.
+	ListClinicsWithFindings(context.Context, *v1.ListClinicsWithFindingsRequest) (*v1.ListClinicsWithFindingsResponse, error)
 }
 
 // RegisterAdminServiceHandler registers svc as the stockledger.v1.AdminService implementation on
@@ -159,6 +178,7 @@ func RegisterAdminServiceHandler(server *connect.Server, svc AdminServiceHandler
 		connect.Method{Spec: adminServiceListJobRunsSpec(), Handler: adapter.listJobRuns},
 		connect.Method{Spec: adminServiceRunJobSpec(), Handler: adapter.runJob},
 		connect.Method{Spec: adminServiceListFindingsSpec(), Handler: adapter.listFindings},
+		connect.Method{Spec: adminServiceListClinicsWithFindingsSpec(), Handler: adapter.listClinicsWithFindings},
 	)
 }
 
@@ -191,6 +211,10 @@ func (UnimplementedAdminServiceHandler) RunJob(context.Context, *v1.RunJobReques
 
 func (UnimplementedAdminServiceHandler) ListFindings(context.Context, *v1.ListFindingsRequest) (*v1.ListFindingsResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.AdminService.ListFindings is not implemented")
+}
+
+func (UnimplementedAdminServiceHandler) ListClinicsWithFindings(context.Context, *v1.ListClinicsWithFindingsRequest) (*v1.ListClinicsWithFindingsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.AdminService.ListClinicsWithFindings is not implemented")
 }
 
 type adminServiceClient struct {
@@ -248,6 +272,14 @@ func (c *adminServiceClient) RunJob(ctx context.Context, req *v1.RunJobRequest) 
 func (c *adminServiceClient) ListFindings(ctx context.Context, req *v1.ListFindingsRequest) (*v1.ListFindingsResponse, error) {
 	var res v1.ListFindingsResponse
 	if err := c.client.CallUnary(ctx, adminServiceListFindingsSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *adminServiceClient) ListClinicsWithFindings(ctx context.Context, req *v1.ListClinicsWithFindingsRequest) (*v1.ListClinicsWithFindingsResponse, error) {
+	var res v1.ListClinicsWithFindingsResponse
+	if err := c.client.CallUnary(ctx, adminServiceListClinicsWithFindingsSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -333,6 +365,18 @@ func (h adminServiceHandler) listFindings(ctx context.Context, _ connect.Spec, s
 		return err
 	}
 	res, err := h.svc.ListFindings(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h adminServiceHandler) listClinicsWithFindings(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.ListClinicsWithFindingsRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.ListClinicsWithFindings(ctx, &req)
 	if err != nil {
 		return err
 	}
