@@ -113,7 +113,7 @@ func movedWhole(t *testing.T) *pharmacy {
 }
 
 // placed are the tables that are about where a clinic is.
-var placed = []string{"clinic_directory", "clinic_moves", "sealed_clinics", "reconciled", "job_findings"}
+var placed = []string{"clinic_directory", "clinic_moves", "sealed_clinics", "reconciled", "job_findings", "job_missed"}
 
 func rowsMoved(t *testing.T, db *DB, clinic ledger.ClinicID) map[string][]string {
 	t.Helper()
