@@ -455,14 +455,19 @@ func (o *Operations) WaitingClinics(ctx context.Context) (clinics []ledger.Clini
 	return clinics, nil
 }
 
+// inOrderOfPriority lists what waits in an order that one index alone has. By the
+// priority's value a planner may take another one, and look through all that is
+// less urgent.
+const inOrderOfPriority = ` ORDER BY priority, submitted_at, idempotency_key LIMIT ?`
+
 // Next returns operations that wait at a clinic and are due, the oldest first,
 // from after a place.
 func (o *Operations) Next(ctx context.Context, clinic ledger.ClinicID, priority Priority, after OperationPlace, now time.Time, limit int) (next []QueuedOperation, err error) {
 	err = o.directory.readOn(ctx, clinic, func(db *DB, tx pgx.Tx) error {
 		s := selectFrom(`SELECT `+operationColumns+`, submission FROM operations WHERE`).
-			add(` clinic_id = ? AND state = 1 AND priority = ? AND (submitted_at, idempotency_key) > (?, ?)`, clinic, priority, after.SubmittedAt, after.IdempotencyKey).
-			add(` AND due_at <= ?`, now).
-			add(` ORDER BY submitted_at, idempotency_key LIMIT ?`, limit)
+			add(` clinic_id = ? AND state = 1 AND (priority, submitted_at, idempotency_key) > (?, ?, ?)`, clinic, priority, after.SubmittedAt, after.IdempotencyKey).
+			add(` AND priority <= ? AND due_at <= ?`, priority, now).
+			add(inOrderOfPriority, limit)
 		next, err = collect(ctx, tx, s, func(rows pgx.Rows, q *QueuedOperation) error {
 			return scanOperationAnd(rows, &q.Operation, &q.Submission)
 		})

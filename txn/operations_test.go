@@ -295,6 +295,10 @@ func TestPlansOfOperations(t *testing.T) {
 		_, err := a.ops.Next(ctx, c.id, NormalPriority, OperationPlace{}, time.Now(), 50)
 		return err
 	}, []string{waiting, sealed}}, readSession)
+	p.check(wantPlan{"take what is high", func() error {
+		_, err := a.ops.Next(ctx, c.id, HighPriority, OperationPlace{}, time.Now(), 50)
+		return err
+	}, []string{waiting, sealed}}, readSession)
 	p.check(wantPlan{"the clinics", func() error {
 		_, err := a.ops.WaitingClinics(ctx)
 		return err

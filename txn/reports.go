@@ -199,7 +199,8 @@ func submitReport(ctx context.Context, tx pgx.Tx, server ServerKind, n NewReport
 		return SubmittedOperation{Operation: is, Repeated: true}, err
 	}
 	waiting, err := collect(ctx, tx, selectFrom(`SELECT idempotency_key FROM operations WHERE`).
-		add(` clinic_id = ? AND state = 1 AND priority = ? LIMIT ?`, n.Clinic, ReportPriority, maxWaitingReports), func(rows pgx.Rows, key *string) error { return rows.Scan(key) })
+		add(` clinic_id = ? AND state = 1 AND priority >= ?`, n.Clinic, ReportPriority).
+		add(inOrderOfPriority, maxWaitingReports), func(rows pgx.Rows, key *string) error { return rows.Scan(key) })
 	if err != nil {
 		return SubmittedOperation{}, err
 	}
