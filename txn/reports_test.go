@@ -230,6 +230,11 @@ func TestPlansOfReports(t *testing.T) {
 			}
 		}
 	}
+	var others []NewOperation // as many as the clinic's are not all looked at
+	for i := range 500 {
+		others = append(others, a.issueOf(fmt.Sprint("o", i), 1))
+	}
+	a.submit(t, others...)
 	for _, name := range []string{"operations", "reports", "report_parts"} {
 		if _, err := testDB(t).write.Exec(ctx, "ANALYZE "+name); err != nil {
 			t.Fatal(err)
