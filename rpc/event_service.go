@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -130,70 +129,97 @@ func (s *eventService) Watch(ctx context.Context, req *stockledgerv1.WatchReques
 	if req.GetHeartbeat() != nil {
 		silence = req.GetHeartbeat().AsDuration()
 	}
+	w := &watch{eventService: s, reading: r, send: stream.Send, silence: silence, told: time.Now()}
+	return w.run(ctx)
+}
+
+// watch is a watch under way.
+type watch struct {
+	*eventService
+	*reading
+	send func(*stockledgerv1.WatchResponse) error
+	// silence is how long the caller may hear nothing, whatever happens at the
+	// clinic and however much of its past is passed over.
+	silence time.Duration
+	told    time.Time // when the caller last heard something
+}
+
+// run tells events until the caller leaves or the node does.
+func (w *watch) run(ctx context.Context) error {
 	caughtUp := false
 	for {
-		events, all, err := s.next(ctx, r)
+		events, all, err := w.next(ctx, w.reading)
 		if err != nil {
 			return err
 		}
 		for _, event := range events {
-			if err := stream.Send(&stockledgerv1.WatchResponse{Kind: &stockledgerv1.WatchResponse_Event{Event: event}}); err != nil {
+			if err := w.tell(&stockledgerv1.WatchResponse{Kind: &stockledgerv1.WatchResponse_Event{Event: event}}); err != nil {
+				return err
+			}
+		}
+		if w.isDraining() {
+			return errWatchDrained()
+		}
+		if all && !caughtUp || time.Since(w.told) >= w.silence {
+			if err := w.beat(); err != nil {
 				return err
 			}
 		}
 		if !all {
 			continue
 		}
-		if err := s.rest(ctx, r, silence, !caughtUp, stream); err != nil {
+		caughtUp = true
+		if err := w.wait(ctx); err != nil {
 			return err
 		}
-		caughtUp = true
 	}
+}
+
+func (w *watch) tell(response *stockledgerv1.WatchResponse) error {
+	err := w.send(response)
+	w.told = time.Now()
+	return err
+}
+
+// beat tells up to where the journal was looked at.
+func (w *watch) beat() error {
+	return w.tell(&stockledgerv1.WatchResponse{Kind: &stockledgerv1.WatchResponse_Heartbeat{Heartbeat: fromPlace(w.after)}})
+}
+
+// wait waits for more, at most until the caller has to hear something.
+func (w *watch) wait(ctx context.Context) error {
+	waiting, stop := context.WithDeadline(ctx, w.told.Add(w.silence))
+	defer stop()
+	grown := make(chan struct{})
+	go func() {
+		defer close(grown)
+		_ = w.feed.Wait(waiting, w.clinic, w.after) // its end is all that it has to say
+	}()
+	select {
+	case <-grown:
+		return ctx.Err()
+	case <-w.draining:
+		return errWatchDrained()
+	}
+}
+
+func (s *eventService) isDraining() bool {
+	select {
+	case <-s.draining:
+		return true
+	default:
+		return false
+	}
+}
+
+func errWatchDrained() error {
+	return fail(reasonShuttingDown, "This node is shutting down; watch on another one, after the last place you were told.")
 }
 
 // now is the end of a clinic's journal.
 func (s *eventService) now(ctx context.Context, clinic ledger.ClinicID) (txn.Place, error) {
 	_, asOf, err := s.queries.Clinic(ctx, clinic, txn.ReadOptions{})
 	return txn.Place{Epoch: asOf.Epoch, Sequence: asOf.Sequence}, err
-}
-
-// rest waits until the journal has grown, and sends heartbeats meanwhile: one at
-// once where the watch has caught up for the first time.
-func (s *eventService) rest(ctx context.Context, r *reading, silence time.Duration, first bool, stream stockledgerv1connect.EventServiceWatchServerStream) error {
-	for {
-		if first {
-			beat := &stockledgerv1.WatchResponse{Kind: &stockledgerv1.WatchResponse_Heartbeat{Heartbeat: fromPlace(r.after)}}
-			if err := stream.Send(beat); err != nil {
-				return err
-			}
-		}
-		err := s.waitFor(ctx, r, silence)
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, errDraining):
-			return fail(reasonShuttingDown, "This node is shutting down; watch on another one, after the last place you were told.")
-		case ctx.Err() != nil:
-			return ctx.Err()
-		}
-		first = true // it was silent for long enough
-	}
-}
-
-var errDraining = errors.New("rpc: the node is draining")
-
-// waitFor waits for more, at most so long.
-func (s *eventService) waitFor(ctx context.Context, r *reading, atMost time.Duration) error {
-	waiting, stop := context.WithTimeout(ctx, atMost)
-	defer stop()
-	told := make(chan error, 1)
-	go func() { told <- s.feed.Wait(waiting, r.clinic, r.after) }()
-	select {
-	case err := <-told:
-		return err
-	case <-s.draining:
-		return errDraining
-	}
 }
 
 // Replay tells a part of the journal.

@@ -318,7 +318,7 @@ type WatchRequest struct {
 	FromNow bool `protobuf:"varint,3,opt,name=from_now,json=fromNow,proto3" json:"from_now,omitempty"`
 	// What to tell; left out: everything.
 	Filter *EventFilter `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
-	// How long it may be silent before a heartbeat, 1 second to 5 minutes.
+	// How long nothing may be told before a heartbeat is, 1 second to 5 minutes.
 	// Default 15 seconds.
 	Heartbeat     *durationpb.Duration `protobuf:"bytes,5,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -470,7 +470,9 @@ type WatchResponse_Event struct {
 
 type WatchResponse_Heartbeat struct {
 	// Up to where nothing else is to be told. Sent when the beginning has been
-	// caught up with, and when nothing happened for a while.
+	// caught up with, and when nothing was told for a while: nothing happened,
+	// or nothing that passes the filter. To begin after it skips what was
+	// passed over.
 	Heartbeat *EventPlace `protobuf:"bytes,2,opt,name=heartbeat,proto3,oneof"`
 }
 

@@ -60,7 +60,7 @@ var (
 // EventServiceClient is a client for the stockledger.v1.EventService service.
 type EventServiceClient interface {
 	// Tells the events after a place, and then each one as it is recorded, until
-	// the caller leaves. To go on after an interruption, ask again with the epoch
+	// the caller leaves or their token expires (unauthenticated). To go on after an interruption, ask again with the epoch
 	// and sequence of what came last, an event or a heartbeat: nothing is missed
 	// and nothing comes twice.
 	Watch(context.Context, *v1.WatchRequest) (EventServiceWatchClientStream, error)
@@ -120,7 +120,7 @@ func (s EventServiceReplayClientStream) Close() error {
 // EventServiceHandler is an implementation of the stockledger.v1.EventService service.
 type EventServiceHandler interface {
 	// Tells the events after a place, and then each one as it is recorded, until
-	// the caller leaves. To go on after an interruption, ask again with the epoch
+	// the caller leaves or their token expires (unauthenticated). To go on after an interruption, ask again with the epoch
 	// and sequence of what came last, an event or a heartbeat: nothing is missed
 	// and nothing comes twice.
 	Watch(context.Context, *v1.WatchRequest, EventServiceWatchServerStream) error
