@@ -242,10 +242,12 @@ func (s *eventService) Replay(ctx context.Context, req *stockledgerv1.ReplayRequ
 
 // VerifyChain follows the hash chain.
 func (s *eventService) VerifyChain(ctx context.Context, req *stockledgerv1.VerifyChainRequest) (*stockledgerv1.VerifyChainResponse, error) {
-	from := txn.Checkpoint{Sequence: ledger.Sequence(req.GetFromSequence())}
+	from := txn.Checkpoint{Sequence: ledger.Sequence(req.GetFromSequence()), Epoch: req.GetFromEpoch()}
 	switch hash := req.GetFromHash(); {
 	case from.Sequence == 0 && len(hash) > 0:
 		return nil, invalidField("from_hash", "The beginning has no hash of its own: leave from_hash out, or name the sequence that it belongs to.")
+	case from.Sequence == 0 && from.Epoch > 0:
+		return nil, invalidField("from_epoch", "The beginning is the same in every epoch: leave from_epoch out, or name the checkpoint that it belongs to.")
 	case from.Sequence > 0 && len(hash) != len(from.Hash):
 		return nil, invalidField("from_hash", "A hash has %d bytes; from_hash has %d.", len(from.Hash), len(hash))
 	default:

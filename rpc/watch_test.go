@@ -235,6 +235,9 @@ func TestAWatchOfWhatARestoreTookBack(t *testing.T) {
 			t.Errorf("%s: the metadata is %v", name, m)
 		}
 	}
+	// An honest checkpoint of what is lost is not called a forgery.
+	_, err = caller.events.VerifyChain(t.Context(), &stockledgerv1.VerifyChainRequest{ClinicId: c.id, FromSequence: lost, FromHash: bytes.Repeat([]byte{1}, 32), FromEpoch: 1})
+	wantError(t, err, connect.CodeFailedPrecondition, reasonJournalRewound)
 	receiveNext := watching(t, caller, &stockledgerv1.WatchRequest{ClinicId: c.id, After: &stockledgerv1.EventPlace{Epoch: 1, Sequence: last - 1}})
 	event := told(t, receiveNext).GetEvent()
 	if event.GetSequence() != last || event.GetEpoch() != 1 {

@@ -616,7 +616,11 @@ type VerifyChainRequest struct {
 	// A sequence whose hash is known; 0: the beginning.
 	FromSequence int64 `protobuf:"varint,2,opt,name=from_sequence,json=fromSequence,proto3" json:"from_sequence,omitempty"`
 	// The hash at from_sequence, 32 bytes; left out at the beginning.
-	FromHash      []byte `protobuf:"bytes,3,opt,name=from_hash,json=fromHash,proto3" json:"from_hash,omitempty"`
+	FromHash []byte `protobuf:"bytes,3,opt,name=from_hash,json=fromHash,proto3" json:"from_hash,omitempty"`
+	// The epoch that the clinic was in when it had that hash: that of the as_of
+	// beside it. Where a restore has since taken from_sequence back, the answer is
+	// JOURNAL_REWOUND and not that the journal was rewritten. 0: not known.
+	FromEpoch     int64 `protobuf:"varint,4,opt,name=from_epoch,json=fromEpoch,proto3" json:"from_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -670,6 +674,13 @@ func (x *VerifyChainRequest) GetFromHash() []byte {
 		return x.FromHash
 	}
 	return nil
+}
+
+func (x *VerifyChainRequest) GetFromEpoch() int64 {
+	if x != nil {
+		return x.FromEpoch
+	}
+	return 0
 }
 
 // VerifyChainResponse says how far the chain holds.
@@ -815,11 +826,13 @@ const file_stockledger_v1_event_service_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\v2\x1b.stockledger.v1.EventFilterR\x06filter\"s\n" +
 	"\x0eReplayResponse\x12-\n" +
 	"\x06events\x18\x01 \x03(\v2\x15.stockledger.v1.EventR\x06events\x122\n" +
-	"\x06looked\x18\x02 \x01(\v2\x1a.stockledger.v1.EventPlaceR\x06looked\"\xab\x01\n" +
+	"\x06looked\x18\x02 \x01(\v2\x1a.stockledger.v1.EventPlaceR\x06looked\"\xd3\x01\n" +
 	"\x12VerifyChainRequest\x12A\n" +
 	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12,\n" +
 	"\rfrom_sequence\x18\x02 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\ffromSequence\x12$\n" +
-	"\tfrom_hash\x18\x03 \x01(\fB\a\xbaH\x04z\x02\x18 R\bfromHash\"\xdb\x01\n" +
+	"\tfrom_hash\x18\x03 \x01(\fB\a\xbaH\x04z\x02\x18 R\bfromHash\x12&\n" +
+	"\n" +
+	"from_epoch\x18\x04 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\tfromEpoch\"\xdb\x01\n" +
 	"\x13VerifyChainResponse\x12\x14\n" +
 	"\x05sound\x18\x01 \x01(\bR\x05sound\x12#\n" +
 	"\rlast_sequence\x18\x02 \x01(\x03R\flastSequence\x12\x1b\n" +

@@ -66,8 +66,9 @@ type EventServiceClient interface {
 	Watch(context.Context, *v1.WatchRequest) (EventServiceWatchClientStream, error)
 	// Tells the events between two places as fast as they can be read, and ends.
 	Replay(context.Context, *v1.ReplayRequest) (EventServiceReplayClientStream, error)
-	// Follows the hash chain of the journal from a checkpoint to its end, and
-	// names the first record that does not follow from those before it.
+	// Follows the hash chain of the journal from a checkpoint to its end, which
+	// must be what the clinic's head says, and names the first record that does
+	// not follow from those before it or whose columns differ from its event.
 	VerifyChain(context.Context, *v1.VerifyChainRequest) (*v1.VerifyChainResponse, error)
 }
 
@@ -126,8 +127,9 @@ type EventServiceHandler interface {
 	Watch(context.Context, *v1.WatchRequest, EventServiceWatchServerStream) error
 	// Tells the events between two places as fast as they can be read, and ends.
 	Replay(context.Context, *v1.ReplayRequest, EventServiceReplayServerStream) error
-	// Follows the hash chain of the journal from a checkpoint to its end, and
-	// names the first record that does not follow from those before it.
+	// Follows the hash chain of the journal from a checkpoint to its end, which
+	// must be what the clinic's head says, and names the first record that does
+	// not follow from those before it or whose columns differ from its event.
 	VerifyChain(context.Context, *v1.VerifyChainRequest) (*v1.VerifyChainResponse, error)
 }
 
