@@ -657,6 +657,12 @@ func TestPlansOfReadModels(t *testing.T) {
 		"consumption_months_pkey(clinic_id, location_id, medicine_id, month)", "consumption_months_pkey(conflict)", "stock_outs_pkey(conflict)",
 		"dispensing_days_pkey(clinic_id, day)", "dispensing_days_pkey(conflict)",
 	}}, readSession, writeSession)
+	c.receive(1)
+	p.check(wantPlan{"a look", func() error {
+		models.looked = c.id[:len(c.id)-1]
+		_, err := models.behind(t.Context())
+		return err
+	}, []string{"heads_pkey(clinic_id)", "read_model_cursors_pkey(clinic_id)", "journal_pkey(clinic_id, sequence)"}}, readSession)
 }
 
 // TestPlanFaultsAreSeen asks for plans that the tests above must refuse.

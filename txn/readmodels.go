@@ -41,6 +41,7 @@ type ReadModels struct {
 	db      *DB
 	cfg     ReadModelsConfig
 	metrics *readModelMetrics
+	lag     *modelLag
 
 	mu       sync.Mutex
 	backlogs map[ledger.ClinicID]*backlog
@@ -89,15 +90,22 @@ func NewReadModels(db *DB, cfg ReadModelsConfig) *ReadModels {
 		cfg.Log = slog.Default()
 	}
 	return &ReadModels{
-		db: db, cfg: cfg, metrics: newReadModelMetrics(), backlogs: make(map[ledger.ClinicID]*backlog), broken: make(map[ledger.ClinicID]Place), kept: make(map[ledger.ClinicID]*keptModels),
+		db: db, cfg: cfg, metrics: newReadModelMetrics(), lag: newModelLag(), backlogs: make(map[ledger.ClinicID]*backlog), broken: make(map[ledger.ClinicID]Place), kept: make(map[ledger.ClinicID]*keptModels),
 	}
 }
 
 // RegisterMetrics registers what the models measure.
-func (m *ReadModels) RegisterMetrics(r prometheus.Registerer) { m.metrics.register(r) }
+func (m *ReadModels) RegisterMetrics(r prometheus.Registerer) {
+	m.metrics.register(r)
+	r.MustRegister(m.lag)
+}
 
 // committed takes in what this node committed after a head.
 func (m *ReadModels) committed(clinic ledger.ClinicID, base ledger.Head, records []ledger.Record) {
+	if len(records) > 0 {
+		head := Place{base.Epoch, records[len(records)-1].Event.Sequence}
+		m.lag.grew(clinic, Place{base.Epoch, base.Sequence}, head, records[0].Event.At.Time())
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	b := m.backlogs[clinic]
@@ -191,7 +199,9 @@ func (m *ReadModels) look(ctx context.Context) error {
 // behind finds the next clinics whose models nobody moves.
 func (m *ReadModels) behind(ctx context.Context) (map[ledger.ClinicID]*backlog, error) {
 	behind := make(map[ledger.ClinicID]*backlog)
-	var heads, cursors []clinicPlace
+	var heads []clinicPlace
+	var at map[ledger.ClinicID]clinicPlace
+	var first map[ledger.ClinicID]time.Time
 	err := m.db.readTx(ctx, func(tx pgx.Tx) (err error) {
 		s := selectFrom(selectHeadsAfter)
 		s.args = []any{m.looked, modelsLooked}
@@ -204,7 +214,15 @@ func (m *ReadModels) behind(ctx context.Context) (map[ledger.ClinicID]*backlog, 
 		}
 		s = selectFrom(selectCursorsOf)
 		s.args = []any{texts(ids)}
-		cursors, err = collect(ctx, tx, s, scanClinicPlace)
+		cursors, err := collect(ctx, tx, s, scanClinicPlace)
+		if err != nil {
+			return err
+		}
+		at = make(map[ledger.ClinicID]clinicPlace, len(cursors))
+		for _, cursor := range cursors {
+			at[cursor.clinic] = cursor
+		}
+		first, err = m.firstMissing(ctx, tx, heads, at)
 		return err
 	})
 	if err != nil {
@@ -214,12 +232,9 @@ func (m *ReadModels) behind(ctx context.Context) (map[ledger.ClinicID]*backlog, 
 	if len(heads) == modelsLooked {
 		m.looked = heads[len(heads)-1].clinic
 	}
-	at := make(map[ledger.ClinicID]clinicPlace, len(cursors))
-	for _, cursor := range cursors {
-		at[cursor.clinic] = cursor
-	}
 	for _, head := range heads {
 		cursor := at[head.clinic]
+		m.lag.note(head, cursor.Place, first)
 		untouched := time.Since(cursor.at) > modelsBehind || time.Since(head.at) > modelsBehind
 		if head.Place != cursor.Place && absence(head.Epoch) == nil && untouched {
 			behind[head.clinic] = &backlog{lost: true}
@@ -262,6 +277,7 @@ func (m *ReadModels) move(ctx context.Context, clinics []ledger.ClinicID, backlo
 		clinics = slices.Clone(left)
 		for _, s := range steps {
 			m.metrics.observe(s)
+			m.lag.moved(s.clinic, s.to)
 			if s.more {
 				clinics = append(clinics, s.clinic)
 			}
@@ -331,6 +347,9 @@ func (m *ReadModels) steps(ctx context.Context, clinics []ledger.ClinicID, backl
 			head, step := heads[clinic], begun[clinic]
 			if step == nil {
 				step = &modelStep{clinic: clinic}
+			}
+			if head == step.from { // also where another node has moved them
+				m.lag.moved(clinic, AsOf{Epoch: head.Epoch, Sequence: head.Sequence, Time: ledger.InstantOf(time.Now())})
 			}
 			if absence(head.Epoch) != nil || head == step.from || m.broken[step.clinic] == head {
 				continue
@@ -537,15 +556,15 @@ func lockCursors(ctx context.Context, tx pgx.Tx, steps []*modelStep) error {
 }
 
 type readModelMetrics struct {
-	lag      prometheus.Histogram
+	shown    prometheus.Histogram
 	commands prometheus.Counter
 }
 
 func newReadModelMetrics() *readModelMetrics {
 	return &readModelMetrics{
-		lag: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "stockledger_read_model_lag_seconds", Buckets: prometheus.ExponentialBuckets(0.05, 1.6, 18),
-			Help: "Time from when a command was recorded until the read models show it: of the oldest command of each step. Low stock is promised within a minute.",
+		shown: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "stockledger_read_model_shown_after_seconds", Buckets: prometheus.ExponentialBuckets(0.05, 1.6, 18),
+			Help: "Time from when a command was recorded until the read models showed it: of the oldest command of each step that was made. What waits is in stockledger_read_model_lag_seconds.",
 		}),
 		commands: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "stockledger_read_model_commands_total",
@@ -554,9 +573,9 @@ func newReadModelMetrics() *readModelMetrics {
 	}
 }
 
-func (m *readModelMetrics) register(r prometheus.Registerer) { r.MustRegister(m.lag, m.commands) }
+func (m *readModelMetrics) register(r prometheus.Registerer) { r.MustRegister(m.shown, m.commands) }
 
 func (m *readModelMetrics) observe(s *modelStep) {
-	m.lag.Observe(time.Since(s.events[0].At.Time()).Seconds())
+	m.shown.Observe(time.Since(s.events[0].At.Time()).Seconds())
 	m.commands.Add(float64(len(s.events)))
 }
