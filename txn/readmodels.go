@@ -243,6 +243,14 @@ func (m *ReadModels) behind(ctx context.Context) (map[ledger.ClinicID]*backlog, 
 	return behind, nil
 }
 
+// modelsVersion says which models a cursor stands for: it is raised when one is
+// added. 2 is since there are late entries. modelsEpoch is the epoch of models,
+// and none for those of an older version: they are folded anew.
+const (
+	modelsVersion = 2
+	modelsEpoch   = `CASE WHEN version < 2 THEN 0 ELSE epoch END`
+)
+
 // clinicPlace is where a clinic is, and since when.
 type clinicPlace struct {
 	clinic ledger.ClinicID
@@ -256,7 +264,7 @@ func scanClinicPlace(rows pgx.Rows, p *clinicPlace) error {
 
 const (
 	selectHeadsAfter = `SELECT clinic_id, epoch, sequence, recorded_at FROM heads WHERE clinic_id > $1 ORDER BY clinic_id LIMIT $2`
-	selectCursorsOf  = `SELECT clinic_id, epoch, sequence, recorded_at FROM read_model_cursors WHERE clinic_id = ANY($1)`
+	selectCursorsOf  = `SELECT clinic_id, ` + modelsEpoch + `, sequence, recorded_at FROM read_model_cursors WHERE clinic_id = ANY($1)`
 )
 
 // move moves the models of a few clinics, in one transaction for each step that
@@ -305,7 +313,7 @@ type modelStep struct {
 
 const (
 	selectModelHeads   = `SELECT clinic_id, epoch, sequence FROM heads WHERE clinic_id = ANY($1)`
-	selectModelCursors = `SELECT clinic_id, epoch, sequence, time_zone FROM read_model_cursors WHERE clinic_id = ANY($1)`
+	selectModelCursors = `SELECT clinic_id, ` + modelsEpoch + `, sequence, time_zone FROM read_model_cursors WHERE clinic_id = ANY($1)`
 )
 
 // steps reads what the models of some clinics lack. Journals are read apart from

@@ -778,7 +778,7 @@ var File_stockledger_v1_event_service_proto protoreflect.FileDescriptor
 
 const file_stockledger_v1_event_service_proto_rawDesc = "" +
 	"\n" +
-	"\"stockledger/v1/event_service.proto\x12\x0estockledger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dstockledger/v1/commands.proto\x1a\x1bstockledger/v1/common.proto\x1a\x1cstockledger/v1/options.proto\"P\n" +
+	"\"stockledger/v1/event_service.proto\x12\x0estockledger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dstockledger/v1/commands.proto\x1a\x1bstockledger/v1/common.proto\x1a\x1cstockledger/v1/options.proto\x1a\"stockledger/v1/query_service.proto\"P\n" +
 	"\n" +
 	"EventPlace\x12\x1d\n" +
 	"\x05epoch\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x05epoch\x12#\n" +
@@ -839,14 +839,15 @@ const file_stockledger_v1_event_service_proto_rawDesc = "" +
 	"\tlast_hash\x18\x03 \x01(\fR\blastHash\x12'\n" +
 	"\x0fbroken_sequence\x18\x04 \x01(\x03R\x0ebrokenSequence\x12\x18\n" +
 	"\aproblem\x18\x05 \x01(\tR\aproblem\x12)\n" +
-	"\x05as_of\x18\x06 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf2\xac\x02\n" +
+	"\x05as_of\x18\x06 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf2\x9d\x03\n" +
 	"\fEventService\x12V\n" +
 	"\x05Watch\x12\x1c.stockledger.v1.WatchRequest\x1a\x1d.stockledger.v1.WatchResponse\"\x0e\xc2\xc6'\n" +
 	"event.read0\x01\x12Y\n" +
 	"\x06Replay\x12\x1d.stockledger.v1.ReplayRequest\x1a\x1e.stockledger.v1.ReplayResponse\"\x0e\xc2\xc6'\n" +
 	"event.read0\x01\x12i\n" +
 	"\vVerifyChain\x12\".stockledger.v1.VerifyChainRequest\x1a#.stockledger.v1.VerifyChainResponse\"\x11\xc2\xc6'\n" +
-	"event.read\x90\x02\x01BKZIgithub.com/stockledger/stockledger/proto/gen/stockledger/v1;stockledgerv1b\x06proto3"
+	"event.read\x90\x02\x01\x12o\n" +
+	"\fGetBalanceAt\x12#.stockledger.v1.GetBalanceAtRequest\x1a$.stockledger.v1.GetBalanceAtResponse\"\x14\xc2\xc6'\rmovement.read\x90\x02\x01BKZIgithub.com/stockledger/stockledger/proto/gen/stockledger/v1;stockledgerv1b\x06proto3"
 
 var (
 	file_stockledger_v1_event_service_proto_rawDescOnce sync.Once
@@ -875,6 +876,8 @@ var file_stockledger_v1_event_service_proto_goTypes = []any{
 	(*Accepted)(nil),              // 10: stockledger.v1.Accepted
 	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
 	(*AsOf)(nil),                  // 12: stockledger.v1.AsOf
+	(*GetBalanceAtRequest)(nil),   // 13: stockledger.v1.GetBalanceAtRequest
+	(*GetBalanceAtResponse)(nil),  // 14: stockledger.v1.GetBalanceAtResponse
 }
 var file_stockledger_v1_event_service_proto_depIdxs = []int32{
 	9,  // 0: stockledger.v1.Event.recorded_at:type_name -> google.protobuf.Timestamp
@@ -893,11 +896,13 @@ var file_stockledger_v1_event_service_proto_depIdxs = []int32{
 	3,  // 13: stockledger.v1.EventService.Watch:input_type -> stockledger.v1.WatchRequest
 	5,  // 14: stockledger.v1.EventService.Replay:input_type -> stockledger.v1.ReplayRequest
 	7,  // 15: stockledger.v1.EventService.VerifyChain:input_type -> stockledger.v1.VerifyChainRequest
-	4,  // 16: stockledger.v1.EventService.Watch:output_type -> stockledger.v1.WatchResponse
-	6,  // 17: stockledger.v1.EventService.Replay:output_type -> stockledger.v1.ReplayResponse
-	8,  // 18: stockledger.v1.EventService.VerifyChain:output_type -> stockledger.v1.VerifyChainResponse
-	16, // [16:19] is the sub-list for method output_type
-	13, // [13:16] is the sub-list for method input_type
+	13, // 16: stockledger.v1.EventService.GetBalanceAt:input_type -> stockledger.v1.GetBalanceAtRequest
+	4,  // 17: stockledger.v1.EventService.Watch:output_type -> stockledger.v1.WatchResponse
+	6,  // 18: stockledger.v1.EventService.Replay:output_type -> stockledger.v1.ReplayResponse
+	8,  // 19: stockledger.v1.EventService.VerifyChain:output_type -> stockledger.v1.VerifyChainResponse
+	14, // 20: stockledger.v1.EventService.GetBalanceAt:output_type -> stockledger.v1.GetBalanceAtResponse
+	17, // [17:21] is the sub-list for method output_type
+	13, // [13:17] is the sub-list for method input_type
 	13, // [13:13] is the sub-list for extension type_name
 	13, // [13:13] is the sub-list for extension extendee
 	0,  // [0:13] is the sub-list for field type_name
@@ -911,6 +916,7 @@ func file_stockledger_v1_event_service_proto_init() {
 	file_stockledger_v1_commands_proto_init()
 	file_stockledger_v1_common_proto_init()
 	file_stockledger_v1_options_proto_init()
+	file_stockledger_v1_query_service_proto_init()
 	file_stockledger_v1_event_service_proto_msgTypes[4].OneofWrappers = []any{
 		(*WatchResponse_Event)(nil),
 		(*WatchResponse_Heartbeat)(nil),

@@ -30,6 +30,8 @@ const (
 	EventServiceReplayProcedure = "/stockledger.v1.EventService/Replay"
 	// EventServiceVerifyChainProcedure is the procedure name of the EventService's VerifyChain RPC.
 	EventServiceVerifyChainProcedure = "/stockledger.v1.EventService/VerifyChain"
+	// EventServiceGetBalanceAtProcedure is the procedure name of the EventService's GetBalanceAt RPC.
+	EventServiceGetBalanceAtProcedure = "/stockledger.v1.EventService/GetBalanceAt"
 )
 
 var (
@@ -55,6 +57,14 @@ var (
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
+	eventServiceGetBalanceAtSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_event_service_proto.Services().ByName("EventService").Methods().ByName("GetBalanceAt"),
+			Procedure:        EventServiceGetBalanceAtProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
 )
 
 // EventServiceClient is a client for the stockledger.v1.EventService service.
@@ -70,6 +80,9 @@ type EventServiceClient interface {
 	// must be what the clinic's head says, and names the first record that does
 	// not follow from those before it or whose columns differ from its event.
 	VerifyChain(context.Context, *v1.VerifyChainRequest) (*v1.VerifyChainResponse, error)
+	// What an account came to at a point of the journal: the same as the
+	// QueryService's, for those who read events.
+	GetBalanceAt(context.Context, *v1.GetBalanceAtRequest) (*v1.GetBalanceAtResponse, error)
 }
 
 // NewEventServiceClient constructs a client for the stockledger.v1.EventService service. Multiple
@@ -131,6 +144,9 @@ type EventServiceHandler interface {
 	// must be what the clinic's head says, and names the first record that does
 	// not follow from those before it or whose columns differ from its event.
 	VerifyChain(context.Context, *v1.VerifyChainRequest) (*v1.VerifyChainResponse, error)
+	// What an account came to at a point of the journal: the same as the
+	// QueryService's, for those who read events.
+	GetBalanceAt(context.Context, *v1.GetBalanceAtRequest) (*v1.GetBalanceAtResponse, error)
 }
 
 // RegisterEventServiceHandler registers svc as the stockledger.v1.EventService implementation on
@@ -141,6 +157,7 @@ func RegisterEventServiceHandler(server *connect.Server, svc EventServiceHandler
 		connect.Method{Spec: eventServiceWatchSpec(), Handler: adapter.watch},
 		connect.Method{Spec: eventServiceReplaySpec(), Handler: adapter.replay},
 		connect.Method{Spec: eventServiceVerifyChainSpec(), Handler: adapter.verifyChain},
+		connect.Method{Spec: eventServiceGetBalanceAtSpec(), Handler: adapter.getBalanceAt},
 	)
 }
 
@@ -189,6 +206,10 @@ func (UnimplementedEventServiceHandler) VerifyChain(context.Context, *v1.VerifyC
 	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.EventService.VerifyChain is not implemented")
 }
 
+func (UnimplementedEventServiceHandler) GetBalanceAt(context.Context, *v1.GetBalanceAtRequest) (*v1.GetBalanceAtResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.EventService.GetBalanceAt is not implemented")
+}
+
 type eventServiceClient struct {
 	client *connect.Client
 }
@@ -212,6 +233,14 @@ func (c *eventServiceClient) Replay(ctx context.Context, req *v1.ReplayRequest) 
 func (c *eventServiceClient) VerifyChain(ctx context.Context, req *v1.VerifyChainRequest) (*v1.VerifyChainResponse, error) {
 	var res v1.VerifyChainResponse
 	if err := c.client.CallUnary(ctx, eventServiceVerifyChainSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *eventServiceClient) GetBalanceAt(ctx context.Context, req *v1.GetBalanceAtRequest) (*v1.GetBalanceAtResponse, error) {
+	var res v1.GetBalanceAtResponse
+	if err := c.client.CallUnary(ctx, eventServiceGetBalanceAtSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -241,6 +270,18 @@ func (h eventServiceHandler) verifyChain(ctx context.Context, _ connect.Spec, st
 		return err
 	}
 	res, err := h.svc.VerifyChain(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h eventServiceHandler) getBalanceAt(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.GetBalanceAtRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.GetBalanceAt(ctx, &req)
 	if err != nil {
 		return err
 	}
