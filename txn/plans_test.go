@@ -329,7 +329,6 @@ func TestPlansOfReads(t *testing.T) {
 		aJournal = "journal_pkey(clinic_id, sequence)"
 		cursors  = "read_model_cursors_pkey(clinic_id)"
 	)
-	models := NewReadModels(db, ReadModelsConfig{})
 	chores := NewChores(NewDirectory(db), nil, slog.Default())
 	c.mustAll(
 		&ledger.UpdateStockLevels{LocationID: "ward", MedicineID: "m200", Reorder: 50, Max: 100},
