@@ -21,7 +21,7 @@ func TestCacheKeysAndLifetimes(t *testing.T) {
 		key            string
 		memory, shared time.Duration
 	}{
-		ledger.ShelfTopic(zincInStore): {"clinic:c1:inventory:stock:c1:store:zinc", 5 * time.Minute, time.Minute},
+		ledger.ShelfTopic(zincInStore):               {"clinic:c1:inventory:stock:c1:store:zinc", 5 * time.Minute, time.Minute},
 		{Kind: ledger.TopicPrescription, ID: "RX-7"}: {"clinic:c1:pharmacy:prescription:RX-7", 5 * time.Minute, 30 * time.Minute},
 		{Kind: ledger.TopicPatient, ID: "tok"}:       {"clinic:c1:pharmacy:patient:tok:medications", 5 * time.Minute, 30 * time.Minute},
 		{Kind: ledger.TopicTemplates}:                {"clinic:c1:pharmacy:templates:c1", time.Hour, time.Hour},
