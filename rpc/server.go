@@ -208,7 +208,7 @@ func (s *Server) routes() (http.Handler, error) {
 		return nil, err
 	}
 	verifier := NewVerifier(append(slices.Clone(s.deps.Trusted), s.deps.Issuer.Trust())...)
-	server := connect.NewServer(s.watch, authenticate(verifier, isOpen), noStore, plans.enforce, rules.enforce, newReferences(s.deps.Queries, plans).enforce)
+	server := connect.NewServer(s.watch, authenticate(verifier, isOpen), cacheGets, noStore, plans.enforce, rules.enforce, newReferences(s.deps.Queries, plans).enforce)
 	server.SetUnknownHandler(func(_ context.Context, spec connect.Spec, _ connect.ServerStream) error {
 		return fail(reasonUnknownMethod, "There is no method %s.", spec.Procedure)
 	})
