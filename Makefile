@@ -58,7 +58,7 @@ lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## Vet and lint code and API
 	$(TOOLS)/buf lint
 	@./proto/breaking.sh $(TOOLS)/buf
 
-generate: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-connect-go ## Generate code from proto/ and docs/errors.md
+generate: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-connect-go ## Generate code from proto/, docs/errors.md and docs/events.md
 	PATH="$(CURDIR)/$(TOOLS):$$PATH" $(TOOLS)/buf generate
 	go run ./rpc/gendocs
 
@@ -72,8 +72,8 @@ clean-data: build ## Delete what make run and make cluster keep, to start over
 # Generated files are committed; this fails where they are not what generating
 # them now gives.
 check-generated: generate
-	@changed="$$(git status --porcelain -- proto/gen docs/errors.md)" || exit 1; \
-	if [ -n "$$changed" ]; then echo "not what 'make generate' gives; run it and commit:"; echo "$$changed"; git --no-pager diff -- proto/gen docs/errors.md | head -50; exit 1; fi
+	@changed="$$(git status --porcelain -- proto/gen docs/errors.md docs/events.md)" || exit 1; \
+	if [ -n "$$changed" ]; then echo "not what 'make generate' gives; run it and commit:"; echo "$$changed"; git --no-pager diff -- proto/gen docs/errors.md docs/events.md | head -50; exit 1; fi
 
 check-format:
 	@unformatted="$$(gofmt -l $(GO_FILES))" || exit 1; \

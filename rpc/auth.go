@@ -30,6 +30,8 @@ type Principal struct {
 	// Locations, where there are any, are the only ones whose stock the
 	// principal sees and moves.
 	Locations []ledger.LocationID
+	// Expires is when the token is not accepted any more; zero: it is not told.
+	Expires time.Time
 }
 
 func (p Principal) validate() error {
@@ -146,6 +148,7 @@ func (v *Verifier) Verify(token string) (*Principal, error) {
 	}
 	principal := &Principal{
 		Subject: ledger.Actor(c.Subject), Roles: c.Roles, Clinics: c.Clinics, Locations: c.Locations,
+		Expires: c.ExpiresAt.Add(clockLeeway),
 	}
 	if err := principal.validateClaims(); err != nil {
 		return nil, err
@@ -210,7 +213,7 @@ var (
 func tokenError(err error) error {
 	switch {
 	case errors.Is(err, jwt.ErrTokenExpired):
-		return errors.New("the token has expired")
+		return errTokenExpired
 	case errors.Is(err, jwt.ErrTokenNotValidYet):
 		return errors.New("the token is not valid yet: check the clock of its issuer")
 	case errors.Is(err, jwt.ErrTokenInvalidAudience):
@@ -292,9 +295,31 @@ func authenticate(v *Verifier, open func(procedure string) bool) connect.ServerI
 			}
 			record := recordOf(ctx)
 			record.actor = principal.Subject
-			return next(context.WithValue(ctx, principalKey{}, principal), spec, stream)
+			ctx = context.WithValue(ctx, principalKey{}, principal)
+			if spec.StreamType == connect.StreamTypeUnary {
+				return next(ctx, spec, stream)
+			}
+			return untilExpired(ctx, principal, func(ctx context.Context) error { return next(ctx, spec, stream) })
 		}
 	}
+}
+
+// errTokenExpired ends what outlives the token that it was asked for with.
+var errTokenExpired = errors.New("the token has expired")
+
+// untilExpired runs what may take as long as the caller likes, and ends it with
+// the caller's token: who has left a clinic must not go on to watch it.
+func untilExpired(ctx context.Context, p *Principal, call func(context.Context) error) error {
+	if p.Expires.IsZero() {
+		return call(ctx)
+	}
+	ctx, cancel := context.WithDeadlineCause(ctx, p.Expires, errTokenExpired)
+	defer cancel()
+	err := call(ctx)
+	if err != nil && errors.Is(context.Cause(ctx), errTokenExpired) {
+		return unauthenticated(errTokenExpired)
+	}
+	return err
 }
 
 func (v *Verifier) bearer(header string) (*Principal, error) {

@@ -31,6 +31,9 @@ type documentList struct {
 	// shows, where not nil, tells the documents that are not left out. A part
 	// may then be short, or empty, and still have a next one.
 	shows func(ledger.DocumentBody) bool
+	// queue tells that people work the list off: what was put in or taken out
+	// must show at once, so it is read STRONG unless asked for otherwise.
+	queue bool
 }
 
 // listDocuments reads the part of a list that a request asks for.
@@ -41,7 +44,8 @@ func (h *queryHandler) listDocuments(
 	read := func(after *txn.DocumentPlace, limit int, o txn.ReadOptions) ([]ledger.Document, *txn.DocumentPlace, txn.AsOf, error) {
 		return h.queries.Documents(ctx, ledger.ClinicID(clinic), filter, after, limit, o)
 	}
-	return h.list(ctx, req, documentList{read: read, shows: shows})
+	queue := filter.OpenOnly && (filter.Kind == ledger.DocumentTransfer || filter.Kind == ledger.DocumentApproval)
+	return h.list(ctx, req, documentList{read: read, shows: shows, queue: queue})
 }
 
 // list reads the part of a list that a request asks for.
@@ -57,12 +61,16 @@ func (h *queryHandler) list(ctx context.Context, req paged, list documentList) (
 	if place == nil {
 		place = list.start
 	}
+	options := asked.options(txn.Bounded)
+	if list.queue {
+		options = asked.options(txn.Strong)
+	}
 	limit := asked.size
 	if list.shows != nil {
 		limit = max(limit, documentChunk)
 	}
 	for looked := 0; looked < documentsLimit; looked += limit {
-		documents, next, asOf, err := list.read(place, limit, asked.options(txn.Bounded))
+		documents, next, asOf, err := list.read(place, limit, options)
 		if err != nil {
 			return page, err
 		}

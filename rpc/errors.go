@@ -51,6 +51,7 @@ const (
 	reasonOutcomeUnknown       ledger.Reason = "OUTCOME_UNKNOWN"
 	reasonSequenceNotReached   ledger.Reason = "SEQUENCE_NOT_REACHED"
 	reasonReportBehind         ledger.Reason = "REPORT_BEHIND"
+	reasonHistoryTooLong       ledger.Reason = "HISTORY_TOO_LONG"
 	reasonJournalRewound       ledger.Reason = "JOURNAL_REWOUND"
 	reasonClinicRestoring      ledger.Reason = "CLINIC_RESTORING"
 	reasonNotAttempted         ledger.Reason = "NOT_ATTEMPTED"
@@ -97,6 +98,7 @@ var ownReasons = []ReasonDoc{
 	{reasonOutcomeUnknown, connect.CodeUnavailable, "The connection to the database broke while the command was being recorded, so it is not known whether it was.", "Repeat it with the same idempotency key: it is carried out once at most, and the answer tells."},
 	{reasonSequenceNotReached, connect.CodeFailedPrecondition, "The clinic has not reached the min_sequence that the query asks for.", "Check min_sequence: it must come from an answer of the same clinic and epoch."},
 	{reasonReportBehind, connect.CodeUnavailable, "The report was asked to reflect a command, or to be fresher than it is, and did not come to within two seconds.", "Ask again, with another min_sequence, a longer max_staleness or CACHED for what there is now; or have the operator look whether the read models move."},
+	{reasonHistoryTooLong, connect.CodeFailedPrecondition, "Of a counterparty's account no balance is kept, and the location has more entries of the medicine by then than one request adds up.", "Ask for an earlier point, or add the movements up from ListMovements or the CSV of the stock card."},
 	{reasonJournalRewound, connect.CodeFailedPrecondition, "The clinic was restored from a backup, and min_sequence or the page token comes from what the restore has taken back. Up to last_common_sequence the journal is as it was; epoch is the present one.", "Drop what was read after last_common_sequence, read it anew without min_sequence and page token, and give commands that are gone again."},
 	{reasonClinicRestoring, connect.CodeUnavailable, "The clinic is being restored from a backup. Nothing was carried out.", "Repeat the request when the restore is done; commands with the same idempotency key."},
 	{reasonOperationNotFound, connect.CodeNotFound, "There is no operation under this key at the clinic, or the caller may see its own alone. What ended long ago is forgotten.", "Check clinic_id and idempotency_key; ListOperations shows what there is."},
@@ -198,6 +200,7 @@ func explain(err error) *failure {
 	var notReached *txn.SequenceNotReachedError
 	var behind *txn.ReadModelsBehindError
 	var rewound *txn.JournalRewoundError
+	var tooLong *txn.HistoryTooLongError
 	switch {
 	case errors.As(err, &f):
 		return f
@@ -211,6 +214,8 @@ func explain(err error) *failure {
 			with("sequence", decimal(behind.Have)).with("wanted_sequence", decimal(behind.Want))
 		f.details = []proto.Message{&errdetails.RetryInfo{RetryDelay: durationpb.New(unavailablePause)}}
 		return f
+	case errors.As(err, &tooLong):
+		return fail(reasonHistoryTooLong, "The location has more than %d entries of the medicine by then.", tooLong.Limit).with("limit", decimal(tooLong.Limit))
 	case errors.As(err, &rewound):
 		return explainRewound(rewound)
 	case errors.Is(err, txn.ErrWebhookNotFound):

@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -131,56 +130,77 @@ func (s *eventService) Watch(ctx context.Context, req *stockledgerv1.WatchReques
 	if req.GetHeartbeat() != nil {
 		silence = req.GetHeartbeat().AsDuration()
 	}
+	w := &watch{eventService: s, reading: r, send: stream.Send, silence: silence, told: time.Now()}
+	return w.run(ctx)
+}
+
+// watch is a watch under way.
+type watch struct {
+	*eventService
+	*reading
+	send func(*stockledgerv1.WatchResponse) error
+	// silence is how long the caller may hear nothing, whatever happens at the
+	// clinic and however much of its past is passed over.
+	silence time.Duration
+	told    time.Time // when the caller last heard something
+}
+
+// run tells events until the caller leaves or the node does.
+func (w *watch) run(ctx context.Context) error {
 	caughtUp := false
 	for {
-		events, all, err := s.next(ctx, r)
+		events, all, err := w.next(ctx, w.reading)
 		if err != nil {
 			return err
 		}
 		for _, event := range events {
-			if err := stream.Send(&stockledgerv1.WatchResponse{Kind: &stockledgerv1.WatchResponse_Event{Event: event}}); err != nil {
+			if err := w.tell(&stockledgerv1.WatchResponse{Kind: &stockledgerv1.WatchResponse_Event{Event: event}}); err != nil {
+				return err
+			}
+		}
+		if hasEnded(w.ending) {
+			return watchElsewhere()
+		}
+		if all && !caughtUp || time.Since(w.told) >= w.silence {
+			if err := w.beat(); err != nil {
 				return err
 			}
 		}
 		if !all {
-			if hasEnded(s.ending) {
-				return watchElsewhere()
-			}
 			continue
 		}
-		if err := s.rest(ctx, r, silence, !caughtUp, stream); err != nil {
+		caughtUp = true
+		if err := w.wait(ctx); err != nil {
 			return err
 		}
-		caughtUp = true
 	}
 }
 
-// now is the end of a clinic's journal.
-func (s *eventService) now(ctx context.Context, clinic ledger.ClinicID) (txn.Place, error) {
-	_, asOf, err := s.queries.Clinic(ctx, clinic, txn.ReadOptions{})
-	return txn.Place{Epoch: asOf.Epoch, Sequence: asOf.Sequence}, err
+func (w *watch) tell(response *stockledgerv1.WatchResponse) error {
+	err := w.send(response)
+	w.told = time.Now()
+	return err
 }
 
-// rest waits until the journal has grown, and sends heartbeats meanwhile: one at
-// once where the watch has caught up for the first time.
-func (s *eventService) rest(ctx context.Context, r *reading, silence time.Duration, first bool, stream stockledgerv1connect.EventServiceWatchServerStream) error {
-	for {
-		if first {
-			beat := &stockledgerv1.WatchResponse{Kind: &stockledgerv1.WatchResponse_Heartbeat{Heartbeat: fromPlace(r.after)}}
-			if err := stream.Send(beat); err != nil {
-				return err
-			}
-		}
-		err := s.waitFor(ctx, r, silence)
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, errEnding):
-			return watchElsewhere()
-		case ctx.Err() != nil:
-			return ctx.Err()
-		}
-		first = true // it was silent for long enough
+// beat tells up to where the journal was looked at.
+func (w *watch) beat() error {
+	return w.tell(&stockledgerv1.WatchResponse{Kind: &stockledgerv1.WatchResponse_Heartbeat{Heartbeat: fromPlace(w.after)}})
+}
+
+// wait waits for more, at most until the caller has to hear something.
+func (w *watch) wait(ctx context.Context) error {
+	waiting, stop := context.WithDeadline(ctx, w.told.Add(w.silence))
+	defer stop()
+	grown := make(chan struct{})
+	go func() {
+		defer close(grown)
+		_ = w.feed.Wait(waiting, w.clinic, w.after) // its end is all that it has to say
+	}()
+	select {
+	case <-grown:
+		return ctx.Err()
+	case <-w.ending:
+		return watchElsewhere()
 	}
 }
 
@@ -188,20 +208,10 @@ func watchElsewhere() error {
 	return fail(reasonShuttingDown, "This node is shutting down; watch on another one, after the last place you were told.")
 }
 
-var errEnding = errors.New("rpc: the node is shutting down")
-
-// waitFor waits for more, at most so long.
-func (s *eventService) waitFor(ctx context.Context, r *reading, atMost time.Duration) error {
-	waiting, stop := context.WithTimeout(ctx, atMost)
-	defer stop()
-	told := make(chan error, 1)
-	go func() { told <- s.feed.Wait(waiting, r.clinic, r.after) }()
-	select {
-	case err := <-told:
-		return err
-	case <-s.ending:
-		return errEnding
-	}
+// now is the end of a clinic's journal.
+func (s *eventService) now(ctx context.Context, clinic ledger.ClinicID) (txn.Place, error) {
+	_, asOf, err := s.queries.Clinic(ctx, clinic, txn.ReadOptions{})
+	return txn.Place{Epoch: asOf.Epoch, Sequence: asOf.Sequence}, err
 }
 
 // Replay tells a part of the journal.
@@ -227,10 +237,12 @@ func (s *eventService) Replay(ctx context.Context, req *stockledgerv1.ReplayRequ
 
 // VerifyChain follows the hash chain.
 func (s *eventService) VerifyChain(ctx context.Context, req *stockledgerv1.VerifyChainRequest) (*stockledgerv1.VerifyChainResponse, error) {
-	from := txn.Checkpoint{Sequence: ledger.Sequence(req.GetFromSequence())}
+	from := txn.Checkpoint{Sequence: ledger.Sequence(req.GetFromSequence()), Epoch: req.GetFromEpoch()}
 	switch hash := req.GetFromHash(); {
 	case from.Sequence == 0 && len(hash) > 0:
 		return nil, invalidField("from_hash", "The beginning has no hash of its own: leave from_hash out, or name the sequence that it belongs to.")
+	case from.Sequence == 0 && from.Epoch > 0:
+		return nil, invalidField("from_epoch", "The beginning is the same in every epoch: leave from_epoch out, or name the checkpoint that it belongs to.")
 	case from.Sequence > 0 && len(hash) != len(from.Hash):
 		return nil, invalidField("from_hash", "A hash has %d bytes; from_hash has %d.", len(from.Hash), len(hash))
 	default:

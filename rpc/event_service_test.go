@@ -164,6 +164,8 @@ func TestEventsRefuseBadInput(t *testing.T) {
 	}
 	_, err := caller.events.VerifyChain(t.Context(), &stockledgerv1.VerifyChainRequest{ClinicId: c.id, FromSequence: 3, FromHash: []byte{1}})
 	wantField(t, err, "from_hash")
+	_, err = caller.events.VerifyChain(t.Context(), &stockledgerv1.VerifyChainRequest{ClinicId: c.id, FromEpoch: 1})
+	wantField(t, err, "from_epoch")
 }
 
 func wantField(tb testing.TB, err error, field string) {

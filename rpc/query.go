@@ -132,8 +132,22 @@ func only(ctx context.Context) []ledger.LocationID {
 // with a day, lots expire, although no command says so.
 const etagPeriod = 15 * time.Minute
 
-// unchanged lets caches keep the answer to a GET and ask whether it still
-// holds. It must not be used for answers that change from moment to moment.
+// cacheGets says of every answer to a GET who may keep it: the caller alone, who
+// asks each time whether it still holds. A method that has an ETag says so with
+// [unchanged]; the others are read anew.
+func cacheGets(next connect.ServerFunc) connect.ServerFunc {
+	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) error {
+		if server, ok := connecthttp.ServerInfoForContext(ctx); ok && server.HTTPMethod() == http.MethodGet {
+			info, _ := connect.CallInfoForServerContext(ctx)
+			info.ResponseHeader().Set("Cache-Control", "private, no-cache")
+			info.ResponseHeader().Add("Vary", "Authorization")
+		}
+		return next(ctx, spec, stream)
+	}
+}
+
+// unchanged lets caches ask whether the answer to a GET still holds. It must not
+// be used for answers that change from moment to moment.
 func unchanged(ctx context.Context, asOf txn.AsOf) error {
 	server, ok := connecthttp.ServerInfoForContext(ctx)
 	if !ok || server.HTTPMethod() != http.MethodGet {
@@ -141,14 +155,27 @@ func unchanged(ctx context.Context, asOf txn.AsOf) error {
 	}
 	info, _ := connect.CallInfoForServerContext(ctx)
 	etag := fmt.Sprintf(`W/"%d.%d.%d"`, asOf.Epoch, asOf.Sequence, time.Now().Unix()/int64(etagPeriod/time.Second))
-	header := info.ResponseHeader()
-	header.Set("Etag", etag)
-	header.Set("Cache-Control", "private, no-cache")
-	header.Add("Vary", "Authorization")
-	if info.RequestHeader().Get("If-None-Match") == etag {
+	info.ResponseHeader().Set("Etag", etag)
+	if etagListed(info.RequestHeader().Values("If-None-Match"), etag) {
 		return connecthttp.NewNotModifiedError()
 	}
 	return nil
+}
+
+// etagListed reports whether an If-None-Match names a tag. It compares weakly, as
+// RFC 9110 has it: with or without W/ the tag is the same. Our tags hold neither
+// commas nor quotes, so no other tag can be taken for one. A * is not for
+// answers that nobody has seen.
+func etagListed(lines []string, etag string) bool {
+	opaque := strings.TrimPrefix(etag, "W/")
+	for _, line := range lines {
+		for tag := range strings.SplitSeq(line, ",") {
+			if strings.TrimPrefix(strings.TrimSpace(tag), "W/") == opaque {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func decimal[T ~int | ~int64](n T) string { return strconv.FormatInt(int64(n), 10) }

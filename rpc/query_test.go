@@ -15,6 +15,7 @@ import (
 	"connectrpc.com/connect/v2/connecthttp"
 	"google.golang.org/genproto/googleapis/type/date"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/stockledger/stockledger/ledger"
@@ -390,6 +391,24 @@ func TestGetCanBeCached(t *testing.T) {
 			t.Errorf("unchanged: %d", status)
 		}
 	}
+	// Caches may ask with several tags, on several lines, strong or weak.
+	for _, form := range []func(etag string) string{
+		func(etag string) string { return strings.TrimPrefix(etag, "W/") },
+		func(etag string) string { return `"other", W/"1.2.3" , ` + etag },
+		func(etag string) string { return strings.TrimPrefix(etag, "W/") + `,"other"` },
+	} {
+		if status, header, _ := get(form(etag)); status != http.StatusNotModified {
+			etag = header.Get("Etag") // of a new quarter
+			if status, _, _ := get(form(etag)); status != http.StatusNotModified {
+				t.Errorf("If-None-Match: %s gives %d", form(etag), status)
+			}
+		}
+	}
+	for _, other := range []string{`"other"`, "W/", `""`, strings.Trim(strings.TrimPrefix(etag, "W/"), `"`), "*", ","} {
+		if status, _, _ := get(other); status != http.StatusOK {
+			t.Errorf("If-None-Match: %s gives %d", other, status)
+		}
+	}
 	// Who may not read it learns nothing from knowing the etag.
 	own := token
 	for name, test := range map[string]struct {
@@ -409,6 +428,50 @@ func TestGetCanBeCached(t *testing.T) {
 	c.must(t, reserve("store", 1))
 	if status, _, _ := get(etag); status != http.StatusOK {
 		t.Errorf("changed: %d", status)
+	}
+}
+
+// Nobody but the caller keeps the answer to a GET, whatever was asked, and nobody
+// uses it without asking.
+func TestEveryGetSaysWhoMayKeepIt(t *testing.T) {
+	t.Parallel()
+	n := shared(t)
+	c := newClinic(t, n)
+	token := n.token(t, Principal{Subject: "admin", Roles: []Role{RoleAdmin}, Clinics: []ledger.ClinicID{AllClinics}})
+	gets := 0
+	for _, service := range stockledgerServices() {
+		methods := service.Methods()
+		for i := range methods.Len() {
+			method := methods.Get(i)
+			options, _ := method.Options().(*descriptorpb.MethodOptions)
+			if options.GetIdempotencyLevel() != descriptorpb.MethodOptions_NO_SIDE_EFFECTS {
+				continue
+			}
+			gets++
+			message := "{}"
+			if method.Input().Fields().ByName("clinic_id") != nil {
+				message = fmt.Sprintf(`{"clinicId":%q}`, c.id)
+			}
+			query := url.Values{"encoding": {"json"}, "message": {message}, "connect": {"v1"}}
+			address := fmt.Sprintf("%s/%s/%s?%s", n.url, service.FullName(), method.Name(), query.Encode())
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			request.Header.Set("Authorization", "Bearer "+token)
+			response, err := http.DefaultClient.Do(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = response.Body.Close()
+			kept := response.Header.Get("Cache-Control")
+			if kept != "private, no-cache" && kept != "no-store" || !slices.Contains(response.Header.Values("Vary"), "Authorization") {
+				t.Errorf("GET %s: status %d, Cache-Control %q, Vary %v", method.FullName(), response.StatusCode, kept, response.Header.Values("Vary"))
+			}
+		}
+	}
+	if gets < 30 {
+		t.Errorf("%d methods can be called with GET", gets)
 	}
 }
 

@@ -11,32 +11,61 @@ import (
 )
 
 // GetBalanceAt tells what one location held of one lot at a point of the
-// journal.
-func (s *queryService) GetBalanceAt(ctx context.Context, req *stockledgerv1.GetBalanceAtRequest) (*stockledgerv1.GetBalanceAtResponse, error) {
-	shelf := ledger.Shelf{Location: ledger.LocationID(req.GetLocationId()), Medicine: ledger.MedicineID(req.GetMedicineId())}
-	balances, asOf, err := s.balanceAt(ctx, req, shelf)
+// journal, or what another account of the lot came to.
+func (h *queryHandler) GetBalanceAt(ctx context.Context, req *stockledgerv1.GetBalanceAtRequest) (*stockledgerv1.GetBalanceAtResponse, error) {
+	at := balanceQuestion{
+		clinic:  ledger.ClinicID(req.GetClinicId()),
+		shelf:   ledger.Shelf{Location: ledger.LocationID(req.GetLocationId()), Medicine: ledger.MedicineID(req.GetMedicineId())},
+		lot:     ledger.LotID(req.GetLotId()),
+		bucket:  ledger.Bucket(req.GetBucket()),
+		options: readOptions(req.GetRead(), txn.Strong), sequence: ledger.Sequence(req.GetSequence()),
+	}
+	if at.sequence == 0 {
+		at.byOccurrence = req.GetOccurredAt() != nil
+		field, stamp := "recorded_at", req.GetRecordedAt()
+		if at.byOccurrence {
+			field, stamp = "occurred_at", req.GetOccurredAt()
+		}
+		var r *ledger.Rejection
+		if at.moment, r = toInstant(field, stamp); r != nil {
+			return nil, r
+		}
+	}
+	response := &stockledgerv1.GetBalanceAtResponse{}
+	var asOf txn.AsOf
+	var err error
+	if at.bucket == 0 || at.bucket.Held() {
+		var balances ledger.Balances
+		balances, asOf, err = h.balances(ctx, at)
+		response.Balances, response.Balance = fromBalances(balances), balances.Of(at.bucket)
+	} else {
+		response.Balance, asOf, err = h.queries.FlowAt(ctx, at.clinic, at.shelf, at.lot, at.bucket, at.sequence, at.moment, at.byOccurrence, at.options)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &stockledgerv1.GetBalanceAtResponse{Balances: fromBalances(balances), AsOf: fromAsOf(asOf)}, unchanged(ctx, asOf)
+	response.AsOf = fromAsOf(asOf)
+	return response, unchanged(ctx, asOf)
 }
 
-// balanceAt reads a balance at a sequence, or at a time.
-func (s *queryService) balanceAt(ctx context.Context, req *stockledgerv1.GetBalanceAtRequest, shelf ledger.Shelf) (ledger.Balances, txn.AsOf, error) {
-	clinic, lot, options := ledger.ClinicID(req.GetClinicId()), ledger.LotID(req.GetLotId()), readOptions(req.GetRead(), txn.Strong)
-	if req.GetSequence() > 0 {
-		return s.queries.BalanceAt(ctx, clinic, shelf, lot, ledger.Sequence(req.GetSequence()), options)
+// balanceQuestion asks for a balance at a sequence or, where that is 0, at a
+// moment.
+type balanceQuestion struct {
+	clinic       ledger.ClinicID
+	shelf        ledger.Shelf
+	lot          ledger.LotID
+	bucket       ledger.Bucket
+	sequence     ledger.Sequence
+	moment       ledger.Instant
+	byOccurrence bool
+	options      txn.ReadOptions
+}
+
+func (h *queryHandler) balances(ctx context.Context, at balanceQuestion) (ledger.Balances, txn.AsOf, error) {
+	if at.sequence > 0 {
+		return h.queries.BalanceAt(ctx, at.clinic, at.shelf, at.lot, at.sequence, at.options)
 	}
-	byOccurrence := req.GetOccurredAt() != nil
-	field, stamp := "recorded_at", req.GetRecordedAt()
-	if byOccurrence {
-		field, stamp = "occurred_at", req.GetOccurredAt()
-	}
-	at, r := toInstant(field, stamp)
-	if r != nil {
-		return ledger.Balances{}, txn.AsOf{}, r
-	}
-	return s.queries.BalanceAtTime(ctx, clinic, shelf, lot, at, byOccurrence, options)
+	return h.queries.BalanceAtTime(ctx, at.clinic, at.shelf, at.lot, at.moment, at.byOccurrence, at.options)
 }
 
 // ControlledRegister tells what went in and out of one location of one medicine.

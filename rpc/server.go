@@ -228,7 +228,7 @@ func (s *Server) routes() (http.Handler, error) {
 		return nil, err
 	}
 	verifier := NewVerifier(append(slices.Clone(s.deps.Trusted), s.deps.Issuer.Trust())...)
-	interceptors := []connect.ServerInterceptor{s.watch, authenticate(verifier, isOpen), noStore, plans.enforce, rules.enforce, newReferences(s.deps.Queries, plans).enforce}
+	interceptors := []connect.ServerInterceptor{s.watch, authenticate(verifier, isOpen), cacheGets, noStore, plans.enforce, rules.enforce, newReferences(s.deps.Queries, plans).enforce}
 	// For the calls that FHIR, CSV and reports make: with every service, since
 	// what they read may belong to the other part.
 	internal := connect.NewServer(interceptors...)

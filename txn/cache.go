@@ -4,13 +4,11 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/maypok86/otter/v2"
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/stockledger/stockledger/ledger"
 )
@@ -45,7 +43,7 @@ type Cache struct {
 	cfg       CacheConfig
 	memory    *otter.Cache[cacheKey, *kept]
 	shared    *sharedCache // nil: there is none
-	flights   singleflight.Group
+	flights   flights
 	metrics   *cacheMetrics
 	behind    chan struct{} // one is waiting when a clinic has to be caught up with
 
@@ -103,7 +101,7 @@ func NewCache(d *Directory, cfg CacheConfig) (*Cache, error) {
 		cfg.Log = slog.Default()
 	}
 	c := &Cache{
-		directory: d, cfg: cfg, metrics: newCacheMetrics(), behind: make(chan struct{}, 1), followed: make(map[ledger.ClinicID]*followed),
+		directory: d, cfg: cfg, flights: flights{under: make(map[cacheKey]*flight)}, metrics: newCacheMetrics(), behind: make(chan struct{}, 1), followed: make(map[ledger.ClinicID]*followed),
 	}
 	var err error
 	c.memory, err = otter.New(&otter.Options[cacheKey, *kept]{
@@ -240,31 +238,51 @@ func (v *kept) alive(now time.Time, lifetime time.Duration) bool {
 	return now.Sub(v.filled) < lifetime && (v.until.IsZero() || now.Before(v.until))
 }
 
-// refresh loads a key without anybody waiting for it.
+// refresh loads a key without anybody waiting for it, unless it is on its way.
 func (c *Cache) refresh(k cacheKey, load cacheLoader) {
-	c.flights.DoChan("refresh "+flightOf([]cacheKey{k}), func() (any, error) {
-		return nil, c.load(context.Background(), []cacheKey{k}, load, make(map[cacheKey]*kept))
-	})
+	if own, _ := c.flights.board([]cacheKey{k}); own != nil {
+		go c.depart(context.Background(), own, load, false)
+	}
 }
 
-// fly waits for a load of some keys, which it begins unless it is under way.
+// fly waits until some keys were loaded. Those that are on their way already, of
+// whatever request, are waited for; the others are loaded together. Where a
+// load failed that was for more than these, they are missing in the answer:
+// what was wrong may be none of the caller's business.
 func (c *Cache) fly(ctx context.Context, keys []cacheKey, load cacheLoader) (map[cacheKey]*kept, error) {
-	landed := c.flights.DoChan(flightOf(keys), func() (any, error) {
-		loaded := make(map[cacheKey]*kept, len(keys))
-		missing := c.fromShared(ctx, keys, loaded)
-		if len(missing) == 0 {
-			return loaded, nil
+	own, others := c.flights.board(keys)
+	if own != nil {
+		go c.depart(context.WithoutCancel(ctx), own, load, true)
+		others = append(others, own)
+	}
+	loaded := make(map[cacheKey]*kept, len(keys))
+	for _, f := range others {
+		select {
+		case <-f.landed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
-		return loaded, c.load(context.WithoutCancel(ctx), missing, load, loaded)
-	})
-	select {
-	case result := <-landed:
-		if result.Err != nil {
-			return nil, result.Err
+		if f.err != nil && f.within(keys) {
+			return nil, f.err
 		}
-		return result.Val.(map[cacheKey]*kept), nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
+		for _, k := range keys {
+			if v := f.loaded[k]; v != nil {
+				loaded[k] = v
+			}
+		}
+	}
+	return loaded, nil
+}
+
+// depart loads what a flight is for, from Redis first where that may help.
+func (c *Cache) depart(ctx context.Context, f *flight, load cacheLoader, shared bool) {
+	defer c.flights.land(f)
+	missing := f.keys
+	if shared {
+		missing = c.fromShared(ctx, f.keys, f.loaded)
+	}
+	if len(missing) > 0 {
+		f.err = c.load(ctx, missing, load, f.loaded)
 	}
 }
 
@@ -323,15 +341,6 @@ func (c *Cache) keep(k cacheKey, v *kept) bool {
 		return v, otter.WriteOp
 	})
 	return true
-}
-
-func flightOf(keys []cacheKey) string {
-	var b strings.Builder
-	for _, k := range keys {
-		b.WriteString(sharedKey(k))
-		b.WriteByte('\n')
-	}
-	return b.String()
 }
 
 func (a AsOf) place() Place { return Place{a.Epoch, a.Sequence} }

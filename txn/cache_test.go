@@ -293,6 +293,98 @@ func TestOneFlight(t *testing.T) {
 	}
 }
 
+// Requests whose keys overlap read none of them twice, and each reads what it
+// alone lacks at a time.
+func TestFlightsOfOverlappingKeys(t *testing.T) {
+	t.Parallel()
+	n := newCachingNode(t, CacheConfig{}, false)
+	c := newTestClinic(t, n.executor)
+	c.receive(10)
+	c.must(&ledger.CreateLocation{LocationID: "annex", Name: "Annex", LocationKind: ledger.Store})
+	at := func(locations ...ledger.LocationID) (keys []cacheKey) {
+		for _, location := range locations {
+			keys = append(keys, cacheKey{c.id, ledger.ShelfTopic(ledger.Shelf{Location: location, Medicine: "zinc"})})
+		}
+		return keys
+	}
+	loads := make(chan []cacheKey, 8)
+	release := make(chan struct{})
+	ask := func(keys []cacheKey) <-chan error {
+		answered := make(chan error, 1)
+		go func() {
+			found, asOf, err := n.cache.getAll(context.Background(), keys, fromCache, func(ctx context.Context, o ReadOptions, keys []cacheKey) ([]*kept, error) {
+				loads <- keys
+				<-release
+				return n.queries.loadShelves(ctx, o, keys)
+			})
+			for i, k := range keys {
+				if err == nil && (len(found[i].value.([]StockRow)) == 1) != (k.topic.ID == "store") {
+					err = fmt.Errorf("%s is %+v", k.topic.ID, found[i].value)
+				}
+			}
+			if err == nil && asOf.Sequence != c.head().Sequence {
+				err = fmt.Errorf("it is as of %+v", asOf)
+			}
+			answered <- err
+		}()
+		return answered
+	}
+	first := ask(at("ward", "store"))
+	if keys := <-loads; !slices.Equal(keys, at("ward", "store")) {
+		t.Errorf("the first loads %v", keys)
+	}
+	second := ask(at("store", "annex"))
+	if keys := <-loads; !slices.Equal(keys, at("annex")) {
+		t.Errorf("the second loads %v", keys)
+	}
+	third := ask(at("annex", "ward", "store")) // all of it is on its way
+	eventually(t, "the third has nothing to load", func() bool { return n.from("stock", "database") == 3 })
+	close(release)
+	for i, answered := range []<-chan error{first, second, third} {
+		if err := <-answered; err != nil {
+			t.Errorf("request %d: %v", i+1, err)
+		}
+	}
+	if read := n.from("stock", "database"); read != 3 || len(loads) > 0 {
+		t.Errorf("%v answers were read, and %d more loads", read, len(loads))
+	}
+}
+
+// What is wrong with another one's request is no error of one's own.
+func TestAFlightThatFailsForAnother(t *testing.T) {
+	t.Parallel()
+	n := newCachingNode(t, CacheConfig{}, false)
+	c := newTestClinic(t, n.executor)
+	c.receive(10)
+	store := cacheKey{c.id, ledger.ShelfTopic(zincInStore)}
+	nowhere := cacheKey{c.id, ledger.ShelfTopic(ledger.Shelf{Location: "nowhere", Medicine: "zinc"})}
+	begun, release := make(chan struct{}, 8), make(chan struct{})
+	load := func(ctx context.Context, o ReadOptions, keys []cacheKey) ([]*kept, error) {
+		begun <- struct{}{}
+		<-release
+		return n.queries.loadShelves(ctx, o, keys)
+	}
+	wrong := make(chan error, 1)
+	go func() {
+		_, _, err := n.cache.getAll(context.Background(), []cacheKey{store, nowhere}, fromCache, load)
+		wrong <- err
+	}()
+	<-begun
+	right := make(chan error, 1)
+	go func() {
+		_, _, err := n.cache.getAll(context.Background(), []cacheKey{store}, fromCache, load)
+		right <- err
+	}()
+	close(release)
+	var refused *ledger.Rejection
+	if err := <-wrong; !errors.As(err, &refused) || refused.Reason != ledger.ReasonLocationNotFound {
+		t.Errorf("who asks for what there is not: %v", err)
+	}
+	if err := <-right; err != nil {
+		t.Errorf("who asks for what there is: %v", err)
+	}
+}
+
 // An answer is renewed while it is still served, and not served beyond its
 // lifetime, nor beyond the day on which a lot in it expires.
 func TestCacheLifetimes(t *testing.T) {

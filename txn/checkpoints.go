@@ -77,21 +77,32 @@ const (
 func (q *Queries) CompareCheckpoint(ctx context.Context, clinic ledger.ClinicID, place Place, hash ledger.Hash) (CheckpointVerdict, error) {
 	verdict := CheckpointHolds
 	_, err := q.read(ctx, clinic, ReadOptions{}, func(v *view) error {
+		verdict = CheckpointHolds // of an attempt that failed
 		epochs, err := v.epochs(ctx)
 		if err != nil {
 			return err
 		}
-		for _, e := range epochs {
-			if e.Epoch > place.Epoch && e.FirstSequence <= place.Sequence {
-				verdict = CheckpointRewound
-				return nil
-			}
+		if _, taken := takenBack(epochs, place); taken {
+			verdict = CheckpointRewound
+			return nil
 		}
-		broken, err := v.checkpointStands(ctx, Checkpoint{place.Sequence, hash})
+		broken, err := v.checkpointStands(ctx, Checkpoint{Sequence: place.Sequence, Hash: hash, Epoch: place.Epoch})
 		if broken != nil {
 			verdict = CheckpointBroken
 		}
 		return err
 	})
 	return verdict, err
+}
+
+// takenBack reports whether a restore has taken a place in a journal back, and
+// up to where the journal is as it was then.
+func takenBack(epochs []Epoch, place Place) (common ledger.Sequence, taken bool) {
+	common = place.Sequence
+	for _, e := range epochs {
+		if e.Epoch > place.Epoch && e.LastCommon() < common {
+			common, taken = e.LastCommon(), true
+		}
+	}
+	return common, taken
 }

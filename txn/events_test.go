@@ -91,7 +91,7 @@ func TestVerifyChainNamesTheFirstBadRecord(t *testing.T) {
 	}
 	head := p.stored().Head
 	last, broken := check(Checkpoint{})
-	if broken != nil || last != (Checkpoint{head.Sequence, head.Hash}) {
+	if broken != nil || last != (Checkpoint{Sequence: head.Sequence, Hash: head.Hash, Epoch: 1}) {
 		t.Fatalf("the chain ends at %v, broken %v", last, broken)
 	}
 	middle := Checkpoint{Sequence: 10, Hash: p.recordAt(10).Hash}
@@ -110,7 +110,7 @@ func TestVerifyChainNamesTheFirstBadRecord(t *testing.T) {
 		t.Errorf("10 was rewritten, and found is %v", broken)
 	}
 	p.sql(`DELETE FROM journal WHERE clinic_id = $1 AND sequence = 15`, p.id)
-	if _, broken := check(Checkpoint{11, p.recordAt(11).Hash}); broken == nil || broken.Sequence != 15 {
+	if _, broken := check(Checkpoint{Sequence: 11, Hash: p.recordAt(11).Hash}); broken == nil || broken.Sequence != 15 {
 		t.Errorf("15 is missing, and found is %v", broken)
 	}
 }

@@ -193,7 +193,7 @@ func (n *planNode) accesses() []access {
 
 var (
 	quotedText = regexp.MustCompile(`'(?:[^']|'')*'`)
-	columnName = regexp.MustCompile(`(?:(\w+)\.)?\b(clinic_id|location_id|medicine_id|lot_id|hold_id|kind|document_id|opened_sequence|sequence|line|idempotency_key|patient_id|day|month|due_at|deadline|priority|state|submitted_at|webhook_id|run|part|role|job|scheduled_at)\b`)
+	columnName = regexp.MustCompile(`(?:(\w+)\.)?\b(clinic_id|location_id|medicine_id|lot_id|hold_id|kind|document_id|opened_sequence|sequence|line|idempotency_key|patient_id|day|month|due_at|deadline|priority|state|submitted_at|webhook_id|run|part|role|job|scheduled_at|lateness|occurred_at)\b`)
 )
 
 // searched returns the columns that a condition compares, without those of
@@ -333,7 +333,6 @@ func TestPlansOfReads(t *testing.T) {
 		aJournal = "journal_pkey(clinic_id, sequence)"
 		cursors  = "read_model_cursors_pkey(clinic_id)"
 	)
-	models := NewReadModels(db, ReadModelsConfig{})
 	chores := NewChores(NewDirectory(db), nil, slog.Default())
 	c.mustAll(
 		&ledger.UpdateStockLevels{LocationID: "ward", MedicineID: "m200", Reorder: 50, Max: 100},
@@ -452,6 +451,18 @@ func TestPlansOfReads(t *testing.T) {
 			return err
 		},
 			[]string{view, clinics, places, what, lots, onShelf, "entries_pkey(clinic_id, location_id, medicine_id, sequence)"}},
+		{"BalanceAtTime", func() error {
+			_, _, err := q.BalanceAtTime(ctx, c.id, card, "m100-0", ledger.InstantOf(time.Now().Add(-time.Minute)), true, o)
+			return err
+		}, []string{view, clinics, places, what, aJournal, onShelf, cursors, "late_entries_pkey(clinic_id, location_id, medicine_id, lot_id, lateness, occurred_at)"}},
+		{"FlowAt", func() error {
+			_, _, err := q.FlowAt(ctx, c.id, card, "m100-0", ledger.Issued, 500, 0, false, o)
+			return err
+		}, []string{view, clinics, places, what, "entries_pkey(clinic_id, location_id, medicine_id, sequence)"}},
+		{"VerifyChain", func() error {
+			_, _, _, err := q.VerifyChain(ctx, c.id, Checkpoint{}, nil)
+			return err
+		}, []string{view, clinics, aJournal}},
 		{"Register", func() error {
 			_, _, _, err := q.Register(ctx, c.id, RegisterFilter{Shelf: card, From: 1, To: ledger.InstantOf(time.Now())}, nil, 10, o)
 			return err
@@ -475,6 +486,7 @@ func TestPlansOfReads(t *testing.T) {
 			"documents_pkey(clinic_id, kind, document_id)",
 			"patient_keys_pkey(clinic_id, patient_id)", "patient_texts_pkey(clinic_id, patient_id)", "patient_identifiers_by_patient(clinic_id, patient_id)",
 			cursors, "summaries(clinic_id)", "consumption_months_pkey(clinic_id)", "stock_outs_pkey(clinic_id)", "dispensing_days_pkey(clinic_id)",
+			"late_entries_pkey(clinic_id)",
 		}},
 		{"StockSummaries", func() error {
 			_, _, _, err := q.StockSummaries(ctx, c.id, SummaryFilter{StockFilter: StockFilter{Location: "ward"}, LowOnly: true}, card, 10, o)
@@ -507,7 +519,6 @@ func TestPlansOfReads(t *testing.T) {
 			_, _, err := q.DispensingReport(ctx, c.id, DispensingFilter{From: 1, To: 99999, Location: "ward"}, ReadOptions{Consistency: Bounded})
 			return err
 		}, []string{view, clinics, cursors, "dispensing_days_pkey(clinic_id, day)"}},
-		{"look for models", func() error { _, err := models.behind(ctx); return err }, []string{view, cursors}},
 		{"Patients", func() error {
 			patients := NewPatients(NewDirectory(db))
 			_, noKey := patients.Key(ctx, c.id, ada)
@@ -694,7 +705,7 @@ func TestPlansOfReadModels(t *testing.T) {
 	c.receive(5)
 	p.check(wantPlan{"anew", move, []string{
 		"heads_pkey(clinic_id)", "journal_pkey(clinic_id, sequence)", "read_model_cursors_pkey(clinic_id)", "read_model_cursors_pkey(conflict)",
-		"summaries(clinic_id)", "location_stock_summary_pkey(conflict)", "consumption_months_pkey(clinic_id)", "stock_outs_pkey(clinic_id)", "dispensing_days_pkey(clinic_id)",
+		"summaries(clinic_id)", "location_stock_summary_pkey(conflict)", "consumption_months_pkey(clinic_id)", "stock_outs_pkey(clinic_id)", "dispensing_days_pkey(clinic_id)", "late_entries_pkey(clinic_id)",
 	}}, readSession, writeSession)
 	c.must(&ledger.DispenseMedicine{Dispense: ledger.Dispense{LocationID: "store", MedicineID: "zinc", Quantity: 5}})
 	c.receive(1)
@@ -705,6 +716,12 @@ func TestPlansOfReadModels(t *testing.T) {
 		"consumption_months_pkey(clinic_id, location_id, medicine_id, month)", "consumption_months_pkey(conflict)", "stock_outs_pkey(conflict)",
 		"dispensing_days_pkey(clinic_id, day)", "dispensing_days_pkey(conflict)",
 	}}, readSession, writeSession)
+	c.receive(1)
+	p.check(wantPlan{"a look", func() error {
+		models.looked = c.id[:len(c.id)-1]
+		_, err := models.behind(t.Context())
+		return err
+	}, []string{"heads_pkey(clinic_id)", "read_model_cursors_pkey(clinic_id)", "journal_pkey(clinic_id, sequence)"}}, readSession)
 }
 
 // TestPlanFaultsAreSeen asks for plans that the tests above must refuse.

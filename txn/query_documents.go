@@ -138,13 +138,62 @@ func (q *Queries) BalanceAtTime(ctx context.Context, clinic ledger.ClinicID, she
 		if !byOccurrence {
 			return nil
 		}
-		return entriesAfter(ctx, v.tx, v.server, clinic, place, func(entry *ledger.Entry, event *ledger.Event) {
-			if event.OccurredAt <= at {
-				addFlow(&balance, entry)
-			}
-		})
+		return v.lateBy(ctx, place, at, func(entry *ledger.Entry) { addFlow(&balance, entry) })
 	})
 	return balance, asOf, err
+}
+
+// maxFlowEntries is how many entries of a shelf are added up at most for the
+// account of a counterparty, of which no balance is kept.
+const maxFlowEntries = 200_000
+
+// HistoryTooLongError means that an answer would have to read more of a shelf's
+// past than one request may.
+type HistoryTooLongError struct{ Limit int }
+
+// Error says what the limit is.
+func (e *HistoryTooLongError) Error() string {
+	return fmt.Sprintf("the shelf has more than %d entries by then", e.Limit)
+}
+
+const selectFlow = `SELECT count(*), COALESCE(sum(CASE WHEN lot_id = $4 AND debit = $6 THEN quantity ELSE 0 END
+	- CASE WHEN lot_id = $4 AND credit = $6 THEN quantity ELSE 0 END), 0)::INT8
+	FROM (SELECT lot_id, debit, credit, quantity FROM entries
+		WHERE clinic_id = $1 AND location_id = $2 AND medicine_id = $3 AND sequence <= $5 ORDER BY sequence DESC LIMIT $7) AS e`
+
+// FlowAt reads what a counterparty's account came to: what has gone to the
+// bucket of a lot on a shelf, less what came from it, from the beginning to a
+// sequence or, where that is 0, to a moment. Of held buckets a balance is kept;
+// of these the shelf's entries are added up, and more than 200,000 of them are a
+// *HistoryTooLongError.
+func (q *Queries) FlowAt(ctx context.Context, clinic ledger.ClinicID, shelf ledger.Shelf, lot ledger.LotID, bucket ledger.Bucket, at ledger.Sequence, moment ledger.Instant, byOccurrence bool, o ReadOptions) (int64, AsOf, error) {
+	var flow int64
+	o.MinSequence = max(o.MinSequence, at)
+	asOf, err := q.read(ctx, clinic, o, func(v *view) error {
+		if err := v.known(ctx, []ledger.LocationID{shelf.Location}, []ledger.MedicineID{shelf.Medicine}); err != nil {
+			return err
+		}
+		place := ledger.BalanceAt{Shelf: shelf, Lot: lot, Sequence: at}
+		if at == 0 {
+			after, err := v.firstRecordedAfter(ctx, moment+1)
+			if err != nil {
+				return err
+			}
+			place.Sequence = after - 1
+		}
+		var entries int
+		err := v.tx.QueryRow(ctx, selectFlow, clinic, shelf.Location, shelf.Medicine, lot, place.Sequence, int16(bucket), maxFlowEntries+1).Scan(&entries, &flow)
+		switch {
+		case err != nil:
+			return fmt.Errorf("add up an account: %w", err)
+		case entries > maxFlowEntries:
+			return &HistoryTooLongError{maxFlowEntries}
+		case at > 0 || !byOccurrence:
+			return nil
+		}
+		return v.lateBy(ctx, place, moment, func(entry *ledger.Entry) { flow += flowInto(entry, bucket) })
+	})
+	return flow, asOf, err
 }
 
 // addFlow adds what an entry moved to balances.

@@ -124,54 +124,82 @@ func epochAt(epochs []Epoch, sequence ledger.Sequence) int64 {
 }
 
 // BrokenLink is the first record of a journal that does not follow from those
-// before it.
+// before it, or that its own columns contradict.
 type BrokenLink struct {
 	Sequence ledger.Sequence
 	Problem  string
+	rule     string // as violations name it
 }
 
 // Checkpoint is a place in a journal with the hash that it had there.
 type Checkpoint struct {
 	Sequence ledger.Sequence
 	Hash     ledger.Hash
+	// Epoch is the one that the journal was in when it had the hash; 0: not
+	// known.
+	Epoch int64
 }
 
 // VerifyChain follows the hash chain of a clinic's journal from a checkpoint to
-// its end; the zero checkpoint is the beginning. It returns the last place that
-// was sound and, where the chain breaks, where and how. tell, where not nil, is
-// told how far it is. It reads in chunks and keeps none.
+// its end, and compares that with the head; the zero checkpoint is the
+// beginning. It returns the last place that was sound and, where the chain
+// breaks, where and how. A checkpoint that a restore has taken back is a
+// *JournalRewoundError: it was true. tell, where not nil, is told how far it is.
+// It reads in chunks and keeps none.
 func (q *Queries) VerifyChain(ctx context.Context, clinic ledger.ClinicID, from Checkpoint, tell func(ledger.Sequence)) (Checkpoint, *BrokenLink, AsOf, error) {
 	last := from
 	if from.Sequence == 0 {
 		last.Hash = ledger.Genesis(clinic)
 	}
-	var head ledger.Sequence
-	for {
+	var o ReadOptions
+	for begun := false; ; begun = true {
 		var broken *BrokenLink
-		read := 0
-		asOf, err := q.read(ctx, clinic, ReadOptions{}, func(v *view) (err error) {
-			head = v.asOf.Sequence
-			if last.Sequence == from.Sequence && from.Sequence > 0 {
-				if broken, err = v.checkpointStands(ctx, from); err != nil || broken != nil {
+		read, reached := 0, last
+		asOf, err := q.read(ctx, clinic, o, func(v *view) (err error) {
+			broken, reached = nil, last // of an attempt that failed
+			if !begun && from.Sequence > 0 {
+				if broken, err = v.checkpointHolds(ctx, from); err != nil || broken != nil {
 					return err
 				}
 			}
-			read, broken, err = v.follow(ctx, &last)
+			if read, broken, err = v.follow(ctx, &reached); err != nil || broken != nil || read == eventsChunk {
+				return err
+			}
+			broken, err = v.headStands(ctx, reached)
 			return err
 		})
-		if err != nil || broken != nil {
-			return last, broken, asOf, err
+		if err != nil {
+			return last, nil, asOf, err
+		}
+		last, last.Epoch = reached, asOf.Epoch
+		if broken != nil {
+			return last, broken, asOf, nil
 		}
 		if tell != nil {
 			tell(last.Sequence)
 		}
 		if read < eventsChunk {
-			if last.Sequence < head {
-				return last, &BrokenLink{last.Sequence + 1, "the record is missing"}, asOf, nil
-			}
 			return last, nil, asOf, nil
 		}
+		// What was followed must not be taken back meanwhile.
+		o.Continues = Place{last.Epoch, last.Sequence}
 	}
+}
+
+// checkpointHolds compares a checkpoint with the record that it names, unless a
+// restore has taken that back.
+func (v *view) checkpointHolds(ctx context.Context, c Checkpoint) (*BrokenLink, error) {
+	if c.Epoch > 0 {
+		epochs, err := v.epochs(ctx)
+		if err != nil {
+			return nil, err
+		}
+		place := Place{c.Epoch, c.Sequence}
+		if common, taken := takenBack(epochs, place); taken {
+			return nil, &JournalRewoundError{Asked: place, Epoch: v.asOf.Epoch, LastCommon: common}
+		}
+	}
+	return v.checkpointStands(ctx, c)
 }
 
 // checkpointStands compares a checkpoint with the record that it names.
@@ -182,9 +210,13 @@ func (v *view) checkpointStands(ctx context.Context, c Checkpoint) (*BrokenLink,
 	case err != nil:
 		return nil, err
 	case len(hashes) == 0:
-		return &BrokenLink{c.Sequence, "the journal has no such record"}, nil
+		return &BrokenLink{c.Sequence, "the journal has no such record", ruleGapFree}, nil
 	case string(hashes[0]) != string(c.Hash[:]):
-		return &BrokenLink{c.Sequence, fmt.Sprintf("its hash is %x, and the checkpoint says %s: the journal was rewritten", hashes[0], c.Hash)}, nil
+		problem := fmt.Sprintf("its hash is %x, and the checkpoint says %s: the journal was rewritten", hashes[0], c.Hash)
+		if c.Epoch == 0 && v.asOf.Epoch > 1 {
+			problem += ", or the checkpoint is of before a restore, which its epoch would tell"
+		}
+		return &BrokenLink{c.Sequence, problem, ruleReplays}, nil
 	}
 	return nil, nil
 }
@@ -193,29 +225,31 @@ func (v *view) checkpointStands(ctx context.Context, c Checkpoint) (*BrokenLink,
 func (v *view) follow(ctx context.Context, last *Checkpoint) (int, *BrokenLink, error) {
 	s := selectFrom(selectJournal)
 	s.args = []any{v.id, last.Sequence, eventsChunk}
-	rows, err := collect(ctx, v.tx, s, func(rows pgx.Rows, r *journalRow) error {
-		return rows.Scan(&r.sequence, &r.key, &r.kind, &r.recordedAt, &r.event, &r.hash)
-	})
+	rows, err := collect(ctx, v.tx, s, scanJournalRow)
 	if err != nil {
 		return 0, nil, err
 	}
 	for i := range rows {
-		row := &rows[i]
-		if row.sequence != last.Sequence+1 {
-			return 0, &BrokenLink{last.Sequence + 1, fmt.Sprintf("the record is missing; the next one is %d", row.sequence)}, nil
+		next := *last
+		event, broken := rows[i].follows(&next)
+		if broken == nil {
+			broken = rows[i].contradicts(v.id, event)
 		}
-		hash := ledger.Chain(last.Hash, row.event)
-		if string(hash[:]) != string(row.hash) {
-			return 0, &BrokenLink{row.sequence, fmt.Sprintf("its hash is %x, and its bytes and the hash before it make %s", row.hash, hash)}, nil
+		if broken != nil {
+			return 0, broken, nil
 		}
-		event, err := ledger.DecodeEvent(row.event)
-		if err != nil {
-			return 0, &BrokenLink{row.sequence, fmt.Sprintf("its event cannot be read: %v", err)}, nil
-		}
-		if event.Clinic != v.id || event.Sequence != row.sequence {
-			return 0, &BrokenLink{row.sequence, fmt.Sprintf("its event is sequence %d of clinic %s", event.Sequence, event.Clinic)}, nil
-		}
-		*last = Checkpoint{row.sequence, hash}
+		*last = next
 	}
 	return len(rows), nil, nil
+}
+
+const selectHeadHash = `SELECT hash FROM heads WHERE clinic_id = $1`
+
+// headStands compares the clinic's head with the end of its journal.
+func (v *view) headStands(ctx context.Context, end Checkpoint) (*BrokenLink, error) {
+	var hash []byte
+	if err := v.tx.QueryRow(ctx, selectHeadHash, v.id).Scan(&hash); err != nil {
+		return nil, fmt.Errorf("read the head of clinic %s: %w", v.id, err)
+	}
+	return end.headDiffers(v.asOf.Sequence, hash), nil
 }

@@ -67,6 +67,14 @@ func newPharmacy(tb testing.TB) *pharmacy {
 	clock := &testClock{now: noon}
 	p := &pharmacy{testClinic: newTestClinic(tb, testExecutor(tb, ExecutorConfig{Clock: clock.read})), clock: clock}
 	p.q = &Queries{directory: NewDirectory(p.e.db), Clock: clock.read}
+	p.furnish()
+	return p
+}
+
+// furnish gives the pharmacy what its comment says.
+func (p *pharmacy) furnish() {
+	tb, clock := p.tb, p.clock
+	tb.Helper()
 	lot := func(id ledger.LotID, expiry string) ledger.CommandBody {
 		return &ledger.RegisterLot{LotID: id, MedicineID: "amox", Manufacturer: "Acme", LotNumber: "N-" + string(id), Expiry: day(tb, expiry)}
 	}
@@ -95,7 +103,6 @@ func newPharmacy(tb testing.TB) *pharmacy {
 		receive("store", "A1", 7),
 	)
 	p.last = p.must(&ledger.DeactivateLocation{LocationID: "attic", ReasonCode: "closed"})
-	return p
 }
 
 func (p *pharmacy) hold(medicine ledger.MedicineID, quantity int64, lasts time.Duration) ledger.HoldID {

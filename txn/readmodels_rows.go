@@ -13,7 +13,7 @@ import (
 
 var (
 	cursorsTable = table{"read_model_cursors", []string{"clinic_id"}, []column{
-		{"clinic_id", "text"}, {"epoch", "int8"}, {"sequence", "int8"}, {"recorded_at", "timestamptz"}, {"time_zone", "text"},
+		{"clinic_id", "text"}, {"epoch", "int8"}, {"sequence", "int8"}, {"recorded_at", "timestamptz"}, {"time_zone", "text"}, {"version", "int8"},
 	}}
 	summaryTable = table{"location_stock_summary", []string{"clinic_id", "medicine_id", "location_id"}, []column{
 		{"clinic_id", "text"}, {"medicine_id", "text"}, {"location_id", "text"},
@@ -31,7 +31,7 @@ var (
 		{"clinic_id", "text"}, {"day", "date"}, {"medicine_id", "text"}, {"location_id", "text"}, {"dispenser", "text"}, {"currency", "text"},
 		{"dispensings", "int8"}, {"quantity", "int8"}, {"wasted", "int8"}, {"amount", "int8"},
 	}}
-	modelTables = []table{summaryTable, consumptionTable, stockOutsTable, dispensingDaysTable}
+	modelTables = []table{summaryTable, consumptionTable, stockOutsTable, dispensingDaysTable, lateTable}
 )
 
 // shelfOf is a shelf of a clinic.
@@ -85,12 +85,13 @@ type modelRows struct {
 	consumption map[consumptionKey]*consumption
 	outs        map[stockOutKey]ledger.Instant // when it ended; zero while it lasts
 	dispensings map[dispensingKey]*dispensed
+	late        []lateEntry // which are only ever added
 }
 
 func newModelRows() *modelRows {
 	return &modelRows{
 		make(map[shelfOf]*StockSummary), make(map[consumptionKey]*consumption),
-		make(map[stockOutKey]ledger.Instant), make(map[dispensingKey]*dispensed),
+		make(map[stockOutKey]ledger.Instant), make(map[dispensingKey]*dispensed), nil,
 	}
 }
 
@@ -174,13 +175,16 @@ func (r *modelRows) read(ctx context.Context, tx pgx.Tx, server ServerKind, shel
 	return nil
 }
 
-// readClinic reads all rows of a clinic.
+// readClinic reads all rows of a clinic, but for the late entries.
 func (r *modelRows) readClinic(ctx context.Context, tx pgx.Tx, clinic ledger.ClinicID) error {
 	scans := map[string]func(pgx.Rows) error{
 		summaryTable.name: r.scanSummary, consumptionTable.name: r.scanConsumption,
 		stockOutsTable.name: r.scanStockOut, dispensingDaysTable.name: r.scanDispensing,
 	}
 	for _, t := range modelTables {
+		if scans[t.name] == nil {
+			continue
+		}
 		_, err := collect(ctx, tx, t.selection().add(" clinic_id = ?", clinic), func(rows pgx.Rows, _ *struct{}) error { return scans[t.name](rows) })
 		if err != nil {
 			return err
@@ -301,6 +305,7 @@ func (r *modelRows) add(clinic ledger.ClinicID, e *ledger.Event, entries []ledge
 	for _, shelf := range touched {
 		r.judge(shelf, e)
 	}
+	r.late = append(r.late, lateEntriesOf(clinic, e, entries)...)
 	for key, d := range dispensedBy(clinic, e) {
 		sum := r.dispensings[key]
 		if sum == nil {
@@ -503,6 +508,11 @@ func (r *modelRows) queue(b *pgx.Batch, server ServerKind, steps []*modelStep) {
 		days.add(k, d)
 	}
 	queueRows(b, dispensingDaysTable.upsert(server), len(days.clinic), days.columns)
+	var late lateRows
+	for i := range r.late {
+		late.add(&r.late[i])
+	}
+	queueRows(b, lateTable.insert(), len(late.clinic), late.columns)
 	queueRows(b, cursorsTable.upsert(server), len(cursors.clinic), cursors.columns)
 }
 
@@ -511,6 +521,7 @@ type cursorRows struct {
 	epoch, sequence []int64
 	recordedAt      []time.Time
 	zone            []string
+	version         []int64
 }
 
 func (r *cursorRows) add(s *modelStep) {
@@ -519,10 +530,11 @@ func (r *cursorRows) add(s *modelStep) {
 	r.sequence = append(r.sequence, int64(s.to.Sequence))
 	r.recordedAt = append(r.recordedAt, s.to.Time.Time())
 	r.zone = append(r.zone, s.zone)
+	r.version = append(r.version, modelsVersion)
 }
 
 func (r *cursorRows) columns() []any {
-	return []any{r.clinic, r.epoch, r.sequence, r.recordedAt, r.zone}
+	return []any{r.clinic, r.epoch, r.sequence, r.recordedAt, r.zone, r.version}
 }
 
 type summaryRows struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/stockledger/stockledger/ledger"
 )
@@ -599,5 +601,101 @@ func TestReorderSuggestions(t *testing.T) {
 	p.request(6)
 	if list := suggest(); len(list) != 0 {
 		t.Errorf("with enough arrived and under way: %+v", list)
+	}
+}
+
+// lagOf reads what is measured of how far a model is behind.
+func (m *ReadModels) lagOf(tb testing.TB, model string) (seconds, commands float64) {
+	tb.Helper()
+	registry := prometheus.NewRegistry()
+	m.RegisterMetrics(registry)
+	families, err := registry.Gather()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	found := 0
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			if len(metric.GetLabel()) != 1 || metric.GetLabel()[0].GetValue() != model {
+				continue
+			}
+			found++
+			switch family.GetName() {
+			case "stockledger_read_model_lag_seconds":
+				seconds = metric.GetGauge().GetValue()
+			case "stockledger_read_model_behind_commands":
+				commands = metric.GetGauge().GetValue()
+			}
+		}
+	}
+	if found != 2 {
+		tb.Fatalf("of the model %s, %d metrics are collected", model, found)
+	}
+	return seconds, commands
+}
+
+// The lag grows while nothing moves, whoever committed, and is gone when
+// everything is shown, whoever moved it.
+func TestStalledReadModelsShow(t *testing.T) {
+	t.Parallel()
+	e, models := modelled(t, ExecutorConfig{})
+	c := newTestClinic(t, e)
+	stalled := func(m *ReadModels, want float64) {
+		t.Helper()
+		for _, model := range foldedModels {
+			before, commands := m.lagOf(t, model)
+			if before <= 0 || commands != want {
+				t.Errorf("%s is %v s and %v commands behind, want %v", model, before, commands, want)
+			}
+			if after, _ := m.lagOf(t, model); after <= before {
+				t.Errorf("%s is %v s behind, and then %v s: it does not grow", model, before, after)
+			}
+		}
+		for _, model := range sourceModels {
+			if seconds, commands := m.lagOf(t, model); seconds != 0 || commands != 0 {
+				t.Errorf("%s is %v s and %v commands behind", model, seconds, commands)
+			}
+		}
+	}
+	shown := func(m *ReadModels) {
+		t.Helper()
+		if seconds, commands := m.lagOf(t, "low_stock_alerts"); seconds != 0 || commands != 0 {
+			t.Errorf("when all is shown, the models are %v s and %v commands behind", seconds, commands)
+		}
+	}
+	stalled(models, float64(c.head().Sequence))
+	models.moveUp(t, c.id)
+	shown(models)
+	c.receive(1)
+	c.receive(1)
+	stalled(models, 2)
+	// Another node has committed nothing, and finds it when it looks.
+	other := NewReadModels(e.db, ReadModelsConfig{})
+	look := func() {
+		t.Helper()
+		other.looked = c.id[:len(c.id)-1] // so that the clinic is one of the first
+		if _, err := other.behind(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		maps.DeleteFunc(other.lag.behind, func(clinic ledger.ClinicID, _ *behindModels) bool { return clinic != c.id })
+	}
+	look()
+	stalled(other, 2)
+	if own, found := models.lag.behind[c.id], other.lag.behind[c.id]; *own != *found {
+		t.Errorf("who committed says %+v, who looked %+v", own, found)
+	}
+	other.moveUp(t, c.id)
+	shown(other)
+	// Who committed learns of it when it looks, too.
+	models.moveUp(t, c.id)
+	shown(models)
+	// An event that cannot be read is no excuse.
+	c.sql(`UPDATE journal SET event = '\x00' WHERE clinic_id = $1 AND sequence = 6`, c.id)
+	t.Cleanup(func() { wipe(t, e.db, c.id) })
+	c.sql(`UPDATE read_model_cursors SET sequence = 5 WHERE clinic_id = $1`, c.id)
+	look()
+	other.moveUp(t, c.id)
+	if _, commands := other.lagOf(t, "consumption"); commands != float64(c.head().Sequence-5) {
+		t.Errorf("models that stand still are %v commands behind", commands)
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/stockledger/stockledger/ledger"
 )
@@ -207,27 +206,17 @@ func (v *verifier) since(ctx context.Context, place *reconciled) error {
 // chained checks that a row of the journal follows from the place before it, and
 // moves the place.
 func (v *verifier) chained(row *journalRow, place *reconciled) (*ledger.Event, bool) {
-	if next := place.Sequence + 1; row.sequence != next {
-		v.found(ruleGapFree, "journal", next, "the journal has no such row; the next one is %d", row.sequence)
+	last := Checkpoint{Sequence: place.Sequence, Hash: place.hash}
+	event, broken := row.follows(&last)
+	if broken != nil {
+		v.foundLink("journal", broken)
 		return nil, false
 	}
-	hash := ledger.Chain(place.hash, row.event)
-	if !bytes.Equal(hash[:], row.hash) {
-		v.found(ruleReplays, "journal", row.sequence, "its hash is %x, and its bytes and the hash before it make %s", row.hash, hash)
-		return nil, false
+	if broken := row.contradicts(v.clinic, event); broken != nil {
+		v.foundLink("journal", broken)
 	}
-	event, err := ledger.DecodeEvent(row.event)
-	if err != nil {
-		v.found(ruleReadable, "journal", row.sequence, "the event cannot be read: %v", err)
-		return nil, false
-	}
-	if event.Clinic != v.clinic || event.Sequence != row.sequence || event.IdempotencyKey != row.key || event.Kind() != row.kind ||
-		row.recordedAt.InfinityModifier != pgtype.Finite || event.At != ledger.InstantOf(row.recordedAt.Time) {
-		v.found(ruleColumns, "journal", row.sequence, "the columns differ from the event (clinic %s, sequence %d, %s, %s, %s)",
-			event.Clinic, event.Sequence, event.IdempotencyKey, event.Kind(), event.At)
-	}
-	place.Sequence, place.hash = row.sequence, hash
-	return &event, true
+	place.Sequence, place.hash = last.Sequence, last.Hash
+	return event, true
 }
 
 // headIs compares the head with the end of the journal.
@@ -235,11 +224,13 @@ func (v *verifier) headIs(ctx context.Context, end *reconciled) error {
 	var sequence ledger.Sequence
 	var hash []byte
 	err := v.tx.QueryRow(ctx, `SELECT sequence, hash FROM heads WHERE clinic_id = $1`, v.clinic).Scan(&sequence, &hash)
-	if err == nil && (sequence != end.Sequence || !bytes.Equal(hash, end.hash[:])) {
-		v.found(ruleHead, "head", min(sequence, end.Sequence)+1, "it says sequence %d, hash %x; the journal ends at sequence %d, hash %s",
-			sequence, hash, end.Sequence, end.hash)
+	if err != nil {
+		return err
 	}
-	return err
+	if broken := (Checkpoint{Sequence: end.Sequence, Hash: end.hash}).headDiffers(sequence, hash); broken != nil {
+		v.foundLink("head", broken)
+	}
+	return nil
 }
 
 // checkEntriesAfter compares the stored entries of shelves after a command with

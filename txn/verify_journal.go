@@ -1,6 +1,7 @@
 package txn
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 
@@ -21,6 +22,55 @@ type journalRow struct {
 
 const selectJournal = `SELECT sequence, idempotency_key, kind, recorded_at, event, hash FROM journal WHERE clinic_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3`
 
+func scanJournalRow(rows pgx.Rows, r *journalRow) error {
+	return rows.Scan(&r.sequence, &r.key, &r.kind, &r.recordedAt, &r.event, &r.hash)
+}
+
+// follows checks that a row follows from the record before it, and moves last to
+// it.
+func (r *journalRow) follows(last *Checkpoint) (*ledger.Event, *BrokenLink) {
+	if next := last.Sequence + 1; r.sequence != next {
+		return nil, &BrokenLink{next, fmt.Sprintf("the journal has no such row; the next one is %d", r.sequence), ruleGapFree}
+	}
+	hash := ledger.Chain(last.Hash, r.event)
+	if !bytes.Equal(hash[:], r.hash) {
+		return nil, &BrokenLink{r.sequence, fmt.Sprintf("its hash is %x, and its bytes and the hash before it make %s", r.hash, hash), ruleReplays}
+	}
+	event, err := ledger.DecodeEvent(r.event)
+	if err != nil {
+		return nil, &BrokenLink{r.sequence, fmt.Sprintf("the event cannot be read: %v", err), ruleReadable}
+	}
+	last.Sequence, last.Hash = r.sequence, hash
+	return &event, nil
+}
+
+// contradicts compares the columns beside an event, which the chain does not
+// cover, with what it says.
+func (r *journalRow) contradicts(clinic ledger.ClinicID, event *ledger.Event) *BrokenLink {
+	at := r.recordedAt
+	if event.Clinic == clinic && event.Sequence == r.sequence && event.IdempotencyKey == r.key && event.Kind() == r.kind &&
+		at.InfinityModifier == pgtype.Finite && event.At == ledger.InstantOf(at.Time) {
+		return nil
+	}
+	return &BrokenLink{r.sequence, fmt.Sprintf("the columns (%s, %d, %s, %s, %s %s) differ from the event (%s, %d, %s, %s, %s)",
+		clinic, r.sequence, r.key, r.kind, at.InfinityModifier, ledger.InstantOf(at.Time),
+		event.Clinic, event.Sequence, event.IdempotencyKey, event.Kind(), event.At), ruleColumns}
+}
+
+// headDiffers compares a head with the end of the journal, and names the first
+// command of which they say different things.
+func (c Checkpoint) headDiffers(sequence ledger.Sequence, hash []byte) *BrokenLink {
+	first := c.Sequence
+	switch {
+	case sequence != c.Sequence:
+		first = min(sequence, c.Sequence) + 1
+	case bytes.Equal(hash, c.Hash[:]):
+		return nil
+	}
+	return &BrokenLink{first, fmt.Sprintf("the head says sequence %d, hash %x; the journal ends at sequence %d, hash %s",
+		sequence, hash, c.Sequence, c.Hash), ruleHead}
+}
+
 // walk visits the journal's rows until one is refused.
 func (v *verifier) walk(ctx context.Context, visit func(*journalRow) bool) (whole bool, err error) {
 	// The lowest sequence a row could have, not 0: the table forbids others,
@@ -33,9 +83,7 @@ func (v *verifier) walkAfter(ctx context.Context, after ledger.Sequence, visit f
 	for {
 		s := selectFrom(selectJournal)
 		s.args = []any{v.clinic, after, verifyChunk}
-		rows, err := collect(ctx, v.tx, s, func(rows pgx.Rows, r *journalRow) error {
-			return rows.Scan(&r.sequence, &r.key, &r.kind, &r.recordedAt, &r.event, &r.hash)
-		})
+		rows, err := collect(ctx, v.tx, s, scanJournalRow)
 		if err != nil {
 			return false, err
 		}
@@ -59,6 +107,10 @@ func (v *verifier) replay(ctx context.Context) error {
 	return err
 }
 
+func (v *verifier) foundLink(account string, broken *BrokenLink) {
+	v.found(broken.rule, account, broken.Sequence, "%s", broken.Problem)
+}
+
 // link checks one row of the journal and applies it.
 func (v *verifier) link(row *journalRow) bool {
 	if next := v.state.Head().Sequence + 1; row.sequence != next {
@@ -71,11 +123,8 @@ func (v *verifier) link(row *journalRow) bool {
 		return false
 	}
 	event := &record.Event
-	at := row.recordedAt
-	if event.IdempotencyKey != row.key || event.Kind() != row.kind ||
-		at.InfinityModifier != pgtype.Finite || event.At != ledger.InstantOf(at.Time) {
-		v.found(ruleColumns, "journal", row.sequence, "the columns (%s, %s, %s %s) differ from the event (%s, %s, %s)",
-			row.key, row.kind, at.InfinityModifier, ledger.InstantOf(at.Time), event.IdempotencyKey, event.Kind(), event.At)
+	if broken := row.contradicts(v.clinic, event); broken != nil {
+		v.foundLink("journal", broken)
 	}
 	effects, err := ledger.Evolve(v.state, record)
 	if err != nil {

@@ -19,12 +19,14 @@ type verifiedModels struct {
 	// epoch is that of the stored ones. Where it is not the head's, they wait to
 	// be folded anew and nothing can be said of them.
 	epoch int64
+	// lateOnes are the late entries, which are too many to keep.
+	lateOnes tally
 }
 
 // openModels learns how far the stored models have come.
 func (v *verifier) openModels(ctx context.Context) error {
-	v.models = &verifiedModels{modelRows: newModelRows(), zone: time.UTC}
-	err := v.tx.QueryRow(ctx, `SELECT epoch, sequence FROM read_model_cursors WHERE clinic_id = $1`, v.clinic).Scan(&v.models.epoch, &v.models.upTo)
+	v.models = &verifiedModels{modelRows: newModelRows(), zone: time.UTC, lateOnes: make(tally)}
+	err := v.tx.QueryRow(ctx, `SELECT `+modelsEpoch+`, sequence FROM read_model_cursors WHERE clinic_id = $1`, v.clinic).Scan(&v.models.epoch, &v.models.upTo)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return fmt.Errorf("read how far the read models are: %w", err)
 	}
@@ -40,6 +42,10 @@ func (m *verifiedModels) link(clinic ledger.ClinicID, e *ledger.Event) {
 		m.zone = zoneNamed(zone)
 	}
 	m.add(clinic, e, ledger.EntriesOf(*e), dayOf(e, m.zone))
+	for i := range m.late {
+		m.lateOnes.add(m.late[i].Sequence, m.late[i].digest())
+	}
+	m.late = m.late[:0]
 }
 
 // checkModels compares the stored models with what the journal makes of them up
@@ -79,7 +85,7 @@ func (v *verifier) checkModels(ctx context.Context) error {
 	compareModels(v, dispensingDaysTable.name, "dispensing report", v.models.dispensings, stored.dispensings, func(k dispensingKey) string {
 		return fmt.Sprintf("location %s, medicine %s, day %s, dispenser %s, currency %q", k.location, k.medicine, k.day, k.dispenser, k.currency)
 	})
-	return nil
+	return v.checkLate(ctx)
 }
 
 func compareModels[K, V comparable](v *verifier, table, model string, want, stored map[K]*V, name func(K) string) {

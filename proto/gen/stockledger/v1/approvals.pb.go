@@ -1117,7 +1117,8 @@ type ListApprovalsRequest struct {
 	NewestFirst bool `protobuf:"varint,4,opt,name=newest_first,json=newestFirst,proto3" json:"newest_first,omitempty"`
 	// Which part.
 	Page *Page `protobuf:"bytes,5,opt,name=page,proto3" json:"page,omitempty"`
-	// How fresh the answer must be. Default BOUNDED.
+	// How fresh the answer must be. Default STRONG where only open ones are
+	// asked for: the queue shows what waits at once. Otherwise BOUNDED.
 	Read          *ReadOptions `protobuf:"bytes,6,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -133,7 +133,9 @@ const (
 	Consistency_CONSISTENCY_STRONG Consistency = 1
 	// A follower or replica, at most max_staleness behind.
 	Consistency_CONSISTENCY_BOUNDED Consistency = 2
-	// A cache. This release answers as if STRONG was asked for.
+	// What the node keeps of stock, availability, prescriptions, templates and
+	// medicines. as_of says up to which command it still holds. What is not kept,
+	// and every other query, is answered as if STRONG was asked for.
 	Consistency_CONSISTENCY_CACHED Consistency = 3
 )
 
@@ -439,8 +441,9 @@ func (x *Balances) GetInTransit() int64 {
 // ReadOptions say how fresh an answer must be.
 type ReadOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Which copy may be read. Default: STRONG for single documents, BOUNDED for
-	// lists.
+	// Which copy may be read. Default: STRONG for single documents, and for the
+	// queues of open transfers and approvals; CACHED for CheckAvailability; BOUNDED
+	// for lists and reports.
 	Consistency Consistency `protobuf:"varint,1,opt,name=consistency,proto3,enum=stockledger.v1.Consistency" json:"consistency,omitempty"`
 	// With BOUNDED: how old the answer may be, up to 1 hour. Default 10 s.
 	MaxStaleness *durationpb.Duration `protobuf:"bytes,2,opt,name=max_staleness,json=maxStaleness,proto3" json:"max_staleness,omitempty"`

@@ -376,7 +376,7 @@ type WatchRequest struct {
 	FromNow bool `protobuf:"varint,3,opt,name=from_now,json=fromNow,proto3" json:"from_now,omitempty"`
 	// What to tell; left out: everything.
 	Filter *EventFilter `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
-	// How long it may be silent before a heartbeat, 1 second to 5 minutes.
+	// How long nothing may be told before a heartbeat is, 1 second to 5 minutes.
 	// Default 15 seconds.
 	Heartbeat     *durationpb.Duration `protobuf:"bytes,5,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -528,7 +528,9 @@ type WatchResponse_Event struct {
 
 type WatchResponse_Heartbeat struct {
 	// Up to where nothing else is to be told. Sent when the beginning has been
-	// caught up with, and when nothing happened for a while.
+	// caught up with, and when nothing was told for a while: nothing happened,
+	// or nothing that passes the filter. To begin after it skips what was
+	// passed over.
 	Heartbeat *EventPlace `protobuf:"bytes,2,opt,name=heartbeat,proto3,oneof"`
 }
 
@@ -672,7 +674,11 @@ type VerifyChainRequest struct {
 	// A sequence whose hash is known; 0: the beginning.
 	FromSequence int64 `protobuf:"varint,2,opt,name=from_sequence,json=fromSequence,proto3" json:"from_sequence,omitempty"`
 	// The hash at from_sequence, 32 bytes; left out at the beginning.
-	FromHash      []byte `protobuf:"bytes,3,opt,name=from_hash,json=fromHash,proto3" json:"from_hash,omitempty"`
+	FromHash []byte `protobuf:"bytes,3,opt,name=from_hash,json=fromHash,proto3" json:"from_hash,omitempty"`
+	// The epoch that the clinic was in when it had that hash: that of the as_of
+	// beside it. Where a restore has since taken from_sequence back, the answer is
+	// JOURNAL_REWOUND and not that the journal was rewritten. 0: not known.
+	FromEpoch     int64 `protobuf:"varint,4,opt,name=from_epoch,json=fromEpoch,proto3" json:"from_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -726,6 +732,13 @@ func (x *VerifyChainRequest) GetFromHash() []byte {
 		return x.FromHash
 	}
 	return nil
+}
+
+func (x *VerifyChainRequest) GetFromEpoch() int64 {
+	if x != nil {
+		return x.FromEpoch
+	}
+	return 0
 }
 
 // VerifyChainResponse says how far the chain holds.
@@ -2086,7 +2099,7 @@ var File_stockledger_v1_event_service_proto protoreflect.FileDescriptor
 
 const file_stockledger_v1_event_service_proto_rawDesc = "" +
 	"\n" +
-	"\"stockledger/v1/event_service.proto\x12\x0estockledger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dstockledger/v1/commands.proto\x1a\x1bstockledger/v1/common.proto\x1a\x1cstockledger/v1/options.proto\"P\n" +
+	"\"stockledger/v1/event_service.proto\x12\x0estockledger.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dstockledger/v1/commands.proto\x1a\x1bstockledger/v1/common.proto\x1a\x1cstockledger/v1/options.proto\x1a\"stockledger/v1/query_service.proto\"P\n" +
 	"\n" +
 	"EventPlace\x12\x1d\n" +
 	"\x05epoch\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x05epoch\x12#\n" +
@@ -2134,11 +2147,13 @@ const file_stockledger_v1_event_service_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\v2\x1b.stockledger.v1.EventFilterR\x06filter\"s\n" +
 	"\x0eReplayResponse\x12-\n" +
 	"\x06events\x18\x01 \x03(\v2\x15.stockledger.v1.EventR\x06events\x122\n" +
-	"\x06looked\x18\x02 \x01(\v2\x1a.stockledger.v1.EventPlaceR\x06looked\"\xab\x01\n" +
+	"\x06looked\x18\x02 \x01(\v2\x1a.stockledger.v1.EventPlaceR\x06looked\"\xd3\x01\n" +
 	"\x12VerifyChainRequest\x12A\n" +
 	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12,\n" +
 	"\rfrom_sequence\x18\x02 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\ffromSequence\x12$\n" +
-	"\tfrom_hash\x18\x03 \x01(\fB\a\xbaH\x04z\x02\x18 R\bfromHash\"\xdb\x01\n" +
+	"\tfrom_hash\x18\x03 \x01(\fB\a\xbaH\x04z\x02\x18 R\bfromHash\x12&\n" +
+	"\n" +
+	"from_epoch\x18\x04 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\tfromEpoch\"\xdb\x01\n" +
 	"\x13VerifyChainResponse\x12\x14\n" +
 	"\x05sound\x18\x01 \x01(\bR\x05sound\x12#\n" +
 	"\rlast_sequence\x18\x02 \x01(\x03R\flastSequence\x12\x1b\n" +
@@ -2244,15 +2259,15 @@ const file_stockledger_v1_event_service_proto_rawDesc = "" +
 	"\x19WEBHOOK_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14WEBHOOK_STATE_ACTIVE\x10\x01\x12\x19\n" +
 	"\x15WEBHOOK_STATE_FAILING\x10\x02\x12\x18\n" +
-	"\x14WEBHOOK_STATE_PAUSED\x10\x032\xc3\n" +
-	"\n" +
+	"\x14WEBHOOK_STATE_PAUSED\x10\x032\xb4\v\n" +
 	"\fEventService\x12V\n" +
 	"\x05Watch\x12\x1c.stockledger.v1.WatchRequest\x1a\x1d.stockledger.v1.WatchResponse\"\x0e\xc2\xc6'\n" +
 	"event.read0\x01\x12Y\n" +
 	"\x06Replay\x12\x1d.stockledger.v1.ReplayRequest\x1a\x1e.stockledger.v1.ReplayResponse\"\x0e\xc2\xc6'\n" +
 	"event.read0\x01\x12i\n" +
 	"\vVerifyChain\x12\".stockledger.v1.VerifyChainRequest\x1a#.stockledger.v1.VerifyChainResponse\"\x11\xc2\xc6'\n" +
-	"event.read\x90\x02\x01\x12s\n" +
+	"event.read\x90\x02\x01\x12o\n" +
+	"\fGetBalanceAt\x12#.stockledger.v1.GetBalanceAtRequest\x1a$.stockledger.v1.GetBalanceAtResponse\"\x14\xc2\xc6'\rmovement.read\x90\x02\x01\x12s\n" +
 	"\rCreateWebhook\x12$.stockledger.v1.CreateWebhookRequest\x1a%.stockledger.v1.CreateWebhookResponse\"\x15\xc2\xc6'\x0ewebhook.manage\x90\x02\x02\x12h\n" +
 	"\n" +
 	"GetWebhook\x12!.stockledger.v1.GetWebhookRequest\x1a\".stockledger.v1.GetWebhookResponse\"\x13\xc2\xc6'\fwebhook.read\x90\x02\x01\x12n\n" +
@@ -2314,6 +2329,8 @@ var file_stockledger_v1_event_service_proto_goTypes = []any{
 	(*AsOf)(nil),                        // 32: stockledger.v1.AsOf
 	(*Page)(nil),                        // 33: stockledger.v1.Page
 	(*fieldmaskpb.FieldMask)(nil),       // 34: google.protobuf.FieldMask
+	(*GetBalanceAtRequest)(nil),         // 35: stockledger.v1.GetBalanceAtRequest
+	(*GetBalanceAtResponse)(nil),        // 36: stockledger.v1.GetBalanceAtResponse
 }
 var file_stockledger_v1_event_service_proto_depIdxs = []int32{
 	29, // 0: stockledger.v1.Event.recorded_at:type_name -> google.protobuf.Timestamp
@@ -2356,29 +2373,31 @@ var file_stockledger_v1_event_service_proto_depIdxs = []int32{
 	4,  // 37: stockledger.v1.EventService.Watch:input_type -> stockledger.v1.WatchRequest
 	6,  // 38: stockledger.v1.EventService.Replay:input_type -> stockledger.v1.ReplayRequest
 	8,  // 39: stockledger.v1.EventService.VerifyChain:input_type -> stockledger.v1.VerifyChainRequest
-	11, // 40: stockledger.v1.EventService.CreateWebhook:input_type -> stockledger.v1.CreateWebhookRequest
-	13, // 41: stockledger.v1.EventService.GetWebhook:input_type -> stockledger.v1.GetWebhookRequest
-	15, // 42: stockledger.v1.EventService.ListWebhooks:input_type -> stockledger.v1.ListWebhooksRequest
-	17, // 43: stockledger.v1.EventService.UpdateWebhook:input_type -> stockledger.v1.UpdateWebhookRequest
-	19, // 44: stockledger.v1.EventService.DeleteWebhook:input_type -> stockledger.v1.DeleteWebhookRequest
-	21, // 45: stockledger.v1.EventService.RotateWebhookSecret:input_type -> stockledger.v1.RotateWebhookSecretRequest
-	23, // 46: stockledger.v1.EventService.PauseWebhook:input_type -> stockledger.v1.PauseWebhookRequest
-	25, // 47: stockledger.v1.EventService.ResumeWebhook:input_type -> stockledger.v1.ResumeWebhookRequest
-	27, // 48: stockledger.v1.EventService.ReplayWebhook:input_type -> stockledger.v1.ReplayWebhookRequest
-	5,  // 49: stockledger.v1.EventService.Watch:output_type -> stockledger.v1.WatchResponse
-	7,  // 50: stockledger.v1.EventService.Replay:output_type -> stockledger.v1.ReplayResponse
-	9,  // 51: stockledger.v1.EventService.VerifyChain:output_type -> stockledger.v1.VerifyChainResponse
-	12, // 52: stockledger.v1.EventService.CreateWebhook:output_type -> stockledger.v1.CreateWebhookResponse
-	14, // 53: stockledger.v1.EventService.GetWebhook:output_type -> stockledger.v1.GetWebhookResponse
-	16, // 54: stockledger.v1.EventService.ListWebhooks:output_type -> stockledger.v1.ListWebhooksResponse
-	18, // 55: stockledger.v1.EventService.UpdateWebhook:output_type -> stockledger.v1.UpdateWebhookResponse
-	20, // 56: stockledger.v1.EventService.DeleteWebhook:output_type -> stockledger.v1.DeleteWebhookResponse
-	22, // 57: stockledger.v1.EventService.RotateWebhookSecret:output_type -> stockledger.v1.RotateWebhookSecretResponse
-	24, // 58: stockledger.v1.EventService.PauseWebhook:output_type -> stockledger.v1.PauseWebhookResponse
-	26, // 59: stockledger.v1.EventService.ResumeWebhook:output_type -> stockledger.v1.ResumeWebhookResponse
-	28, // 60: stockledger.v1.EventService.ReplayWebhook:output_type -> stockledger.v1.ReplayWebhookResponse
-	49, // [49:61] is the sub-list for method output_type
-	37, // [37:49] is the sub-list for method input_type
+	35, // 40: stockledger.v1.EventService.GetBalanceAt:input_type -> stockledger.v1.GetBalanceAtRequest
+	11, // 41: stockledger.v1.EventService.CreateWebhook:input_type -> stockledger.v1.CreateWebhookRequest
+	13, // 42: stockledger.v1.EventService.GetWebhook:input_type -> stockledger.v1.GetWebhookRequest
+	15, // 43: stockledger.v1.EventService.ListWebhooks:input_type -> stockledger.v1.ListWebhooksRequest
+	17, // 44: stockledger.v1.EventService.UpdateWebhook:input_type -> stockledger.v1.UpdateWebhookRequest
+	19, // 45: stockledger.v1.EventService.DeleteWebhook:input_type -> stockledger.v1.DeleteWebhookRequest
+	21, // 46: stockledger.v1.EventService.RotateWebhookSecret:input_type -> stockledger.v1.RotateWebhookSecretRequest
+	23, // 47: stockledger.v1.EventService.PauseWebhook:input_type -> stockledger.v1.PauseWebhookRequest
+	25, // 48: stockledger.v1.EventService.ResumeWebhook:input_type -> stockledger.v1.ResumeWebhookRequest
+	27, // 49: stockledger.v1.EventService.ReplayWebhook:input_type -> stockledger.v1.ReplayWebhookRequest
+	5,  // 50: stockledger.v1.EventService.Watch:output_type -> stockledger.v1.WatchResponse
+	7,  // 51: stockledger.v1.EventService.Replay:output_type -> stockledger.v1.ReplayResponse
+	9,  // 52: stockledger.v1.EventService.VerifyChain:output_type -> stockledger.v1.VerifyChainResponse
+	36, // 53: stockledger.v1.EventService.GetBalanceAt:output_type -> stockledger.v1.GetBalanceAtResponse
+	12, // 54: stockledger.v1.EventService.CreateWebhook:output_type -> stockledger.v1.CreateWebhookResponse
+	14, // 55: stockledger.v1.EventService.GetWebhook:output_type -> stockledger.v1.GetWebhookResponse
+	16, // 56: stockledger.v1.EventService.ListWebhooks:output_type -> stockledger.v1.ListWebhooksResponse
+	18, // 57: stockledger.v1.EventService.UpdateWebhook:output_type -> stockledger.v1.UpdateWebhookResponse
+	20, // 58: stockledger.v1.EventService.DeleteWebhook:output_type -> stockledger.v1.DeleteWebhookResponse
+	22, // 59: stockledger.v1.EventService.RotateWebhookSecret:output_type -> stockledger.v1.RotateWebhookSecretResponse
+	24, // 60: stockledger.v1.EventService.PauseWebhook:output_type -> stockledger.v1.PauseWebhookResponse
+	26, // 61: stockledger.v1.EventService.ResumeWebhook:output_type -> stockledger.v1.ResumeWebhookResponse
+	28, // 62: stockledger.v1.EventService.ReplayWebhook:output_type -> stockledger.v1.ReplayWebhookResponse
+	50, // [50:63] is the sub-list for method output_type
+	37, // [37:50] is the sub-list for method input_type
 	37, // [37:37] is the sub-list for extension type_name
 	37, // [37:37] is the sub-list for extension extendee
 	0,  // [0:37] is the sub-list for field type_name
@@ -2392,6 +2411,7 @@ func file_stockledger_v1_event_service_proto_init() {
 	file_stockledger_v1_commands_proto_init()
 	file_stockledger_v1_common_proto_init()
 	file_stockledger_v1_options_proto_init()
+	file_stockledger_v1_query_service_proto_init()
 	file_stockledger_v1_event_service_proto_msgTypes[4].OneofWrappers = []any{
 		(*WatchResponse_Event)(nil),
 		(*WatchResponse_Heartbeat)(nil),

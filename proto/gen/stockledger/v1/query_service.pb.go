@@ -1611,7 +1611,12 @@ type GetBalanceAtRequest struct {
 	RecordedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=recorded_at,json=recordedAt,proto3" json:"recorded_at,omitempty"`
 	// Instead of a sequence: the balances are those of what had happened by then,
 	// as it is known now, whenever it was recorded.
-	OccurredAt    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=occurred_at,json=occurredAt,proto3" json:"occurred_at,omitempty"`
+	OccurredAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=occurred_at,json=occurredAt,proto3" json:"occurred_at,omitempty"`
+	// The account that balance is of, held or a counterparty's. Left out: balances
+	// alone. Of counterparties no balance is kept, so their entries are added up,
+	// which takes as long as the location has entries of the medicine by then; with
+	// more than 200,000 the answer is HISTORY_TOO_LONG.
+	Bucket        Bucket `protobuf:"varint,9,opt,name=bucket,proto3,enum=stockledger.v1.Bucket" json:"bucket,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1702,13 +1707,25 @@ func (x *GetBalanceAtRequest) GetOccurredAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *GetBalanceAtRequest) GetBucket() Bucket {
+	if x != nil {
+		return x.Bucket
+	}
+	return Bucket_BUCKET_UNSPECIFIED
+}
+
 // GetBalanceAtResponse is what the location held.
 type GetBalanceAtResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The held balances; all zero where the lot had never been there.
+	// The held balances; all zero where the lot had never been there. Left out
+	// where a counterparty's account was asked for.
 	Balances *Balances `protobuf:"bytes,1,opt,name=balances,proto3" json:"balances,omitempty"`
 	// Which state was read.
-	AsOf          *AsOf `protobuf:"bytes,2,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
+	AsOf *AsOf `protobuf:"bytes,2,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"`
+	// The units of the account whose bucket was asked for. A counterparty's is what
+	// has gone to it from the location since the beginning, less what came from it:
+	// below zero for a supplier.
+	Balance       int64 `protobuf:"varint,3,opt,name=balance,proto3" json:"balance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1755,6 +1772,13 @@ func (x *GetBalanceAtResponse) GetAsOf() *AsOf {
 		return x.AsOf
 	}
 	return nil
+}
+
+func (x *GetBalanceAtResponse) GetBalance() int64 {
+	if x != nil {
+		return x.Balance
+	}
+	return 0
 }
 
 // ControlledRegisterRequest names a medicine at a location.
@@ -2320,7 +2344,7 @@ const file_stockledger_v1_query_service_proto_rawDesc = "" +
 	"\x11ListHoldsResponse\x12*\n" +
 	"\x05holds\x18\x01 \x03(\v2\x14.stockledger.v1.HoldR\x05holds\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12)\n" +
-	"\x05as_of\x18\x03 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf\"\xd6\x04\n" +
+	"\x05as_of\x18\x03 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf\"\x90\x05\n" +
 	"\x13GetBalanceAtRequest\x12A\n" +
 	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12/\n" +
 	"\vlocation_id\x18\x02 \x01(\tB\x0e\xbaH\ar\x05\x10\x01(\xac\x02\xd0\xc6'\x02R\n" +
@@ -2335,12 +2359,14 @@ const file_stockledger_v1_query_service_proto_rawDesc = "" +
 	"\vrecorded_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"recordedAt\x12;\n" +
 	"\voccurred_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"occurredAt:\xaa\x01\xbaH\xa6\x01\x1a\xa3\x01\n" +
+	"occurredAt\x128\n" +
+	"\x06bucket\x18\t \x01(\x0e2\x16.stockledger.v1.BucketB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06bucket:\xaa\x01\xbaH\xa6\x01\x1a\xa3\x01\n" +
 	"\n" +
-	"one_moment\x121give one of sequence, recorded_at and occurred_at\x1ab[this.sequence > 0, has(this.recorded_at), has(this.occurred_at)].filter(given, given).size() == 1\"w\n" +
+	"one_moment\x121give one of sequence, recorded_at and occurred_at\x1ab[this.sequence > 0, has(this.recorded_at), has(this.occurred_at)].filter(given, given).size() == 1\"\x91\x01\n" +
 	"\x14GetBalanceAtResponse\x124\n" +
 	"\bbalances\x18\x01 \x01(\v2\x18.stockledger.v1.BalancesR\bbalances\x12)\n" +
-	"\x05as_of\x18\x02 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf\"\xf3\x02\n" +
+	"\x05as_of\x18\x02 \x01(\v2\x14.stockledger.v1.AsOfR\x04asOf\x12\x18\n" +
+	"\abalance\x18\x03 \x01(\x03R\abalance\"\xf3\x02\n" +
 	"\x19ControlledRegisterRequest\x12A\n" +
 	"\tclinic_id\x18\x01 \x01(\tB$\xbaH\x1dr\x1b2\x19^[a-z0-9][a-z0-9-]{0,39}$\xd0\xc6'\x01R\bclinicId\x12/\n" +
 	"\vlocation_id\x18\x02 \x01(\tB\x0e\xbaH\ar\x05\x10\x01(\xac\x02\xd0\xc6'\x02R\n" +
@@ -2548,72 +2574,73 @@ var file_stockledger_v1_query_service_proto_depIdxs = []int32{
 	27, // 33: stockledger.v1.GetBalanceAtRequest.read:type_name -> stockledger.v1.ReadOptions
 	31, // 34: stockledger.v1.GetBalanceAtRequest.recorded_at:type_name -> google.protobuf.Timestamp
 	31, // 35: stockledger.v1.GetBalanceAtRequest.occurred_at:type_name -> google.protobuf.Timestamp
-	26, // 36: stockledger.v1.GetBalanceAtResponse.balances:type_name -> stockledger.v1.Balances
-	28, // 37: stockledger.v1.GetBalanceAtResponse.as_of:type_name -> stockledger.v1.AsOf
-	31, // 38: stockledger.v1.ControlledRegisterRequest.from:type_name -> google.protobuf.Timestamp
-	31, // 39: stockledger.v1.ControlledRegisterRequest.to:type_name -> google.protobuf.Timestamp
-	29, // 40: stockledger.v1.ControlledRegisterRequest.page:type_name -> stockledger.v1.Page
-	27, // 41: stockledger.v1.ControlledRegisterRequest.read:type_name -> stockledger.v1.ReadOptions
-	22, // 42: stockledger.v1.ControlledRegisterResponse.lines:type_name -> stockledger.v1.RegisterLine
-	28, // 43: stockledger.v1.ControlledRegisterResponse.as_of:type_name -> stockledger.v1.AsOf
-	12, // 44: stockledger.v1.RegisterLine.movement:type_name -> stockledger.v1.Movement
-	29, // 45: stockledger.v1.ListExpiringLotsRequest.page:type_name -> stockledger.v1.Page
-	27, // 46: stockledger.v1.ListExpiringLotsRequest.read:type_name -> stockledger.v1.ReadOptions
-	1,  // 47: stockledger.v1.ListExpiringLotsResponse.rows:type_name -> stockledger.v1.StockRow
-	28, // 48: stockledger.v1.ListExpiringLotsResponse.as_of:type_name -> stockledger.v1.AsOf
-	2,  // 49: stockledger.v1.QueryService.GetStock:input_type -> stockledger.v1.GetStockRequest
-	4,  // 50: stockledger.v1.QueryService.ListStock:input_type -> stockledger.v1.ListStockRequest
-	7,  // 51: stockledger.v1.QueryService.CheckAvailability:input_type -> stockledger.v1.CheckAvailabilityRequest
-	11, // 52: stockledger.v1.QueryService.ListMovements:input_type -> stockledger.v1.ListMovementsRequest
-	16, // 53: stockledger.v1.QueryService.ListHolds:input_type -> stockledger.v1.ListHoldsRequest
-	18, // 54: stockledger.v1.QueryService.GetBalanceAt:input_type -> stockledger.v1.GetBalanceAtRequest
-	20, // 55: stockledger.v1.QueryService.ControlledRegister:input_type -> stockledger.v1.ControlledRegisterRequest
-	33, // 56: stockledger.v1.QueryService.GetTransfer:input_type -> stockledger.v1.GetTransferRequest
-	34, // 57: stockledger.v1.QueryService.ListTransfers:input_type -> stockledger.v1.ListTransfersRequest
-	35, // 58: stockledger.v1.QueryService.GetCount:input_type -> stockledger.v1.GetCountRequest
-	36, // 59: stockledger.v1.QueryService.ListCounts:input_type -> stockledger.v1.ListCountsRequest
-	37, // 60: stockledger.v1.QueryService.GetRecall:input_type -> stockledger.v1.GetRecallRequest
-	38, // 61: stockledger.v1.QueryService.ListRecalls:input_type -> stockledger.v1.ListRecallsRequest
-	39, // 62: stockledger.v1.QueryService.GetApproval:input_type -> stockledger.v1.GetApprovalRequest
-	40, // 63: stockledger.v1.QueryService.ListApprovals:input_type -> stockledger.v1.ListApprovalsRequest
-	41, // 64: stockledger.v1.QueryService.ListLoans:input_type -> stockledger.v1.ListLoansRequest
-	42, // 65: stockledger.v1.QueryService.GetStockLevels:input_type -> stockledger.v1.GetStockLevelsRequest
-	43, // 66: stockledger.v1.QueryService.ListStockLevels:input_type -> stockledger.v1.ListStockLevelsRequest
-	44, // 67: stockledger.v1.QueryService.ListLocationStock:input_type -> stockledger.v1.ListLocationStockRequest
-	45, // 68: stockledger.v1.QueryService.ListLowStock:input_type -> stockledger.v1.ListLowStockRequest
-	46, // 69: stockledger.v1.QueryService.ListClinicStock:input_type -> stockledger.v1.ListClinicStockRequest
-	23, // 70: stockledger.v1.QueryService.ListExpiringLots:input_type -> stockledger.v1.ListExpiringLotsRequest
-	47, // 71: stockledger.v1.QueryService.ListConsumption:input_type -> stockledger.v1.ListConsumptionRequest
-	48, // 72: stockledger.v1.QueryService.ListReorderSuggestions:input_type -> stockledger.v1.ListReorderSuggestionsRequest
-	3,  // 73: stockledger.v1.QueryService.GetStock:output_type -> stockledger.v1.GetStockResponse
-	5,  // 74: stockledger.v1.QueryService.ListStock:output_type -> stockledger.v1.ListStockResponse
-	8,  // 75: stockledger.v1.QueryService.CheckAvailability:output_type -> stockledger.v1.CheckAvailabilityResponse
-	13, // 76: stockledger.v1.QueryService.ListMovements:output_type -> stockledger.v1.ListMovementsResponse
-	17, // 77: stockledger.v1.QueryService.ListHolds:output_type -> stockledger.v1.ListHoldsResponse
-	19, // 78: stockledger.v1.QueryService.GetBalanceAt:output_type -> stockledger.v1.GetBalanceAtResponse
-	21, // 79: stockledger.v1.QueryService.ControlledRegister:output_type -> stockledger.v1.ControlledRegisterResponse
-	49, // 80: stockledger.v1.QueryService.GetTransfer:output_type -> stockledger.v1.GetTransferResponse
-	50, // 81: stockledger.v1.QueryService.ListTransfers:output_type -> stockledger.v1.ListTransfersResponse
-	51, // 82: stockledger.v1.QueryService.GetCount:output_type -> stockledger.v1.GetCountResponse
-	52, // 83: stockledger.v1.QueryService.ListCounts:output_type -> stockledger.v1.ListCountsResponse
-	53, // 84: stockledger.v1.QueryService.GetRecall:output_type -> stockledger.v1.GetRecallResponse
-	54, // 85: stockledger.v1.QueryService.ListRecalls:output_type -> stockledger.v1.ListRecallsResponse
-	55, // 86: stockledger.v1.QueryService.GetApproval:output_type -> stockledger.v1.GetApprovalResponse
-	56, // 87: stockledger.v1.QueryService.ListApprovals:output_type -> stockledger.v1.ListApprovalsResponse
-	57, // 88: stockledger.v1.QueryService.ListLoans:output_type -> stockledger.v1.ListLoansResponse
-	58, // 89: stockledger.v1.QueryService.GetStockLevels:output_type -> stockledger.v1.GetStockLevelsResponse
-	59, // 90: stockledger.v1.QueryService.ListStockLevels:output_type -> stockledger.v1.ListStockLevelsResponse
-	60, // 91: stockledger.v1.QueryService.ListLocationStock:output_type -> stockledger.v1.ListLocationStockResponse
-	61, // 92: stockledger.v1.QueryService.ListLowStock:output_type -> stockledger.v1.ListLowStockResponse
-	62, // 93: stockledger.v1.QueryService.ListClinicStock:output_type -> stockledger.v1.ListClinicStockResponse
-	24, // 94: stockledger.v1.QueryService.ListExpiringLots:output_type -> stockledger.v1.ListExpiringLotsResponse
-	63, // 95: stockledger.v1.QueryService.ListConsumption:output_type -> stockledger.v1.ListConsumptionResponse
-	64, // 96: stockledger.v1.QueryService.ListReorderSuggestions:output_type -> stockledger.v1.ListReorderSuggestionsResponse
-	73, // [73:97] is the sub-list for method output_type
-	49, // [49:73] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	32, // 36: stockledger.v1.GetBalanceAtRequest.bucket:type_name -> stockledger.v1.Bucket
+	26, // 37: stockledger.v1.GetBalanceAtResponse.balances:type_name -> stockledger.v1.Balances
+	28, // 38: stockledger.v1.GetBalanceAtResponse.as_of:type_name -> stockledger.v1.AsOf
+	31, // 39: stockledger.v1.ControlledRegisterRequest.from:type_name -> google.protobuf.Timestamp
+	31, // 40: stockledger.v1.ControlledRegisterRequest.to:type_name -> google.protobuf.Timestamp
+	29, // 41: stockledger.v1.ControlledRegisterRequest.page:type_name -> stockledger.v1.Page
+	27, // 42: stockledger.v1.ControlledRegisterRequest.read:type_name -> stockledger.v1.ReadOptions
+	22, // 43: stockledger.v1.ControlledRegisterResponse.lines:type_name -> stockledger.v1.RegisterLine
+	28, // 44: stockledger.v1.ControlledRegisterResponse.as_of:type_name -> stockledger.v1.AsOf
+	12, // 45: stockledger.v1.RegisterLine.movement:type_name -> stockledger.v1.Movement
+	29, // 46: stockledger.v1.ListExpiringLotsRequest.page:type_name -> stockledger.v1.Page
+	27, // 47: stockledger.v1.ListExpiringLotsRequest.read:type_name -> stockledger.v1.ReadOptions
+	1,  // 48: stockledger.v1.ListExpiringLotsResponse.rows:type_name -> stockledger.v1.StockRow
+	28, // 49: stockledger.v1.ListExpiringLotsResponse.as_of:type_name -> stockledger.v1.AsOf
+	2,  // 50: stockledger.v1.QueryService.GetStock:input_type -> stockledger.v1.GetStockRequest
+	4,  // 51: stockledger.v1.QueryService.ListStock:input_type -> stockledger.v1.ListStockRequest
+	7,  // 52: stockledger.v1.QueryService.CheckAvailability:input_type -> stockledger.v1.CheckAvailabilityRequest
+	11, // 53: stockledger.v1.QueryService.ListMovements:input_type -> stockledger.v1.ListMovementsRequest
+	16, // 54: stockledger.v1.QueryService.ListHolds:input_type -> stockledger.v1.ListHoldsRequest
+	18, // 55: stockledger.v1.QueryService.GetBalanceAt:input_type -> stockledger.v1.GetBalanceAtRequest
+	20, // 56: stockledger.v1.QueryService.ControlledRegister:input_type -> stockledger.v1.ControlledRegisterRequest
+	33, // 57: stockledger.v1.QueryService.GetTransfer:input_type -> stockledger.v1.GetTransferRequest
+	34, // 58: stockledger.v1.QueryService.ListTransfers:input_type -> stockledger.v1.ListTransfersRequest
+	35, // 59: stockledger.v1.QueryService.GetCount:input_type -> stockledger.v1.GetCountRequest
+	36, // 60: stockledger.v1.QueryService.ListCounts:input_type -> stockledger.v1.ListCountsRequest
+	37, // 61: stockledger.v1.QueryService.GetRecall:input_type -> stockledger.v1.GetRecallRequest
+	38, // 62: stockledger.v1.QueryService.ListRecalls:input_type -> stockledger.v1.ListRecallsRequest
+	39, // 63: stockledger.v1.QueryService.GetApproval:input_type -> stockledger.v1.GetApprovalRequest
+	40, // 64: stockledger.v1.QueryService.ListApprovals:input_type -> stockledger.v1.ListApprovalsRequest
+	41, // 65: stockledger.v1.QueryService.ListLoans:input_type -> stockledger.v1.ListLoansRequest
+	42, // 66: stockledger.v1.QueryService.GetStockLevels:input_type -> stockledger.v1.GetStockLevelsRequest
+	43, // 67: stockledger.v1.QueryService.ListStockLevels:input_type -> stockledger.v1.ListStockLevelsRequest
+	44, // 68: stockledger.v1.QueryService.ListLocationStock:input_type -> stockledger.v1.ListLocationStockRequest
+	45, // 69: stockledger.v1.QueryService.ListLowStock:input_type -> stockledger.v1.ListLowStockRequest
+	46, // 70: stockledger.v1.QueryService.ListClinicStock:input_type -> stockledger.v1.ListClinicStockRequest
+	23, // 71: stockledger.v1.QueryService.ListExpiringLots:input_type -> stockledger.v1.ListExpiringLotsRequest
+	47, // 72: stockledger.v1.QueryService.ListConsumption:input_type -> stockledger.v1.ListConsumptionRequest
+	48, // 73: stockledger.v1.QueryService.ListReorderSuggestions:input_type -> stockledger.v1.ListReorderSuggestionsRequest
+	3,  // 74: stockledger.v1.QueryService.GetStock:output_type -> stockledger.v1.GetStockResponse
+	5,  // 75: stockledger.v1.QueryService.ListStock:output_type -> stockledger.v1.ListStockResponse
+	8,  // 76: stockledger.v1.QueryService.CheckAvailability:output_type -> stockledger.v1.CheckAvailabilityResponse
+	13, // 77: stockledger.v1.QueryService.ListMovements:output_type -> stockledger.v1.ListMovementsResponse
+	17, // 78: stockledger.v1.QueryService.ListHolds:output_type -> stockledger.v1.ListHoldsResponse
+	19, // 79: stockledger.v1.QueryService.GetBalanceAt:output_type -> stockledger.v1.GetBalanceAtResponse
+	21, // 80: stockledger.v1.QueryService.ControlledRegister:output_type -> stockledger.v1.ControlledRegisterResponse
+	49, // 81: stockledger.v1.QueryService.GetTransfer:output_type -> stockledger.v1.GetTransferResponse
+	50, // 82: stockledger.v1.QueryService.ListTransfers:output_type -> stockledger.v1.ListTransfersResponse
+	51, // 83: stockledger.v1.QueryService.GetCount:output_type -> stockledger.v1.GetCountResponse
+	52, // 84: stockledger.v1.QueryService.ListCounts:output_type -> stockledger.v1.ListCountsResponse
+	53, // 85: stockledger.v1.QueryService.GetRecall:output_type -> stockledger.v1.GetRecallResponse
+	54, // 86: stockledger.v1.QueryService.ListRecalls:output_type -> stockledger.v1.ListRecallsResponse
+	55, // 87: stockledger.v1.QueryService.GetApproval:output_type -> stockledger.v1.GetApprovalResponse
+	56, // 88: stockledger.v1.QueryService.ListApprovals:output_type -> stockledger.v1.ListApprovalsResponse
+	57, // 89: stockledger.v1.QueryService.ListLoans:output_type -> stockledger.v1.ListLoansResponse
+	58, // 90: stockledger.v1.QueryService.GetStockLevels:output_type -> stockledger.v1.GetStockLevelsResponse
+	59, // 91: stockledger.v1.QueryService.ListStockLevels:output_type -> stockledger.v1.ListStockLevelsResponse
+	60, // 92: stockledger.v1.QueryService.ListLocationStock:output_type -> stockledger.v1.ListLocationStockResponse
+	61, // 93: stockledger.v1.QueryService.ListLowStock:output_type -> stockledger.v1.ListLowStockResponse
+	62, // 94: stockledger.v1.QueryService.ListClinicStock:output_type -> stockledger.v1.ListClinicStockResponse
+	24, // 95: stockledger.v1.QueryService.ListExpiringLots:output_type -> stockledger.v1.ListExpiringLotsResponse
+	63, // 96: stockledger.v1.QueryService.ListConsumption:output_type -> stockledger.v1.ListConsumptionResponse
+	64, // 97: stockledger.v1.QueryService.ListReorderSuggestions:output_type -> stockledger.v1.ListReorderSuggestionsResponse
+	74, // [74:98] is the sub-list for method output_type
+	50, // [50:74] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_stockledger_v1_query_service_proto_init() }

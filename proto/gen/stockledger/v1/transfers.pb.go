@@ -1129,7 +1129,8 @@ type ListTransfersRequest struct {
 	NewestFirst bool `protobuf:"varint,5,opt,name=newest_first,json=newestFirst,proto3" json:"newest_first,omitempty"`
 	// Which part. A page may be short, or empty, and still have a next one.
 	Page *Page `protobuf:"bytes,6,opt,name=page,proto3" json:"page,omitempty"`
-	// How fresh the answer must be. Default BOUNDED.
+	// How fresh the answer must be. Default STRONG where only open ones are
+	// asked for: the queue shows what waits at once. Otherwise BOUNDED.
 	Read          *ReadOptions `protobuf:"bytes,7,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -30,6 +30,8 @@ const (
 	EventServiceReplayProcedure = "/stockledger.v1.EventService/Replay"
 	// EventServiceVerifyChainProcedure is the procedure name of the EventService's VerifyChain RPC.
 	EventServiceVerifyChainProcedure = "/stockledger.v1.EventService/VerifyChain"
+	// EventServiceGetBalanceAtProcedure is the procedure name of the EventService's GetBalanceAt RPC.
+	EventServiceGetBalanceAtProcedure = "/stockledger.v1.EventService/GetBalanceAt"
 	// EventServiceCreateWebhookProcedure is the procedure name of the EventService's CreateWebhook RPC.
 	EventServiceCreateWebhookProcedure = "/stockledger.v1.EventService/CreateWebhook"
 	// EventServiceGetWebhookProcedure is the procedure name of the EventService's GetWebhook RPC.
@@ -71,6 +73,14 @@ var (
 			StreamType:       connect.StreamTypeUnary,
 			Schema:           v1.File_stockledger_v1_event_service_proto.Services().ByName("EventService").Methods().ByName("VerifyChain"),
 			Procedure:        EventServiceVerifyChainProcedure,
+			IdempotencyLevel: connect.IdempotencyNoSideEffects,
+		}
+	})
+	eventServiceGetBalanceAtSpec = sync.OnceValue(func() connect.Spec {
+		return connect.Spec{
+			StreamType:       connect.StreamTypeUnary,
+			Schema:           v1.File_stockledger_v1_event_service_proto.Services().ByName("EventService").Methods().ByName("GetBalanceAt"),
+			Procedure:        EventServiceGetBalanceAtProcedure,
 			IdempotencyLevel: connect.IdempotencyNoSideEffects,
 		}
 	})
@@ -149,15 +159,19 @@ var (
 // EventServiceClient is a client for the stockledger.v1.EventService service.
 type EventServiceClient interface {
 	// Tells the events after a place, and then each one as it is recorded, until
-	// the caller leaves. To go on after an interruption, ask again with the epoch
+	// the caller leaves or their token expires (unauthenticated). To go on after an interruption, ask again with the epoch
 	// and sequence of what came last, an event or a heartbeat: nothing is missed
 	// and nothing comes twice.
 	Watch(context.Context, *v1.WatchRequest) (EventServiceWatchClientStream, error)
 	// Tells the events between two places as fast as they can be read, and ends.
 	Replay(context.Context, *v1.ReplayRequest) (EventServiceReplayClientStream, error)
-	// Follows the hash chain of the journal from a checkpoint to its end, and
-	// names the first record that does not follow from those before it.
+	// Follows the hash chain of the journal from a checkpoint to its end, which
+	// must be what the clinic's head says, and names the first record that does
+	// not follow from those before it or whose columns differ from its event.
 	VerifyChain(context.Context, *v1.VerifyChainRequest) (*v1.VerifyChainResponse, error)
+	// What an account came to at a point of the journal: the same as the
+	// QueryService's, for those who read events.
+	GetBalanceAt(context.Context, *v1.GetBalanceAtRequest) (*v1.GetBalanceAtResponse, error)
 	// Has events sent to a URL from now on, or from a place on. It is sent what the
 	// caller may see at this time and never more, until somebody deletes it.
 	// Called again with the same content it changes nothing.
@@ -232,15 +246,19 @@ func (s EventServiceReplayClientStream) Close() error {
 // EventServiceHandler is an implementation of the stockledger.v1.EventService service.
 type EventServiceHandler interface {
 	// Tells the events after a place, and then each one as it is recorded, until
-	// the caller leaves. To go on after an interruption, ask again with the epoch
+	// the caller leaves or their token expires (unauthenticated). To go on after an interruption, ask again with the epoch
 	// and sequence of what came last, an event or a heartbeat: nothing is missed
 	// and nothing comes twice.
 	Watch(context.Context, *v1.WatchRequest, EventServiceWatchServerStream) error
 	// Tells the events between two places as fast as they can be read, and ends.
 	Replay(context.Context, *v1.ReplayRequest, EventServiceReplayServerStream) error
-	// Follows the hash chain of the journal from a checkpoint to its end, and
-	// names the first record that does not follow from those before it.
+	// Follows the hash chain of the journal from a checkpoint to its end, which
+	// must be what the clinic's head says, and names the first record that does
+	// not follow from those before it or whose columns differ from its event.
 	VerifyChain(context.Context, *v1.VerifyChainRequest) (*v1.VerifyChainResponse, error)
+	// What an account came to at a point of the journal: the same as the
+	// QueryService's, for those who read events.
+	GetBalanceAt(context.Context, *v1.GetBalanceAtRequest) (*v1.GetBalanceAtResponse, error)
 	// Has events sent to a URL from now on, or from a place on. It is sent what the
 	// caller may see at this time and never more, until somebody deletes it.
 	// Called again with the same content it changes nothing.
@@ -274,6 +292,7 @@ func RegisterEventServiceHandler(server *connect.Server, svc EventServiceHandler
 		connect.Method{Spec: eventServiceWatchSpec(), Handler: adapter.watch},
 		connect.Method{Spec: eventServiceReplaySpec(), Handler: adapter.replay},
 		connect.Method{Spec: eventServiceVerifyChainSpec(), Handler: adapter.verifyChain},
+		connect.Method{Spec: eventServiceGetBalanceAtSpec(), Handler: adapter.getBalanceAt},
 		connect.Method{Spec: eventServiceCreateWebhookSpec(), Handler: adapter.createWebhook},
 		connect.Method{Spec: eventServiceGetWebhookSpec(), Handler: adapter.getWebhook},
 		connect.Method{Spec: eventServiceListWebhooksSpec(), Handler: adapter.listWebhooks},
@@ -329,6 +348,10 @@ func (UnimplementedEventServiceHandler) Replay(context.Context, *v1.ReplayReques
 
 func (UnimplementedEventServiceHandler) VerifyChain(context.Context, *v1.VerifyChainRequest) (*v1.VerifyChainResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.EventService.VerifyChain is not implemented")
+}
+
+func (UnimplementedEventServiceHandler) GetBalanceAt(context.Context, *v1.GetBalanceAtRequest) (*v1.GetBalanceAtResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, "stockledger.v1.EventService.GetBalanceAt is not implemented")
 }
 
 func (UnimplementedEventServiceHandler) CreateWebhook(context.Context, *v1.CreateWebhookRequest) (*v1.CreateWebhookResponse, error) {
@@ -390,6 +413,14 @@ func (c *eventServiceClient) Replay(ctx context.Context, req *v1.ReplayRequest) 
 func (c *eventServiceClient) VerifyChain(ctx context.Context, req *v1.VerifyChainRequest) (*v1.VerifyChainResponse, error) {
 	var res v1.VerifyChainResponse
 	if err := c.client.CallUnary(ctx, eventServiceVerifyChainSpec(), req, &res); err != nil {
+		return nil, err
+	}
+	return &res, nil
+}
+
+func (c *eventServiceClient) GetBalanceAt(ctx context.Context, req *v1.GetBalanceAtRequest) (*v1.GetBalanceAtResponse, error) {
+	var res v1.GetBalanceAtResponse
+	if err := c.client.CallUnary(ctx, eventServiceGetBalanceAtSpec(), req, &res); err != nil {
 		return nil, err
 	}
 	return &res, nil
@@ -491,6 +522,18 @@ func (h eventServiceHandler) verifyChain(ctx context.Context, _ connect.Spec, st
 		return err
 	}
 	res, err := h.svc.VerifyChain(ctx, &req)
+	if err != nil {
+		return err
+	}
+	return stream.Send(res)
+}
+
+func (h eventServiceHandler) getBalanceAt(ctx context.Context, _ connect.Spec, stream connect.ServerStream) error {
+	var req v1.GetBalanceAtRequest
+	if err := stream.Receive(&req); err != nil {
+		return err
+	}
+	res, err := h.svc.GetBalanceAt(ctx, &req)
 	if err != nil {
 		return err
 	}

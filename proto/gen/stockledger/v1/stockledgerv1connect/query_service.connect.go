@@ -290,7 +290,9 @@ type QueryServiceClient interface {
 	ListMovements(context.Context, *v1.ListMovementsRequest) (*v1.ListMovementsResponse, error)
 	// The reservations.
 	ListHolds(context.Context, *v1.ListHoldsRequest) (*v1.ListHoldsResponse, error)
-	// What one location held of one lot at a point of the journal.
+	// What one location held of one lot at a point of the journal, or what the
+	// account of a counterparty came to there. Held balances cost the same however
+	// long the history is; those of counterparties are added up, see bucket.
 	GetBalanceAt(context.Context, *v1.GetBalanceAtRequest) (*v1.GetBalanceAtResponse, error)
 	// The controlled register: what went in and out of one location of one medicine,
 	// with the balance after each line.
@@ -351,7 +353,9 @@ type QueryServiceHandler interface {
 	ListMovements(context.Context, *v1.ListMovementsRequest) (*v1.ListMovementsResponse, error)
 	// The reservations.
 	ListHolds(context.Context, *v1.ListHoldsRequest) (*v1.ListHoldsResponse, error)
-	// What one location held of one lot at a point of the journal.
+	// What one location held of one lot at a point of the journal, or what the
+	// account of a counterparty came to there. Held balances cost the same however
+	// long the history is; those of counterparties are added up, see bucket.
 	GetBalanceAt(context.Context, *v1.GetBalanceAtRequest) (*v1.GetBalanceAtResponse, error)
 	// The controlled register: what went in and out of one location of one medicine,
 	// with the balance after each line.
