@@ -105,7 +105,7 @@ func TestAWatchTellsWhereItIsInALongPast(t *testing.T) {
 		commands[i] = receive("store", "L1", 1)
 	}
 	end := c.must(t, commands...)[past-1].GetSequence()
-	service := &eventService{&queryHandler{queries: txn.NewQueries(txn.NewDirectory(txntest.Open(t))), Webhooks{}}, txn.NewFeed(nil, time.Hour), nil}
+	service := &eventService{&queryHandler{queries: txn.NewQueries(txn.NewDirectory(txntest.Open(t)))}, txn.NewFeed(nil, time.Hour), nil, Webhooks{}}
 	enough := errors.New("enough")
 	beats := func(after txn.Place, count int) (heard []int64) {
 		w := &watch{
