@@ -170,6 +170,7 @@ var failures = []struct {
 	{peerv1.FailureKind_FAILURE_KIND_REFUSED, errRefused},
 	{peerv1.FailureKind_FAILURE_KIND_REFUSED, txn.ErrClosed},
 	{peerv1.FailureKind_FAILURE_KIND_RESTORING, txn.ErrRestoring},
+	{peerv1.FailureKind_FAILURE_KIND_MOVING, txn.ErrMoving},
 	{peerv1.FailureKind_FAILURE_KIND_AMBIGUOUS, txn.ErrAmbiguous},
 	{peerv1.FailureKind_FAILURE_KIND_UNAVAILABLE, txn.ErrUnavailable},
 	{peerv1.FailureKind_FAILURE_KIND_TIMEOUT, context.DeadlineExceeded},

@@ -54,6 +54,7 @@ const (
 	reasonHistoryTooLong       ledger.Reason = "HISTORY_TOO_LONG"
 	reasonJournalRewound       ledger.Reason = "JOURNAL_REWOUND"
 	reasonClinicRestoring      ledger.Reason = "CLINIC_RESTORING"
+	reasonClinicMoving         ledger.Reason = "CLINIC_MOVING"
 	reasonNotAttempted         ledger.Reason = "NOT_ATTEMPTED"
 	reasonOperationNotFound    ledger.Reason = "OPERATION_NOT_FOUND"
 	reasonOperationState       ledger.Reason = "OPERATION_STATE"
@@ -100,6 +101,7 @@ var ownReasons = []ReasonDoc{
 	{reasonReportBehind, connect.CodeUnavailable, "The report was asked to reflect a command, or to be fresher than it is, and did not come to within two seconds.", "Ask again, with another min_sequence, a longer max_staleness or CACHED for what there is now; or have the operator look whether the read models move."},
 	{reasonHistoryTooLong, connect.CodeFailedPrecondition, "Of a counterparty's account no balance is kept, and the location has more entries of the medicine by then than one request adds up.", "Ask for an earlier point, or add the movements up from ListMovements or the CSV of the stock card."},
 	{reasonJournalRewound, connect.CodeFailedPrecondition, "The clinic was restored from a backup, and min_sequence or the page token comes from what the restore has taken back. Up to last_common_sequence the journal is as it was; epoch is the present one.", "Drop what was read after last_common_sequence, read it anew without min_sequence and page token, and give commands that are gone again."},
+	{reasonClinicMoving, connect.CodeUnavailable, "The clinic moves to another database. Nothing was carried out.", "Repeat the request in a second; commands with the same idempotency key."},
 	{reasonClinicRestoring, connect.CodeUnavailable, "The clinic is being restored from a backup. Nothing was carried out.", "Repeat the request when the restore is done; commands with the same idempotency key."},
 	{reasonOperationNotFound, connect.CodeNotFound, "There is no operation under this key at the clinic, or the caller may see its own alone. What ended long ago is forgotten.", "Check clinic_id and idempotency_key; ListOperations shows what there is."},
 	{reasonOperationState, connect.CodeFailedPrecondition, "The operation is in a state in which this can't be done: it has ended, or it waits already.", "Look at it with GetOperation. To take back what was carried out, give the command that reverses it."},
@@ -197,15 +199,36 @@ func explain(err error) *failure {
 	var f *failure
 	var rejection *ledger.Rejection
 	var received *connect.Error
-	var notReached *txn.SequenceNotReachedError
-	var behind *txn.ReadModelsBehindError
-	var rewound *txn.JournalRewoundError
-	var tooLong *txn.HistoryTooLongError
 	switch {
 	case errors.As(err, &f):
 		return f
 	case errors.As(err, &rejection):
 		return explainRejection(rejection)
+	}
+	for _, of := range []func(error) *failure{explainRead, explainUnavailable} {
+		if f = of(err); f != nil {
+			return f
+		}
+	}
+	switch {
+	case errors.Is(err, context.Canceled):
+		return fail(reasonCanceled, "The caller ended the request.").because(err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fail(reasonDeadlineExceeded, "The caller's deadline passed.").because(err)
+	case errors.As(err, &received):
+		return explainTransport(received)
+	}
+	return fail(reasonInternal, "Something went wrong inside the ledger.").because(err)
+}
+
+// explainRead finds what a query's error means, and what is wrong with a
+// webhook or a report; nil where it is none of these.
+func explainRead(err error) (f *failure) {
+	var notReached *txn.SequenceNotReachedError
+	var behind *txn.ReadModelsBehindError
+	var rewound *txn.JournalRewoundError
+	var tooLong *txn.HistoryTooLongError
+	switch {
 	case errors.As(err, &notReached):
 		return fail(reasonSequenceNotReached, "Sequence %d was asked for, and the clinic's last is %d.", notReached.Want, notReached.Have).
 			with("min_sequence", decimal(notReached.Want)).with("sequence", decimal(notReached.Have))
@@ -222,6 +245,16 @@ func explain(err error) *failure {
 		return fail(reasonWebhookNotFound, "There is no such webhook.")
 	case errors.Is(err, txn.ErrTooManyWebhooks):
 		return fail(reasonWebhookLimit, "The clinic has %d webhooks.", txn.MaxWebhooks)
+	case errors.Is(err, txn.ErrTooManyReports):
+		return fail(reasonTooManyReports, "Too many reports wait at this clinic.").because(err)
+	}
+	return nil
+}
+
+// explainUnavailable finds why nothing could be done now, or nothing is known of
+// what was done; nil where it is neither.
+func explainUnavailable(err error) (f *failure) {
+	switch {
 	case errors.Is(err, txn.ErrBusy):
 		f = fail(reasonBusy, "Too many commands wait for this clinic.").because(err)
 		f.details = []proto.Message{&errdetails.RetryInfo{RetryDelay: durationpb.New(busyPause)}}
@@ -230,8 +263,6 @@ func explain(err error) *failure {
 		f = fail(reasonInventoryUnavailable, "No node that serves inventory can be reached.").because(err)
 		f.details = []proto.Message{&errdetails.RetryInfo{RetryDelay: durationpb.New(unavailablePause)}}
 		return f
-	case errors.Is(err, txn.ErrTooManyReports):
-		return fail(reasonTooManyReports, "Too many reports wait at this clinic.").because(err)
 	case errors.Is(err, txn.ErrClosed):
 		return fail(reasonShuttingDown, "This node is shutting down.").because(err)
 	case errors.Is(err, txn.ErrAmbiguous):
@@ -240,18 +271,16 @@ func explain(err error) *failure {
 		f = fail(reasonClinicRestoring, "The clinic is being restored.").because(err)
 		f.details = []proto.Message{&errdetails.RetryInfo{RetryDelay: durationpb.New(restoringPause)}}
 		return f
+	case errors.Is(err, txn.ErrMoving):
+		f = fail(reasonClinicMoving, "The clinic moves to another database.").because(err)
+		f.details = []proto.Message{&errdetails.RetryInfo{RetryDelay: durationpb.New(unavailablePause)}}
+		return f
 	case errors.Is(err, txn.ErrUnavailable):
 		f = fail(reasonUnavailable, "The database is unavailable.").because(err)
 		f.details = []proto.Message{&errdetails.RetryInfo{RetryDelay: durationpb.New(unavailablePause)}}
 		return f
-	case errors.Is(err, context.Canceled):
-		return fail(reasonCanceled, "The caller ended the request.").because(err)
-	case errors.Is(err, context.DeadlineExceeded):
-		return fail(reasonDeadlineExceeded, "The caller's deadline passed.").because(err)
-	case errors.As(err, &received):
-		return explainTransport(received)
 	}
-	return fail(reasonInternal, "Something went wrong inside the ledger.").because(err)
+	return nil
 }
 
 // How long a caller should wait before it tries again.

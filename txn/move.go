@@ -197,7 +197,7 @@ func (m *mover) transfer(ctx context.Context) error {
 	case head.Epoch == restoringEpoch:
 		return ErrRestoring
 	}
-	if err := m.restorer.close(ctx); err != nil {
+	if err := m.close(ctx); err != nil {
 		return err
 	}
 	if head.Epoch > 0 {

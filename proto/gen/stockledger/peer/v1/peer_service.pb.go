@@ -44,6 +44,9 @@ const (
 	FailureKind_FAILURE_KIND_RESTORING FailureKind = 7
 	// The time ended in which the caller waited.
 	FailureKind_FAILURE_KIND_TIMEOUT FailureKind = 8
+	// The clinic moves to another shard, or has moved to one that the node does
+	// not know of yet.
+	FailureKind_FAILURE_KIND_MOVING FailureKind = 9
 )
 
 // Enum value maps for FailureKind.
@@ -58,6 +61,7 @@ var (
 		6: "FAILURE_KIND_REFUSED",
 		7: "FAILURE_KIND_RESTORING",
 		8: "FAILURE_KIND_TIMEOUT",
+		9: "FAILURE_KIND_MOVING",
 	}
 	FailureKind_value = map[string]int32{
 		"FAILURE_KIND_UNSPECIFIED": 0,
@@ -69,6 +73,7 @@ var (
 		"FAILURE_KIND_REFUSED":     6,
 		"FAILURE_KIND_RESTORING":   7,
 		"FAILURE_KIND_TIMEOUT":     8,
+		"FAILURE_KIND_MOVING":      9,
 	}
 )
 
@@ -886,7 +891,7 @@ const file_stockledger_peer_v1_peer_service_proto_rawDesc = "" +
 	"\bmetadata\x18\x04 \x03(\v2,.stockledger.peer.v1.Rejection.MetadataEntryR\bmetadata\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*\x82\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*\x9b\x02\n" +
 	"\vFailureKind\x12\x1c\n" +
 	"\x18FAILURE_KIND_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15FAILURE_KIND_REJECTED\x10\x01\x12\x1c\n" +
@@ -896,7 +901,8 @@ const file_stockledger_peer_v1_peer_service_proto_rawDesc = "" +
 	"\x11FAILURE_KIND_BUSY\x10\x05\x12\x18\n" +
 	"\x14FAILURE_KIND_REFUSED\x10\x06\x12\x1a\n" +
 	"\x16FAILURE_KIND_RESTORING\x10\a\x12\x18\n" +
-	"\x14FAILURE_KIND_TIMEOUT\x10\b2g\n" +
+	"\x14FAILURE_KIND_TIMEOUT\x10\b\x12\x17\n" +
+	"\x13FAILURE_KIND_MOVING\x10\t2g\n" +
 	"\vPeerService\x12X\n" +
 	"\aForward\x12#.stockledger.peer.v1.ForwardRequest\x1a$.stockledger.peer.v1.ForwardResponse(\x010\x01BIZGgithub.com/stockledger/stockledger/proto/gen/stockledger/peer/v1;peerv1b\x06proto3"
 
