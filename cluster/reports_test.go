@@ -13,7 +13,6 @@ import (
 
 	"github.com/stockledger/stockledger/ledger"
 	"github.com/stockledger/stockledger/txn"
-	"github.com/stockledger/stockledger/txn/txntest"
 )
 
 // book is a report of some pages with a line each.
@@ -101,11 +100,29 @@ func running(tb testing.TB, d *Dispatcher) (stop func()) {
 	return stop
 }
 
+// A dispatcher takes whatever waits in its database, so these have one of their
+// own, and one after the other.
+func TestReports(t *testing.T) {
+	t.Parallel()
+	db := privateDB(t)
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, *txn.DB)
+	}{
+		{"metrics", testMetricsOfOperations},
+		{"go on at another node", testReportsGoOnAtAnotherNode},
+		{"two nodes", testTwoNodesReadOneReport},
+		{"are tried again", testReportsAreTriedAgain},
+		{"are rejected", testReportsAreRejected},
+		{"commands pass", testCommandsPassReports},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.run(t, db) })
+	}
+}
+
 // A report whose node ends in the middle of it is gone on with by another one,
 // from the page that was next.
-func TestReportsGoOnAtAnotherNode(t *testing.T) {
-	t.Parallel()
-	db := txntest.Open(t)
+func testReportsGoOnAtAnotherNode(t *testing.T, db *txn.DB) {
 	a, b := newTestRouter(t, db, "a"), newTestRouter(t, db, "b")
 	clinic := clinics(t, a.executor, 1, 0)[0]
 	reached := make(chan struct{})
@@ -142,9 +159,7 @@ func TestReportsGoOnAtAnotherNode(t *testing.T) {
 }
 
 // Two nodes that both take themselves for the home write each part once.
-func TestTwoNodesReadOneReport(t *testing.T) {
-	t.Parallel()
-	db := txntest.Open(t)
+func testTwoNodesReadOneReport(t *testing.T, db *txn.DB) {
 	a, b := newTestRouter(t, db, "a"), newTestRouter(t, db, "b")
 	clinic := clinics(t, a.executor, 1, 0)[0]
 	var both sync.WaitGroup
@@ -172,9 +187,7 @@ func TestTwoNodesReadOneReport(t *testing.T) {
 
 // What can't be read is tried again, with pauses; not for ever. It says why, and
 // can be submitted again.
-func TestReportsAreTriedAgain(t *testing.T) {
-	t.Parallel()
-	db := privateDB(t)
+func testReportsAreTriedAgain(t *testing.T, db *txn.DB) {
 	a := newTestRouter(t, db, "a")
 	clinic := clinics(t, a.executor, 1, 0)[0]
 	var mu sync.Mutex
@@ -226,9 +239,7 @@ func TestReportsAreTriedAgain(t *testing.T) {
 
 // What will not be otherwise ends a report at once, and so does a result that
 // is too large.
-func TestReportsAreRejected(t *testing.T) {
-	t.Parallel()
-	db := txntest.Open(t)
+func testReportsAreRejected(t *testing.T, db *txn.DB) {
 	a := newTestRouter(t, db, "a")
 	clinic := clinics(t, a.executor, 1, 0)[0]
 	d := NewDispatcher(txn.NewOperations(txn.NewDirectory(db)), a.executor, a.Router, DispatcherConfig{LookEvery: 20 * time.Millisecond, ReportBytes: 20, Log: quiet})
@@ -254,9 +265,7 @@ func TestReportsAreRejected(t *testing.T) {
 
 // A clinic's reports come one after the other, and commands do not wait for
 // them.
-func TestCommandsPassReports(t *testing.T) {
-	t.Parallel()
-	db := txntest.Open(t)
+func testCommandsPassReports(t *testing.T, db *txn.DB) {
 	a := newTestRouter(t, db, "a")
 	ids := clinics(t, a.executor, 3, 0)
 	var mu sync.Mutex
@@ -317,9 +326,7 @@ func (r reader) ReadReport(ctx context.Context, op *txn.QueuedOperation) (*txn.R
 }
 
 // The metrics show what waits, since when, and what it came to.
-func TestMetricsOfOperations(t *testing.T) {
-	t.Parallel()
-	db := privateDB(t)
+func testMetricsOfOperations(t *testing.T, db *txn.DB) {
 	a := newTestRouter(t, db, "a")
 	clinic := clinics(t, a.executor, 1, 0)[0]
 	ops := txn.NewOperations(txn.NewDirectory(db))

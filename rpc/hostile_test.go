@@ -34,7 +34,7 @@ var hostileNumbers = []int64{0, 1, -1, 2, 1 << 53, 1<<53 + 1, math.MaxInt32, mat
 // goodTexts let a request reach what lies behind its first check.
 var goodTexts = map[protoreflect.Name]string{
 	"location_id": "store", "from_location_id": "store", "to_location_id": "ward", "location_ids": "ward",
-	"medicine_id": "zinc", "medicine_ids": "zinc", "lot_id": "L1", "command": "WriteOffStock", "partner_clinic_id": "other", "reason_code": "x",
+	"medicine_id": "zinc", "medicine_ids": "zinc", "lot_id": "L1", "command": "WriteOffStock", "partner_clinic_id": "other", "reason_code": "x", "report": "expiries",
 	"patient_id": "pt_0123456789abcdefghjkmnpqrs", "currency": "KES",
 	"etag": "", "time_zone": "UTC", "gtin": "", "page_token": "", "witness_token": "", "scan": "(01)04006381333931(10)Z",
 }
@@ -64,6 +64,8 @@ func plausible(message protoreflect.Message) {
 			message.Set(field, protoreflect.ValueOfMessage(maskOf(message.Descriptor()).ProtoReflect()))
 		case field.Message() != nil && field.Message().FullName() == "google.protobuf.Duration":
 		case field.Name() == "page" || field.Name() == "read":
+		case field.IsMap():
+			setMap(message, field, "location_id", "store")
 		case isLeaf(field) && field.IsList():
 			message.Mutable(field).List().Append(good(field))
 		case isLeaf(field):
@@ -91,6 +93,14 @@ func hostile(message protoreflect.Message, try func(path string)) {
 		message.Clear(field)
 		try(name + " absent")
 		switch {
+		case field.IsMap():
+			for _, text := range hostileTexts {
+				for _, entry := range [][2]string{{text, text}, {"location_id", text}, {"within_days", text}} {
+					setMap(message, field, entry[0], entry[1])
+					try(name + "{}")
+				}
+			}
+			setMap(message, field, "location_id", "store")
 		case field.IsList():
 			hostileList(message, field, was.List(), try)
 			restore()
@@ -110,6 +120,11 @@ func hostile(message protoreflect.Message, try func(path string)) {
 			}
 		}
 	}
+}
+
+func setMap(message protoreflect.Message, field protoreflect.FieldDescriptor, key, value string) {
+	message.Clear(field)
+	message.Mutable(field).Map().Set(protoreflect.ValueOfString(key).MapKey(), protoreflect.ValueOfString(value))
 }
 
 func hostileList(message protoreflect.Message, field protoreflect.FieldDescriptor, was protoreflect.List, try func(path string)) {

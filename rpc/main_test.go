@@ -33,6 +33,9 @@ type node struct {
 	url, admin string
 	issuer     *Issuer
 	stop       func() // ends it and waits; tests may call it early
+	// carryOut begins to carry operations out: whatever waits in the database, so
+	// the shared node alone does.
+	carryOut func()
 }
 
 type discard struct{}
@@ -53,6 +56,7 @@ func shared(tb testing.TB) *node {
 	sharedNode.once.Do(func() {
 		sharedNode.failed = true
 		sharedNode.node = openNode(tb, Config{}, Deps{})
+		sharedNode.node.carryOut()
 		sharedNode.failed = false
 	})
 	if sharedNode.failed {
@@ -127,12 +131,12 @@ func openNode(tb testing.TB, cfg Config, deps Deps) *node {
 	go func() { ended <- server.Run(ctx) }()
 	go cache.Run(ctx, func(err error) { cfg.Log.Warn("journals cannot be followed", "error", err) })
 	go models.Run(ctx)
-	if dispatcher != nil {
+	go deps.Feed.Run(ctx, func(err error) { cfg.Log.Warn("the heads cannot be read", "error", err) })
+	n := &node{Server: server, url: "http://" + server.Addr(), admin: "http://" + server.AdminAddr(), issuer: deps.Issuer}
+	n.carryOut = func() {
 		dispatcher.ReadReports(server)
 		go dispatcher.Run(ctx)
 	}
-	go deps.Feed.Run(ctx, func(err error) { cfg.Log.Warn("the heads cannot be read", "error", err) })
-	n := &node{Server: server, url: "http://" + server.Addr(), admin: "http://" + server.AdminAddr(), issuer: deps.Issuer}
 	n.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {

@@ -304,6 +304,7 @@ func TestReportsOfOthers(t *testing.T) {
 // idleNode carries nothing out by itself.
 func idleNode(tb testing.TB) (*node, *txn.Operations) {
 	tb.Helper()
+	shared(tb) // has looked for what waits before there is anything
 	store := txn.NewOperations(txn.NewDirectory(txntest.Open(tb)))
 	encode := func(txn.Submission) ([]byte, error) { return []byte("x"), nil }
 	return startNode(tb, Config{}, Deps{Operations: OperationQueue{Store: store, Encode: encode, Submitted: func(ledger.ClinicID, txn.Priority) {}}}), store
