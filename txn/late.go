@@ -200,7 +200,7 @@ func (v *verifier) checkLate(ctx context.Context) error {
 	}
 	v.table(lateTable.name, v.models.lateOnes.rows(), stored.rows())
 	defer v.ended()
-	for span := range v.models.lateOnes.differences(stored, suspectSpans) {
+	for span := range v.models.lateOnes.differences(stored) {
 		first := max(span*tallySpan, 1)
 		v.found(ruleModels, "late entries", first, "what is stored of commands %d to %d is not what the journal says happened before it was recorded", first, (span+1)*tallySpan-1)
 	}

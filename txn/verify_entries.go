@@ -46,8 +46,8 @@ func (t tally) rows() (rows int64) {
 	return rows
 }
 
-// differences returns the first spans in which two tallies differ.
-func (t tally) differences(other tally, most int) map[ledger.Sequence]bool {
+// differences returns the first few spans in which two tallies differ.
+func (t tally) differences(other tally) map[ledger.Sequence]bool {
 	all := make(map[ledger.Sequence]bool)
 	for _, pair := range [][2]tally{{t, other}, {other, t}} {
 		for span, sum := range pair[0] {
@@ -57,7 +57,7 @@ func (t tally) differences(other tally, most int) map[ledger.Sequence]bool {
 		}
 	}
 	spans := slices.Sorted(maps.Keys(all))
-	for _, span := range spans[min(most, len(spans)):] {
+	for _, span := range spans[min(suspectSpans, len(spans)):] {
 		delete(all, span)
 	}
 	return all
@@ -182,7 +182,7 @@ func (v *verifier) checkEntry(e *ledger.Entry) {
 
 // explainEntries names the entries in which the journal and the table differ.
 func (v *verifier) explainEntries(ctx context.Context) error {
-	spans := v.posted.differences(v.stored, suspectSpans)
+	spans := v.posted.differences(v.stored)
 	posted := make(map[entryKey]ledger.Entry)
 	err := v.again(ctx, func(effects *ledger.Effects) {
 		for _, e := range effects.Entries {

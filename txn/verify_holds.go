@@ -124,7 +124,7 @@ func (r *holdRow) account() string {
 // explainClosedHolds names the closed holds in which the journal and the table
 // differ.
 func (v *verifier) explainClosedHolds(ctx context.Context) error {
-	spans := v.closed.differences(v.archived, suspectSpans)
+	spans := v.closed.differences(v.archived)
 	closed := make(map[heldKey]holdRow)
 	err := v.again(ctx, func(effects *ledger.Effects) {
 		for _, row := range closedRows(effects.Holds) {
