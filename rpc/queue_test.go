@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -59,12 +58,7 @@ func behindReplica(t *testing.T) (n *node, pause func(clinic string, known int64
 	n = startNode(t, Config{}, Deps{Executor: txn.NewExecutor(db, txn.ExecutorConfig{Log: quietLog()}), Database: db, Queries: queries})
 	return n, func(clinic string, known int64) {
 		awaitReplica(t, replicas, queries, clinic, known)
-		conn, err := pgx.Connect(t.Context(), server.URL)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = conn.Close(context.Background()) }()
-		if _, err := conn.Exec(t.Context(), `SELECT pg_wal_replay_pause()`); err != nil {
+		if err := server.PauseReplay(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}

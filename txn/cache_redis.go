@@ -25,6 +25,8 @@ type sharedCache struct {
 	log     *slog.Logger
 	metrics *cacheMetrics
 	client  atomic.Pointer[rueidis.Client] // nil: there is no connection
+	// late counts the reads in a row that got no answer in time.
+	late atomic.Int32
 
 	mu sync.Mutex
 	// outdated are the keys whose answers are out of date, with the command that
@@ -46,6 +48,9 @@ const (
 	// sharedTimeout is how long an answer from Redis is waited for. Reading the
 	// database takes a few milliseconds.
 	sharedTimeout = 50 * time.Millisecond
+	// maxLate is how many reads in a row may get no answer in time before Redis is
+	// left alone: one may be a busy machine, several are a server that hangs.
+	maxLate = 3
 	// sharedPause is how long Redis is left alone after it failed.
 	sharedPause = 500 * time.Millisecond
 	// sharedChunk is how many changes are sent at a time.
@@ -135,15 +140,23 @@ func (s *sharedCache) read(ctx context.Context, keys []cacheKey) []*kept {
 	for i, k := range keys {
 		text, err := answers[i].AsBytes()
 		if rueidis.IsRedisNil(err) {
+			s.late.Store(0)
 			continue
 		}
-		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-			return found // a busy machine, perhaps; who pings it knows better
+		if errors.Is(err, context.Canceled) {
+			return found
+		}
+		if errors.Is(err, context.DeadlineExceeded) {
+			if s.late.Add(1) >= maxLate {
+				s.fail()
+			}
+			return found
 		}
 		if err != nil {
 			s.fail()
 			return found
 		}
+		s.late.Store(0)
 		v, err := openShared(k, text)
 		if err != nil {
 			s.metrics.sharedErrors.Inc() // of another release, perhaps
@@ -255,6 +268,7 @@ func (s *sharedCache) connect(serve func(rueidis.Client) error) error {
 	case <-s.failed: // of the connection before
 	default:
 	}
+	s.late.Store(0)
 	s.client.Store(&client)
 	defer s.client.Store(nil)
 	return serve(client)

@@ -261,6 +261,55 @@ func TestSlowReaderDoesNotBringBackThePast(t *testing.T) {
 	})
 }
 
+// A Redis that hangs costs a few reads a moment each, and then none; when it goes
+// on, it is used again.
+func TestRedisThatHangs(t *testing.T) {
+	t.Parallel()
+	redis := redistest.Start(t)
+	n := newCachingNode(t, CacheConfig{RedisURL: redis.URL()}, true)
+	connected := func() bool { return n.cache.shared.client.Load() != nil }
+	eventually(t, "a connection to Redis", connected)
+	c := newTestClinic(t, n.executor)
+	const medicines = 60
+	var bodies []ledger.CommandBody
+	for i := range medicines {
+		bodies = append(bodies, &ledger.AddMedicine{MedicineID: ledger.MedicineID(fmt.Sprintf("m%d", i)), Name: fmt.Sprintf("M%d", i), BaseUnit: "tablet"})
+	}
+	c.mustAll(bodies...)
+	missing := 0
+	miss := func() {
+		t.Helper()
+		n.stock(t, c.id, ledger.Shelf{Location: "store", Medicine: ledger.MedicineID(fmt.Sprintf("m%d", missing))}, fromCache)
+		missing++
+	}
+	redis.Pause()
+	for range maxLate {
+		miss()
+	}
+	if connected() {
+		t.Errorf("after %d reads that Redis did not answer, it is still asked", maxLate)
+	}
+	begun := time.Now()
+	errorsBefore := testutil.ToFloat64(n.cache.metrics.sharedErrors)
+	for range medicines / 2 {
+		miss()
+	}
+	if took := time.Since(begun); took > medicines/2*sharedTimeout {
+		t.Errorf("while Redis hung, %d reads took %s", medicines/2, took)
+	}
+	// Whoever tries to come back to it waits by themselves.
+	eventually(t, "another attempt at Redis", func() bool { return testutil.ToFloat64(n.cache.metrics.sharedErrors) >= errorsBefore+2 })
+	if connected() {
+		t.Error("a Redis that hangs counts as there")
+	}
+	miss()
+	redis.Resume()
+	eventually(t, "Redis is used again", connected)
+	miss()
+	key := cacheKey{c.id, ledger.ShelfTopic(ledger.Shelf{Location: "store", Medicine: ledger.MedicineID(fmt.Sprintf("m%d", missing-1))})}
+	eventually(t, "what was read is in Redis", func() bool { return n.cache.shared.read(t.Context(), []cacheKey{key})[0] != nil })
+}
+
 // However many ask for what is not kept, it is read once.
 func TestOneFlight(t *testing.T) {
 	t.Parallel()

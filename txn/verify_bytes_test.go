@@ -37,8 +37,8 @@ func flips(clinic ledger.ClinicID, row journalRow) []flipped {
 	with("sequence", func(f *flipped) { f.row.sequence ^= 1 << 40 })
 	with("kind", func(f *flipped) { f.row.kind ^= 1 })
 	with("kind", func(f *flipped) { f.row.kind ^= -1 << 15 })
-	for _, later := range []time.Duration{time.Microsecond, (1 << 16) * time.Microsecond, (1 << 40) * time.Microsecond} {
-		with("recorded_at", func(f *flipped) { f.row.recordedAt.Time = f.row.recordedAt.Time.Add(later) })
+	for _, far := range []time.Duration{time.Microsecond, time.Microsecond << 16, time.Microsecond << 40} {
+		with("recorded_at", func(f *flipped) { f.row.recordedAt.Time = f.row.recordedAt.Time.Add(far) })
 	}
 	for _, place := range []func(int) int{func(int) int { return 0 }, func(n int) int { return n / 2 }, func(n int) int { return n - 1 }} {
 		with("idempotency_key", func(f *flipped) { f.row.key = string(at([]byte(row.key), place(len(row.key)))) })

@@ -46,7 +46,7 @@ func (t tally) rows() (rows int64) {
 	return rows
 }
 
-// differences returns the first spans in which two tallies differ.
+// differences returns the first few spans in which two tallies differ.
 func (t tally) differences(other tally) map[ledger.Sequence]bool {
 	all := make(map[ledger.Sequence]bool)
 	for _, pair := range [][2]tally{{t, other}, {other, t}} {

@@ -145,11 +145,13 @@ func (b *bench) clusterParts() []*part {
 	for _, over := range []struct {
 		key, name                   string
 		clinics, medicines, callers int
-	}{{"hot", "one hot clinic, 24 callers", 1, 1, 24}, {"many", fmt.Sprintf("%d clinics", b.Many), b.Many, 2, 256}} {
+		least                       float64 // what homes should be worth
+	}{{"hot", "one hot clinic, 24 callers", 1, 1, 24, 2}, {"many", fmt.Sprintf("%d clinics", b.Many), b.Many, 2, 256, 1.2}} {
 		loose, homes := without.among(over.key, over.clinics, over.medicines), with.among(over.key, over.clinics, over.medicines)
 		base := &part{key: "loose_" + over.key, name: "three nodes without homes, unary, " + over.name, prepare: loose.prepare, load: loose.load(over.callers, 1), agree: loose.agree}
 		parts = append(parts, base, &part{
 			key: "homes_" + over.key, name: "three nodes with homes, unary, " + over.name, prepare: homes.prepare, load: homes.load(over.callers, 1), agree: homes.agree, against: base,
+			mark: mark{ratio: over.least},
 		})
 	}
 	single := with.among("one", 1, 1)

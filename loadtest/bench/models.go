@@ -88,17 +88,20 @@ func (a apart) prepare(round int) error {
 	return a.spread.prepare(round)
 }
 
-const (
-	lagWriters = 256
-	lagProbes  = 4
-)
+const lagProbes = 4
 
 // lag measures how long after a command was answered a report shows it, while
-// others write as fast as they can.
-func (s *spread) lag(ctx context.Context, round int) (sample, error) {
+// others write as fast as they can: so many callers, so many commands at a time.
+func (s *spread) lag(callers, size int) func(context.Context, int) (sample, error) {
+	return func(ctx context.Context, round int) (sample, error) {
+		return s.lagUnder(ctx, round, s.load(callers, size))
+	}
+}
+
+func (s *spread) lagUnder(ctx context.Context, round int, load func(context.Context, int) (sample, error)) (sample, error) {
 	var writers sync.WaitGroup
 	var wrote error
-	writers.Go(func() { _, wrote = s.load(lagWriters, 1)(ctx, round) })
+	writers.Go(func() { _, wrote = load(ctx, round) })
 	wires := make([]*wire, lagProbes)
 	for i := range wires {
 		w, err := dial(s.place().node(i))
@@ -158,13 +161,21 @@ func (b *bench) modelParts() []*part {
 	writing := func(key, name string, a apart, callers, size int, against *part) *part {
 		return &part{key: key, name: name, prepare: a.prepare, load: a.load(callers, size), agree: a.agree, against: against}
 	}
+	marked := func(p *part, m mark) *part {
+		p.mark = m
+		return p
+	}
+	lag := func(key, name string, callers, size int) *part {
+		return &part{key: key, name: name, prepare: with.prepare, load: with.lag(callers, size), agree: with.agree, mark: mark{p99: time.Second}}
+	}
 	batch := writing("plain_batch", "batch, without read models", without, batchCallers, batchSize, nil)
 	unary := writing("plain_unary", "unary, 256 connections, without read models", without, 256, 1, nil)
 	return []*part{
 		batch,
-		writing("models_batch", "batch, with read models", with, batchCallers, batchSize, batch),
+		marked(writing("models_batch", "batch, with read models", with, batchCallers, batchSize, batch), mark{ratio: 0.85}),
 		unary,
-		writing("models_unary", "unary, 256 connections, with read models", with, 256, 1, unary),
-		{key: "model_lag", name: "until a report shows a command, at that load", prepare: with.prepare, load: with.lag, agree: with.agree},
+		marked(writing("models_unary", "unary, 256 connections, with read models", with, 256, 1, unary), mark{ratio: 0.85}),
+		lag("model_lag", "until a report shows a command, at that load", 256, 1),
+		lag("model_lag_batch", "until a report shows a command, at the load of batches", batchCallers, batchSize),
 	}
 }

@@ -8,9 +8,11 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/genproto/googleapis/type/date"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/stockledger/stockledger/loadtest/node"
 	pb "github.com/stockledger/stockledger/proto/gen/stockledger/v1"
@@ -145,19 +147,46 @@ func (r *reads) history(int) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	if err := r.shown(); err != nil {
+		return err
+	}
 	return r.walk()
 }
 
 // historyBatch is how many entries are written at a time.
 const historyBatch = 1000
 
+// lateEvery is how many entries there are to one that was recorded late.
+const lateEvery = 50
+
+// shown waits until the read models show the whole history.
+func (r *reads) shown() error {
+	const behind = `SELECT count(*) FROM heads AS h LEFT JOIN read_model_cursors AS c ON c.clinic_id = h.clinic_id AND c.sequence = h.sequence
+		WHERE h.clinic_id = $1 AND c.clinic_id IS NULL`
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for missing := 1; ; {
+		if err := r.b.pool.QueryRow(r.b.ctx, behind, r.card.clinic(0)).Scan(&missing); err != nil || missing == 0 {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-r.b.ctx.Done():
+			return r.b.ctx.Err()
+		}
+	}
+}
+
 // receipts are commands that leave nothing behind but their entries.
 func (r *reads) receipts(n int64) *pb.ExecuteBatchRequest {
-	commands := make([]*pb.Command, historyBatch)
+	commands, late := make([]*pb.Command, historyBatch), timestamppb.New(time.Now().Add(-time.Second))
 	for i := range commands {
 		commands[i] = &pb.Command{
 			IdempotencyKey: fmt.Sprintf("receipt-%d-%d", n, i),
 			Body:           &pb.Command_ReceiveStock{ReceiveStock: &pb.ReceiveStock{LocationId: "store", LotId: "l0", Quantity: 1}},
+		}
+		if i%lateEvery == 0 {
+			commands[i].OccurredAt = late
 		}
 	}
 	return &pb.ExecuteBatchRequest{ClinicId: r.card.clinic(0), Commands: commands}
@@ -216,6 +245,27 @@ func (r *reads) balanceAt(share float64) func(int) proto.Message {
 	}
 }
 
+// momentOf is when the history had come to a share of itself.
+func (r *reads) momentOf(share float64) (at time.Time, err error) {
+	err = r.b.pool.QueryRow(r.b.ctx, `SELECT recorded_at FROM journal WHERE clinic_id = $1 AND sequence = $2`,
+		r.card.clinic(0), max(1, int64(share*float64(r.b.History)))).Scan(&at)
+	return at, err
+}
+
+// balanceByOccurrence asks for what was there when the history had come to a
+// share of itself, as it is known now.
+func (r *reads) balanceByOccurrence(share float64) func(context.Context, int) (sample, error) {
+	return func(ctx context.Context, round int) (sample, error) {
+		at, err := r.momentOf(share)
+		if err != nil {
+			return sample{}, err
+		}
+		return r.ask(pageCallers, "QueryService/GetBalanceAt", r.node, func(int) proto.Message {
+			return &pb.GetBalanceAtRequest{ClinicId: r.card.clinic(0), LocationId: "store", MedicineId: "m0", LotId: "l0", OccurredAt: timestamppb.New(at)}
+		})(ctx, round)
+	}
+}
+
 // agree has nothing to compare: what reads answer is for the tests to judge.
 func (r *reads) agree(context.Context, int64) error { return nil }
 
@@ -239,13 +289,20 @@ func (b *bench) readParts() []*part {
 	}, r.ask(readCallers, check, func() *node.Node { return r.bare }, r.anyShelf), nil)
 	first := one("card_first", fmt.Sprintf("stock card, page 1 of %d entries", b.History), r.history, r.ask(pageCallers, card, r.node, r.firstPage), nil)
 	early := one("balance_early", "balance at 1 % of that history", r.history, r.ask(pageCallers, balance, r.node, r.balanceAt(0.01)), nil)
+	occurred := one("balance_occurred_early", "balance by occurrence at 1 % of it", r.history, r.balanceByOccurrence(0.01), nil)
+	marked := func(p *part, ratio float64) *part {
+		p.mark = mark{ratio: ratio}
+		return p
+	}
 	return []*part{
 		constant,
-		one("cached_check", "checks, cached, 256 connections", constant.prepare, r.ask(readCallers, check, r.node, r.anyShelf), constant),
+		marked(one("cached_check", "checks, cached, 256 connections", constant.prepare, r.ask(readCallers, check, r.node, r.anyShelf), constant), 0.6),
 		one("strong_check", "checks, strong, 256 connections", constant.prepare, r.ask(readCallers, check, r.node, r.anyShelfStrong), constant),
 		first,
-		one("card_late", "stock card, page 1,000 of it", r.history, r.ask(pageCallers, card, r.node, r.latePage), first),
+		marked(one("card_late", "stock card, page 1,000 of it", r.history, r.ask(pageCallers, card, r.node, r.latePage), first), flat),
 		early,
-		one("balance_late", "balance at 99 % of that history", r.history, r.ask(pageCallers, balance, r.node, r.balanceAt(0.99)), early),
+		marked(one("balance_late", "balance at 99 % of that history", r.history, r.ask(pageCallers, balance, r.node, r.balanceAt(0.99)), early), flat),
+		occurred,
+		marked(one("balance_occurred_late", "balance by occurrence at 99 % of it", r.history, r.balanceByOccurrence(0.99), occurred), flat),
 	}
 }

@@ -78,3 +78,22 @@ func (s *Server) copyOf(ctx context.Context, primary *Server) error {
 	}
 	return nil
 }
+
+// PauseReplay makes a replica stop showing what its primary writes, and returns
+// once it has stopped.
+func (s *Server) PauseReplay(ctx context.Context) error {
+	conn, err := connect(ctx, s.URL)
+	if err != nil {
+		return fmt.Errorf("localdb: pause the replica: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if _, err := conn.Exec(ctx, "SELECT pg_wal_replay_pause()"); err != nil {
+		return fmt.Errorf("localdb: pause the replica: %w", err)
+	}
+	for state := ""; state != "paused"; {
+		if err := conn.QueryRow(ctx, "SELECT pg_get_wal_replay_pause_state()").Scan(&state); err != nil {
+			return fmt.Errorf("localdb: pause the replica: %w", err)
+		}
+	}
+	return nil
+}
