@@ -234,8 +234,24 @@ func TestKillNine(t *testing.T) {
 	clinic := c.clinic(1 << 40)
 	acks := &acknowledgements{sequences: make(map[*pb.CommandRequest]int64)}
 	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	for client := range killClients {
+	wg := c.keepReserving(ctx, clinic, killClients, acks)
+	for range kills {
+		awaitMore(t, acks, killEvery)
+		c.crash()
+	}
+	awaitMore(t, acks, killEvery)
+	cancel()
+	wg.Wait()
+	c.checkAcknowledged(acks)
+	c.verify(clinic)
+	t.Logf("%d commands acknowledged, %d not answered", acks.accepted.Load(), len(acks.sequences)-int(acks.accepted.Load()))
+}
+
+// keepReserving reserves one unit after the other from several clients until ctx
+// ends, and notes what each was told.
+func (c *cluster) keepReserving(ctx context.Context, clinic string, clients int, acks *acknowledgements) *sync.WaitGroup {
+	wg := &sync.WaitGroup{}
+	for client := range clients {
 		wg.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
 				req := reservation(clinic, fmt.Sprintf("%d-%d", client, n), 1)
@@ -248,21 +264,12 @@ func TestKillNine(t *testing.T) {
 					// several ways.
 					acks.note(req, 0)
 				default:
-					t.Errorf("a client was told: %v", err)
+					c.tb.Errorf("a client was told: %v", err)
 				}
 			}
 		})
 	}
-	for range kills {
-		awaitMore(t, acks, killEvery)
-		c.crash()
-	}
-	awaitMore(t, acks, killEvery)
-	cancel()
-	wg.Wait()
-	c.checkAcknowledged(acks)
-	c.verify(clinic)
-	t.Logf("%d commands acknowledged, %d not answered", acks.accepted.Load(), len(acks.sequences)-int(acks.accepted.Load()))
+	return wg
 }
 
 // awaitMore waits until so many more commands are acknowledged.

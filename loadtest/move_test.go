@@ -2,16 +2,13 @@ package loadtest
 
 import (
 	"context"
-	"fmt"
 	"net/url"
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"connectrpc.com/connect/v2"
 	"github.com/jackc/pgx/v5"
 
 	pb "github.com/stockledger/stockledger/proto/gen/stockledger/v1"
@@ -72,23 +69,7 @@ func TestMoveIsKilled(t *testing.T) {
 	clinic := c.clinic(1 << 40)
 	acks := &acknowledgements{sequences: make(map[*pb.CommandRequest]int64)}
 	ctx, cancel := context.WithCancel(context.Background())
-	var clients sync.WaitGroup
-	for client := range 8 {
-		clients.Go(func() {
-			for n := 0; ctx.Err() == nil; n++ {
-				req := reservation(clinic, fmt.Sprintf("%d-%d", client, n), 1)
-				response, err := c.inventory().ReserveStock(ctx, req)
-				switch code := connect.CodeOf(err); {
-				case err == nil:
-					acks.note(req, response.GetAccepted().GetSequence())
-				case code == connect.CodeUnavailable || code == connect.CodeUnknown || code == connect.CodeCanceled:
-					acks.note(req, 0)
-				default:
-					t.Errorf("a client was told: %v", err)
-				}
-			}
-		})
-	}
+	clients := c.keepReserving(ctx, clinic, 8, acks)
 	for round, to := range []string{"south", "shard-1", "south"} {
 		awaitMore(t, acks, 100)
 		killed := c.moveKilled(shard, clinic, to)
