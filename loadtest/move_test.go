@@ -1,6 +1,7 @@
 package loadtest
 
 import (
+	"bufio"
 	"context"
 	"net/url"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	pb "github.com/stockledger/stockledger/proto/gen/stockledger/v1"
+	"github.com/stockledger/stockledger/txn"
 	"github.com/stockledger/stockledger/txn/txntest"
 )
 
@@ -52,8 +54,9 @@ func (c *cluster) must(shard string, args ...string) string {
 	return out
 }
 
-// TestMoveIsKilled moves a clinic between two databases while clients reserve,
-// and kills the move again and again, later each time, and the node too.
+// TestMoveIsKilled moves a clinic between two databases while clients reserve.
+// There, the move is killed after each of its steps in turn; on the way back, at
+// any time, a little later each time, and the node too.
 func TestMoveIsKilled(t *testing.T) {
 	t.Parallel()
 	shard := "south=" + shardURL(t)
@@ -70,15 +73,15 @@ func TestMoveIsKilled(t *testing.T) {
 	acks := &acknowledgements{sequences: make(map[*pb.CommandRequest]int64)}
 	ctx, cancel := context.WithCancel(context.Background())
 	clients := c.keepReserving(ctx, clinic, 8, acks)
-	for round, to := range []string{"south", "shard-1", "south"} {
-		awaitMore(t, acks, 100)
-		killed := c.moveKilled(shard, clinic, to)
-		if round == 1 {
-			c.crash()
-		}
-		awaitMore(t, acks, 100)
-		t.Logf("moved to %s after the move was killed %d times", to, killed)
+	awaitMore(t, acks, 100)
+	for _, step := range []txn.MoveStep{txn.MoveBegin, txn.MoveCopy, txn.MoveSeal, txn.MoveRest, txn.MoveOpen, txn.MoveFlip, txn.MoveClear} {
+		c.killMoveAfter(shard, clinic, "south", step)
 	}
+	c.must(shard, "clinic", "move", clinic, "--to", "south")
+	awaitMore(t, acks, 100)
+	killed := c.moveKilled(shard, clinic, "shard-1")
+	c.crash()
+	awaitMore(t, acks, 100)
 	cancel()
 	clients.Wait()
 	c.checkAcknowledged(acks)
@@ -88,10 +91,42 @@ func TestMoveIsKilled(t *testing.T) {
 	if out := c.must(shard, "shard", "list"); !strings.Contains(out, "south") || strings.Contains(out, clinic) {
 		t.Errorf("the shards are:\n%s", out)
 	}
-	if out := c.must(shard, "clinic", "move", clinic, "--to", "south"); !strings.Contains(out, "nothing to do") {
+	if out := c.must(shard, "clinic", "move", clinic, "--to", "shard-1"); !strings.Contains(out, "nothing to do") {
 		t.Errorf("a move to where it is: %s", out)
 	}
-	t.Logf("%d commands acknowledged, %d not answered", acks.accepted.Load(), len(acks.sequences)-int(acks.accepted.Load()))
+	t.Logf("%d commands acknowledged, %d not answered; the move back was killed %d times", acks.accepted.Load(), len(acks.sequences)-int(acks.accepted.Load()), killed)
+}
+
+// move is a move of a clinic as a process of its own.
+func (c *cluster) move(ctx context.Context, shard, clinic, to string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, c.binary, "clinic", "move", clinic, "--to", to, "--log-level", "debug")
+	cmd.Env = append(os.Environ(), "STOCKLEDGER_DATABASE_URL="+c.databaseURL, "STOCKLEDGER_SHARDS="+shard)
+	return cmd
+}
+
+// killMoveAfter starts a move and kills it when it tells that a step is done.
+func (c *cluster) killMoveAfter(shard, clinic, to string, step txn.MoveStep) {
+	c.tb.Helper()
+	ctx, kill := context.WithTimeout(context.Background(), time.Minute)
+	defer kill()
+	cmd := c.move(ctx, shard, clinic, to)
+	told, err := cmd.StderrPipe()
+	if err != nil {
+		c.tb.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		c.tb.Fatal(err)
+	}
+	var heard []string
+	for lines := bufio.NewScanner(told); lines.Scan(); {
+		heard = append(heard, lines.Text())
+		if strings.HasSuffix(lines.Text(), " step="+string(step)) {
+			kill()
+			_ = cmd.Wait()
+			return
+		}
+	}
+	c.tb.Fatalf("the move ended before it was killed after %s: %v\n%s", step, cmd.Wait(), strings.Join(heard, "\n"))
 }
 
 // moveKilled starts a move until it ends by itself, and kills it a little later
@@ -100,9 +135,7 @@ func (c *cluster) moveKilled(shard, clinic, to string) (killed int) {
 	c.tb.Helper()
 	for patience := 20 * time.Millisecond; ; patience += patience / 2 {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		cmd := exec.CommandContext(ctx, c.binary, "clinic", "move", clinic, "--to", to)
-		cmd.Env = append(os.Environ(), "STOCKLEDGER_DATABASE_URL="+c.databaseURL, "STOCKLEDGER_SHARDS="+shard)
-		out, err := cmd.CombinedOutput()
+		out, err := c.move(ctx, shard, clinic, to).CombinedOutput()
 		late := ctx.Err() != nil
 		cancel()
 		switch {
