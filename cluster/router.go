@@ -102,7 +102,10 @@ func (r *Router) Follow(self string, homes *Homes) {
 // Close ends the connections to other nodes.
 func (r *Router) Close() {
 	r.cancel()
-	r.Follow(r.self, NewHomes(nil, nil, nil))
+	r.mu.RLock()
+	self := r.self
+	r.mu.RUnlock()
+	r.Follow(self, NewHomes(nil, nil, nil))
 }
 
 // Accepting reports whether commands are taken. A remote router takes none

@@ -103,8 +103,10 @@ func unanswered(err error) error {
 	switch {
 	case errors.Is(err, ssrf.ErrProhibitedIP):
 		return errors.New("the URL leads to an address that is not public; the operator can allow it with --webhook-allow-private")
-	case errors.As(err, &name):
-		return fmt.Errorf("the receiver's name cannot be looked up: %s", name.Err)
+	case errors.As(err, &name) && name.IsNotFound:
+		return errors.New("the receiver's name does not exist")
+	case errors.As(err, &name): // whose text names the resolver's address
+		return errors.New("the receiver's name cannot be looked up")
 	case errors.As(err, &certificate):
 		return errors.New("the receiver's certificate is not accepted")
 	case errors.As(err, &timeout) && timeout.Timeout():

@@ -147,7 +147,8 @@ func (c *Courier) look(ctx context.Context) error {
 	known := make(map[ledger.ClinicID]map[string]bool)
 	paused, now := 0, c.cfg.Clock()
 	var due []txn.WebhookKey
-	for after, more := (txn.WebhookKey{}), true; more; {
+	var failed error
+	for after, more := (txn.WebhookKey{}), true; more && ctx.Err() == nil; {
 		states, err := c.webhooks.Look(ctx, after, lookedAt)
 		for _, w := range states {
 			switch {
@@ -164,13 +165,14 @@ func (c *Courier) look(ctx context.Context) error {
 				}
 			}
 		}
-		if err != nil {
-			c.wakeAll(due)
-			return err
-		}
+		failed = errors.Join(failed, err) // of some shards: the others go on
 		if more = len(states) == lookedAt; more {
 			after = states[len(states)-1].WebhookKey
 		}
+	}
+	if failed = errors.Join(failed, ctx.Err()); failed != nil {
+		c.wakeAll(due)
+		return failed
 	}
 	c.mu.Lock()
 	c.known = known
@@ -295,13 +297,19 @@ func (c *Courier) serve(ctx context.Context, key txn.WebhookKey) {
 		case turnNothing:
 			pause(ctx, afterNothing)
 		case turnOver:
-			// What was committed meanwhile is not due either.
-			c.rest(key)
+			// What was committed meanwhile is not due either: the lane ends below.
+			c.leave(key)
+			return
 		}
 		if c.rest(key) {
 			return
 		}
 	}
+	c.leave(key)
+}
+
+// leave ends a lane, whatever came meanwhile.
+func (c *Courier) leave(key txn.WebhookKey) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.lanes, key)

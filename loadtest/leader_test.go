@@ -102,11 +102,11 @@ func (d *devCluster) statusTells(clinics int) {
 	homes, leaders := 0, 0
 	for line := range strings.Lines(string(out)) {
 		fields := strings.Fields(line)
-		if len(fields) < 7 || !slices.Contains([]string{"a", "b", "c"}, fields[0]) {
+		if len(fields) < 8 || !slices.Contains([]string{"a", "b", "c"}, fields[0]) {
 			continue
 		}
-		// No node has a region here.
-		n, err := strconv.Atoi(fields[4])
+		// No node has a region here: name, address, version, start, services.
+		n, err := strconv.Atoi(fields[5])
 		if err != nil || n == 0 {
 			d.tb.Errorf("a node is home to no clinic: %s", line)
 		}

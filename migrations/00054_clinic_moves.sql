@@ -5,6 +5,8 @@
 -- +goose Up
 CREATE TABLE IF NOT EXISTS clinic_moves (
     clinic_id  TEXT        NOT NULL,
+    -- Random: a mover that was asleep does not take a later move for its own.
+    move_id    TEXT        NOT NULL,
     from_shard TEXT        NOT NULL,
     to_shard   TEXT        NOT NULL,
     started_at TIMESTAMPTZ NOT NULL,

@@ -34,6 +34,26 @@ type Principal struct {
 	Expires time.Time
 }
 
+// digest is a fingerprint of who the principal is and what it reaches: two that
+// differ in it may not see each other's answers.
+func (p *Principal) digest() []byte {
+	if p == nil {
+		return nil
+	}
+	h := sha256.New()
+	write := func(words []string) {
+		_, _ = fmt.Fprintf(h, "%d", len(words))
+		for _, word := range slices.Sorted(slices.Values(words)) {
+			_, _ = fmt.Fprintf(h, " %d:%s", len(word), word)
+		}
+	}
+	write([]string{string(p.Subject)})
+	write(each(p.Roles, func(r Role) string { return string(r) }))
+	write(each(p.Clinics, func(id ledger.ClinicID) string { return string(id) }))
+	write(each(p.Locations, func(id ledger.LocationID) string { return string(id) }))
+	return h.Sum(nil)[:8]
+}
+
 func (p Principal) validate() error {
 	if p.Subject == "" {
 		return errors.New("a token needs a subject")

@@ -53,6 +53,7 @@ func TestEveryTenantMethodChecksItsClinic(t *testing.T) {
 	// These ask for a token for all clinics.
 	forAll := []string{
 		"/stockledger.v1.AdminService/GetCluster", "/stockledger.v1.AdminService/ListJobs", "/stockledger.v1.AdminService/ListJobRuns", "/stockledger.v1.AdminService/RunJob",
+		"/stockledger.v1.AdminService/ListClinicsWithFindings",
 	}
 	for procedure, plan := range plans {
 		if plan.clinic == nil && procedure != "/stockledger.v1.CatalogService/ListClinics" && !slices.Contains(forAll, procedure) {

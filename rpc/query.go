@@ -154,7 +154,7 @@ func unchanged(ctx context.Context, asOf txn.AsOf) error {
 		return nil
 	}
 	info, _ := connect.CallInfoForServerContext(ctx)
-	etag := fmt.Sprintf(`W/"%d.%d.%d"`, asOf.Epoch, asOf.Sequence, time.Now().Unix()/int64(etagPeriod/time.Second))
+	etag := fmt.Sprintf(`W/"%d.%d.%d.%x"`, asOf.Epoch, asOf.Sequence, time.Now().Unix()/int64(etagPeriod/time.Second), principalOf(ctx).digest())
 	info.ResponseHeader().Set("Etag", etag)
 	if etagListed(info.RequestHeader().Values("If-None-Match"), etag) {
 		return connecthttp.NewNotModifiedError()

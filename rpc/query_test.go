@@ -424,6 +424,12 @@ func TestGetCanBeCached(t *testing.T) {
 			t.Errorf("with %s token: %d, etag %q", name, status, header.Get("Etag"))
 		}
 	}
+	// Who may, but sees other things than the one who was told it, gets an answer
+	// of their own.
+	token = n.token(t, Principal{Roles: []Role{RoleCounter}, Clinics: []ledger.ClinicID{ledger.ClinicID(c.id)}})
+	if status, header, _ := get(etag); status == http.StatusNotModified || header.Get("Etag") == etag {
+		t.Errorf("another caller's etag: %d, etag %q", status, header.Get("Etag"))
+	}
 	token = own
 	c.must(t, reserve("store", 1))
 	if status, _, _ := get(etag); status != http.StatusOK {

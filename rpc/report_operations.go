@@ -288,10 +288,6 @@ func fromReport(op *txn.Operation) *stockledgerv1.ReportProgress {
 
 // serveResult writes the result of a report that was submitted.
 func (s *Server) serveResult(ctx context.Context, w *answerWriter, clinic, key string) error {
-	answer, err := s.services.operations.GetOperation(ctx, &stockledgerv1.GetOperationRequest{ClinicId: clinic, IdempotencyKey: key})
-	if err != nil {
-		return err
-	}
 	stream, err := s.services.operations.FetchResult(ctx, &stockledgerv1.FetchResultRequest{ClinicId: clinic, IdempotencyKey: key})
 	if err != nil {
 		return err
@@ -307,7 +303,13 @@ func (s *Server) serveResult(ctx context.Context, w *answerWriter, clinic, key s
 			return err
 		}
 		_ = control.SetWriteDeadline(time.Now().Add(s.cfg.WriteTimeout))
-		if report := answer.GetOperation().GetReport(); !begun {
+		if !begun {
+			// After the first part: what is being sent does not grow any more.
+			answer, err := s.services.operations.GetOperation(ctx, &stockledgerv1.GetOperationRequest{ClinicId: clinic, IdempotencyKey: key})
+			if err != nil {
+				return err
+			}
+			report := answer.GetOperation().GetReport()
 			csvHeader(w.Header(), report.GetReport(), clinic, report.GetAsOfSequence())
 			w.Header().Set("Content-Length", decimal(report.GetBytes()))
 		}

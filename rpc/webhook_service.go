@@ -288,7 +288,7 @@ func (s *eventService) RotateWebhookSecret(ctx context.Context, req *stockledger
 		if w.PauseReason == txn.PausedNoSecret {
 			w.Resume(now)
 		}
-		twoLive := len(w.OldSecret) > 0 && now.Before(w.OldSecretUntil)
+		twoLive := len(s.webhooks.Secrets.Live(w, now)) > 1
 		switch {
 		case keep == 0:
 			w.OldSecret, w.OldSecretUntil = nil, time.Time{}

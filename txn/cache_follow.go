@@ -219,6 +219,7 @@ func (c *Cache) catchUp(ctx context.Context) error {
 		clinics = append(clinics, string(id))
 	}
 	c.mu.Unlock()
+	var failed error
 	for len(clinics) > 0 {
 		chunk := clinics[:min(len(clinics), headsChunk)]
 		clinics = clinics[len(chunk):]
@@ -226,10 +227,10 @@ func (c *Cache) catchUp(ctx context.Context) error {
 			return db.readTx(ctx, func(tx pgx.Tx) error { return c.catchUpWith(ctx, tx, chunk) })
 		})
 		if err != nil {
-			return fmt.Errorf("txn: follow journals: %w", err)
+			failed = fmt.Errorf("txn: follow journals: %w", err)
 		}
 	}
-	return nil
+	return failed
 }
 
 const headsOfClinics = `SELECT clinic_id, epoch, sequence, recorded_at FROM heads WHERE clinic_id = ANY($1) AND epoch > 0`

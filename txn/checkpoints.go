@@ -18,7 +18,7 @@ type ClinicHead struct {
 // Heads reads the ends of all journals, by clinic, from after one of them.
 // Clinics that are being restored or moved are left out.
 func Heads(ctx context.Context, d *Directory, after ledger.ClinicID, limit int) ([]ClinicHead, error) {
-	heads, err := merged(d, limit, func(h ClinicHead) ledger.ClinicID { return h.Clinic }, func(db *DB) (heads []ClinicHead, err error) {
+	heads, err := merged(d, limit, func(h ClinicHead) string { return string(h.Clinic) }, func(db *DB) (heads []ClinicHead, err error) {
 		err = db.readTx(ctx, func(tx pgx.Tx) error {
 			s := selectFrom(`SELECT clinic_id, epoch, sequence, hash FROM heads WHERE`).
 				add(` clinic_id > ? AND epoch > 0 ORDER BY clinic_id LIMIT ?`, after, limit)

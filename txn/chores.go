@@ -388,7 +388,7 @@ func (c *Chores) WithTransfers(ctx context.Context, _ time.Time, after ledger.Cl
 }
 
 func (c *Chores) clinics(ctx context.Context, after ledger.ClinicID, limit int, condition string, args ...any) (ids []ledger.ClinicID, err error) {
-	ids, err = merged(c.directory, limit, func(id ledger.ClinicID) ledger.ClinicID { return id }, func(db *DB) (ids []ledger.ClinicID, err error) {
+	ids, err = merged(c.directory, limit, func(id ledger.ClinicID) string { return string(id) }, func(db *DB) (ids []ledger.ClinicID, err error) {
 		err = db.readTx(ctx, func(tx pgx.Tx) error {
 			s := selectFrom(`SELECT h.clinic_id FROM heads AS h WHERE`).add(` h.clinic_id > ? AND h.epoch > 0`, after).
 				add(condition, args...).add(` ORDER BY h.clinic_id LIMIT ?`, limit)
@@ -406,8 +406,17 @@ func (c *Chores) clinics(ctx context.Context, after ledger.ClinicID, limit int, 
 // without forgives that some of several shards are away: the others' clinics
 // must not wait for them.
 func (c *Chores) without(err error) error {
-	if len(c.directory.ids) == 1 || !isUnavailable(err) {
+	if len(c.directory.ids) == 1 {
 		return err
+	}
+	all, several := err.(interface{ Unwrap() []error })
+	if !several {
+		return err
+	}
+	for _, one := range all.Unwrap() {
+		if !isUnavailable(one) {
+			return err
+		}
 	}
 	c.log.Warn("a job passes over the clinics of a shard that is away", "error", err)
 	return nil
@@ -430,7 +439,7 @@ type clinicZone struct {
 func (c *Chores) WithNewDay(ctx context.Context, from, to time.Time, after ledger.ClinicID, limit int) ([]ledger.ClinicID, error) {
 	var found []ledger.ClinicID
 	for {
-		clinics, err := c.zones(ctx, after, newDayChunk)
+		clinics, more, err := c.zones(ctx, after, newDayChunk)
 		if err != nil {
 			return nil, fmt.Errorf("txn: list clinics: %w", err)
 		}
@@ -443,15 +452,16 @@ func (c *Chores) WithNewDay(ctx context.Context, from, to time.Time, after ledge
 				}
 			}
 		}
-		if len(clinics) < newDayChunk {
+		if !more {
 			return found, nil
 		}
 	}
 }
 
-// zones reads the next clinics with their time zones.
-func (c *Chores) zones(ctx context.Context, after ledger.ClinicID, limit int) (clinics []clinicZone, err error) {
-	clinics, err = merged(c.directory, limit, func(z clinicZone) ledger.ClinicID { return z.id }, func(db *DB) (clinics []clinicZone, err error) {
+// zones reads the next clinics with their time zones, and says whether there may
+// be more.
+func (c *Chores) zones(ctx context.Context, after ledger.ClinicID, limit int) ([]clinicZone, bool, error) {
+	clinics, err := merged(c.directory, limit, func(z clinicZone) string { return string(z.id) }, func(db *DB) (clinics []clinicZone, err error) {
 		err = db.readTx(ctx, func(tx pgx.Tx) error {
 			s := selectFrom(`SELECT h.clinic_id, COALESCE(c.time_zone, ''), h.epoch = 0 FROM heads AS h LEFT JOIN clinics AS c ON c.clinic_id = h.clinic_id AND`).
 				add(` c.clinic_id > ? WHERE h.clinic_id > ? AND h.epoch >= 0 ORDER BY h.clinic_id LIMIT ?`, after, after, limit)
@@ -460,5 +470,22 @@ func (c *Chores) zones(ctx context.Context, after ledger.ClinicID, limit int) (c
 		})
 		return clinics, err
 	})
-	return clinics, c.without(err)
+	more := len(clinics) == limit
+	return eachOnce(clinics), more, c.without(err)
+}
+
+// eachOnce joins the rows of a clinic that is being copied to another shard: it
+// is away only if it is away from both.
+func eachOnce(clinics []clinicZone) []clinicZone {
+	once := clinics[:0]
+	for _, z := range clinics {
+		last := len(once) - 1
+		switch {
+		case last < 0 || once[last].id != z.id:
+			once = append(once, z)
+		case !z.restoring:
+			once[last] = z
+		}
+	}
+	return once
 }

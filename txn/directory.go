@@ -162,14 +162,17 @@ func (d *Directory) regionsOf(ctx context.Context) map[ShardID]string {
 		return newer.of
 	}
 	now := &regions{of: make(map[ShardID]string), at: time.Now()}
-	list, err := d.List(ctx)
+	err := d.main.readTx(ctx, func(tx pgx.Tx) error {
+		clear(now.of)
+		_, err := collect(ctx, tx, selectFrom(selectRegions), func(rows pgx.Rows, s *Shard) error {
+			err := rows.Scan(&s.ID, &s.Region)
+			now.of[s.ID] = s.Region
+			return err
+		})
+		return err
+	})
 	if err != nil && known != nil {
 		now.of = known.of
-	}
-	for _, s := range list {
-		if s.Region != "" {
-			now.of[s.ID] = s.Region
-		}
 	}
 	d.regions.Store(now)
 	return now.of
@@ -204,9 +207,10 @@ func (d *Directory) each(fn func(*DB) error) error {
 	return failed
 }
 
-// merged reads the next rows from all shards, in the order of their clinics. With
-// an error come the rows of those shards that answered.
-func merged[T any](d *Directory, limit int, clinic func(T) ledger.ClinicID, read func(*DB) ([]T, error)) ([]T, error) {
+// merged reads the next rows from all shards, in the order of their keys, which
+// begin with the clinic. With an error come the rows of those shards that
+// answered.
+func merged[T any](d *Directory, limit int, key func(T) string, read func(*DB) ([]T, error)) ([]T, error) {
 	var all []T
 	err := d.each(func(db *DB) error {
 		some, err := read(db)
@@ -215,7 +219,7 @@ func merged[T any](d *Directory, limit int, clinic func(T) ledger.ClinicID, read
 		}
 		return err
 	})
-	slices.SortStableFunc(all, func(a, b T) int { return cmp.Compare(clinic(a), clinic(b)) })
+	slices.SortStableFunc(all, func(a, b T) int { return cmp.Compare(key(a), key(b)) })
 	return all[:min(limit, len(all))], err
 }
 
@@ -433,6 +437,7 @@ type Shard struct {
 const (
 	selectShards = `SELECT s.shard_id, s.region, s.is_open, (SELECT count(*) FROM clinic_directory AS c WHERE c.shard_id = s.shard_id)
 		FROM shards AS s ORDER BY s.shard_id`
+	selectRegions  = `SELECT shard_id, region FROM shards WHERE region <> ''`
 	insertShard    = `INSERT INTO shards (shard_id, region, is_open, added_at) VALUES ($1, $2, $3, now()) ON CONFLICT (shard_id) DO NOTHING`
 	setShardRegion = `UPDATE shards SET region = $2 WHERE shard_id = $1`
 	setShardOpen   = `UPDATE shards SET is_open = $2 WHERE shard_id = $1`

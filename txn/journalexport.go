@@ -70,6 +70,9 @@ func (e *exporter) run(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if absent := absence(now.Epoch); absent != nil {
+		return absent
+	}
 	if now.Epoch != head.Epoch {
 		return errChanged
 	}

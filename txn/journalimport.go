@@ -106,6 +106,9 @@ func (im *importer) check(ctx context.Context) error {
 	if im.restorer, err = newRestorer(ctx, db, im.header.Clinic); err != nil {
 		return err
 	}
+	if errors.Is(absence(im.start.Epoch), ErrMoving) {
+		return fmt.Errorf("%w: let the move of clinic %s end first", ErrMoving, im.header.Clinic)
+	}
 	if _, err := im.file.Seek(0, io.SeekStart); err != nil {
 		return fmt.Errorf("read the journal file: %w", err)
 	}

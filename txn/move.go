@@ -1,7 +1,9 @@
 package txn
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -23,9 +25,11 @@ import (
 //	clear   delete what was kept beside the journal where the clinic was
 //	end     forget the move
 //
-// A move that was interrupted goes on when it is started again. Two at a time do
-// no harm: until the clinic is opened both write the same rows, and afterwards
-// neither writes any.
+// A move that was interrupted goes on when it is started again. Two that do the
+// same one at a time do no harm: until the clinic is opened both write the same
+// rows, and afterwards neither writes any. Each move has an id, which stands
+// beside the directory and on both shards, and every step looks for it: one that
+// slept through the move's end, and through later ones, does nothing more.
 
 // MoveStep is a step of a move.
 type MoveStep string
@@ -63,6 +67,10 @@ type MovedClinic struct {
 	Already bool
 }
 
+// errMoveEnded means that the move is not under way any more: somebody else has
+// brought it to its end.
+var errMoveEnded = errors.New("the move has ended meanwhile; \"stockledger shard list\" shows where clinics are")
+
 // ErrMovesElsewhere means that a move of the clinic to another shard has not
 // ended.
 var ErrMovesElsewhere = errors.New("the clinic is on its way to another shard")
@@ -75,7 +83,8 @@ var ErrMovesElsewhere = errors.New("the clinic is on its way to another shard")
 // Errors are a *[ledger.Rejection] with CLINIC_NOT_FOUND, ErrRestoring,
 // ErrMovesElsewhere, one that names what does not verify, or those of the
 // databases. Whatever the error, the move can be started again, and goes on
-// where it was; before the seal nothing is lost by leaving it.
+// where it was. A move to the shard where the clinic is gives up one that was not
+// sealed yet.
 func MoveClinic(ctx context.Context, d *Directory, clinic ledger.ClinicID, to ShardID, options MoveOptions) (MovedClinic, error) {
 	m := mover{directory: d, clinic: clinic, options: options, moved: MovedClinic{Clinic: clinic, To: to}}
 	if err := m.run(ctx); err != nil {
@@ -88,6 +97,7 @@ func MoveClinic(ctx context.Context, d *Directory, clinic ledger.ClinicID, to Sh
 type mover struct {
 	directory *Directory
 	clinic    ledger.ClinicID
+	id        string
 	options   MoveOptions
 	from, to  *DB
 	verified  reconciled // how far the copy is
@@ -129,21 +139,23 @@ func (m *mover) step(ctx context.Context, name MoveStep, do func(context.Context
 }
 
 const (
-	selectMove = `SELECT from_shard, to_shard FROM clinic_moves WHERE clinic_id = $1`
-	insertMove = `INSERT INTO clinic_moves (clinic_id, from_shard, to_shard, started_at) VALUES ($1, $2, $3, now())`
+	selectMove = `SELECT move_id, from_shard, to_shard FROM clinic_moves WHERE clinic_id = $1`
+	insertMove = `INSERT INTO clinic_moves (clinic_id, move_id, from_shard, to_shard, started_at) VALUES ($1, $2, $3, $4, now())`
 	deleteMove = `DELETE FROM clinic_moves WHERE clinic_id = $1`
 	flipClinic = `UPDATE clinic_directory SET shard_id = $3 WHERE clinic_id = $1 AND shard_id = $2`
-	sealHead   = `UPDATE heads SET epoch = $2 WHERE clinic_id = $1`
-	sealClinic = `INSERT INTO sealed_clinics (clinic_id, sealed_at) VALUES ($1, now()) ON CONFLICT (clinic_id) DO NOTHING`
-	openClinic = `DELETE FROM sealed_clinics WHERE clinic_id = $1`
+	sealClinic = `INSERT INTO sealed_clinics (clinic_id, move_id, sealed_at) VALUES ($1, $2, now())
+		ON CONFLICT (clinic_id) DO UPDATE SET move_id = excluded.move_id, sealed_at = excluded.sealed_at`
+	openClinic   = `DELETE FROM sealed_clinics WHERE clinic_id = $1`
+	selectSealer = `SELECT move_id FROM sealed_clinics WHERE clinic_id = $1`
 )
 
 // begin notes the move, or finds the one that was begun, and says whether the
 // directory was flipped already.
 func (m *mover) begin(ctx context.Context) (flipped bool, err error) {
+	var elsewhere ShardID // where a move that has not ended goes
 	err = m.step(ctx, MoveBegin, func(ctx context.Context) error {
-		return m.directory.main.settle(ctx, func(tx pgx.Tx) error {
-			m.moved.Already = false
+		return m.directory.main.settleNew(ctx, func(tx pgx.Tx) error {
+			m.moved.Already, m.id, elsewhere = false, rand.Text(), ""
 			var at, to ShardID
 			err := tx.QueryRow(ctx, directorySelect, m.clinic).Scan(&at)
 			if errors.Is(err, pgx.ErrNoRows) {
@@ -153,22 +165,25 @@ func (m *mover) begin(ctx context.Context) (flipped bool, err error) {
 				return err
 			}
 			flipped = at == m.moved.To
-			err = tx.QueryRow(ctx, selectMove, m.clinic).Scan(&m.moved.From, &to)
+			err = tx.QueryRow(ctx, selectMove, m.clinic).Scan(&m.id, &m.moved.From, &to)
 			switch {
 			case errors.Is(err, pgx.ErrNoRows) && flipped:
 				m.moved.From, m.moved.Already = at, true
 				return nil
 			case errors.Is(err, pgx.ErrNoRows):
 				m.moved.From = at
-				_, err = tx.Exec(ctx, insertMove, m.clinic, at, m.moved.To)
+				_, err = tx.Exec(ctx, insertMove, m.clinic, m.id, at, m.moved.To)
 			case err == nil && to != m.moved.To:
-				return fmt.Errorf("%w, %s: let that move end first", ErrMovesElsewhere, to)
+				elsewhere = to
 			}
 			return err
 		})
 	})
 	if err != nil {
 		return false, err
+	}
+	if elsewhere != "" {
+		return false, m.abandon(ctx, elsewhere)
 	}
 	m.from, m.to = m.directory.shards[m.moved.From], m.directory.shards[m.moved.To]
 	for shard, db := range map[ShardID]*DB{m.moved.From: m.from, m.moved.To: m.to} {
@@ -177,6 +192,45 @@ func (m *mover) begin(ctx context.Context) (flipped bool, err error) {
 		}
 	}
 	return flipped, nil
+}
+
+// abandon gives up a move to another shard where this one asks for the clinic to
+// stay, as long as it is not sealed. What was copied is sealed at once.
+func (m *mover) abandon(ctx context.Context, elsewhere ShardID) error {
+	from, to := m.directory.shards[m.moved.From], m.directory.shards[elsewhere]
+	if from == nil || to == nil || m.moved.To != m.moved.From {
+		return fmt.Errorf("%w, %s: let that move end first", ErrMovesElsewhere, elsewhere)
+	}
+	head, _, err := from.readHead(ctx, m.clinic)
+	if err != nil {
+		return err
+	}
+	if head.Epoch <= 0 {
+		return fmt.Errorf("%w, %s, and is sealed: let that move end first", ErrMovesElsewhere, elsewhere)
+	}
+	err = to.settle(ctx, func(tx pgx.Tx) error {
+		copied, err := lockHead(ctx, tx, m.clinic)
+		if err != nil || copied.Sequence == 0 || copied.Epoch != restoringEpoch {
+			return err
+		}
+		_, err = tx.Exec(ctx, updateHeadEpoch, m.clinic, sealedEpoch(head.Epoch))
+		return err
+	})
+	if err == nil {
+		err = m.end(ctx)
+	}
+	m.moved.Already = true
+	return err
+}
+
+// settleNew is settle for what inserts a row that somebody else may insert at the
+// same time: it looks again then.
+func (db *DB) settleNew(ctx context.Context, fn func(pgx.Tx) error) error {
+	err := db.settle(ctx, fn)
+	if _, taken := uniqueViolation(err); taken {
+		err = db.settle(ctx, fn)
+	}
+	return err
 }
 
 // transfer brings everything to the other shard and opens the clinic there.
@@ -190,14 +244,13 @@ func (m *mover) transfer(ctx context.Context) error {
 	}
 	switch {
 	case m.start.Epoch > 0 && m.start.Sequence > 0:
-		m.moved.Head = m.start
-		return nil // it was opened
+		return m.opened(ctx, head)
 	case head.Sequence == 0: // its creation was never accepted
 		return errors.Join(clinicNotFound(m.clinic), m.end(ctx))
 	case head.Epoch == restoringEpoch:
 		return ErrRestoring
 	}
-	if err := m.close(ctx); err != nil {
+	if err := m.prepare(ctx); err != nil {
 		return err
 	}
 	if head.Epoch > 0 {
@@ -212,6 +265,58 @@ func (m *mover) transfer(ctx context.Context) error {
 		return err
 	}
 	return m.step(ctx, MoveOpen, m.open)
+}
+
+// opened makes sure that the other shard has what was sealed, where it is in use
+// there: an earlier attempt has opened it.
+func (m *mover) opened(ctx context.Context, left ledger.Head) error {
+	var hash []byte
+	err := m.to.readTx(ctx, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `SELECT hash FROM journal WHERE clinic_id = $1 AND sequence = $2`, m.clinic, left.Sequence).Scan(&hash)
+	})
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return err
+	}
+	if left.Epoch >= 0 || m.start.Epoch < -left.Epoch || !bytes.Equal(hash, left.Hash[:]) {
+		return fmt.Errorf("%w: the clinic is in use on shard %s too, and that is not what shard %s has", ErrOtherJournal, m.moved.To, m.moved.From)
+	}
+	m.moved.Head = m.start
+	return nil
+}
+
+// prepare closes what the other shard has of the clinic, in this move's name.
+func (m *mover) prepare(ctx context.Context) error {
+	if err := m.close(ctx); err != nil {
+		return err
+	}
+	return m.to.settle(ctx, func(tx pgx.Tx) error {
+		if _, err := m.lock(ctx, tx, m.start); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, sealClinic, m.clinic, m.id)
+		return err
+	})
+}
+
+// ours fails where a shard says that the clinic is not in this move.
+func (m *mover) ours(ctx context.Context, tx pgx.Tx) error {
+	var id string
+	err := tx.QueryRow(ctx, selectSealer, m.clinic).Scan(&id)
+	if errors.Is(err, pgx.ErrNoRows) || err == nil && id != m.id {
+		return errMoveEnded
+	}
+	return err
+}
+
+// underWay fails where the directory's database does not know this move.
+func (m *mover) underWay(ctx context.Context, tx pgx.Tx) error {
+	var id string
+	var from, to ShardID
+	err := tx.QueryRow(ctx, selectMove, m.clinic).Scan(&id, &from, &to)
+	if errors.Is(err, pgx.ErrNoRows) || err == nil && id != m.id {
+		return errMoveEnded
+	}
+	return err
 }
 
 // copy replays the journal up to a head into the other shard and verifies what
@@ -278,23 +383,27 @@ func (m *mover) verify(ctx context.Context, head ledger.Head) error {
 
 // seal keeps everybody from the clinic where it was, for good.
 func (m *mover) seal(ctx context.Context) error {
-	err := m.from.settle(ctx, func(tx pgx.Tx) error {
+	err := m.directory.main.readTx(ctx, func(tx pgx.Tx) error { return m.underWay(ctx, tx) })
+	if err != nil {
+		return err
+	}
+	err = m.from.settle(ctx, func(tx pgx.Tx) error {
 		head, err := lockHead(ctx, tx, m.clinic)
 		if err != nil {
 			return err
 		}
-		if head.Epoch == restoringEpoch {
+		switch {
+		case head.Epoch == restoringEpoch:
 			return ErrRestoring
-		}
-		if head.Epoch > 0 {
-			head.Epoch = sealedEpoch(head.Epoch)
-			if _, err := tx.Exec(ctx, sealHead, m.clinic, head.Epoch); err != nil {
+		case head.Epoch < 0: // by an earlier attempt, or one that has lost its move
+			head.Epoch = -head.Epoch
+		default:
+			if _, err := tx.Exec(ctx, updateHeadEpoch, m.clinic, sealedEpoch(head.Epoch)); err != nil {
 				return err
 			}
 		}
 		m.moved.Head = head
-		m.moved.Head.Epoch = -head.Epoch
-		_, err = tx.Exec(ctx, sealClinic, m.clinic)
+		_, err = tx.Exec(ctx, sealClinic, m.clinic, m.id)
 		return err
 	})
 	m.sealedAt = time.Now()
@@ -328,6 +437,9 @@ func (m *mover) open(ctx context.Context) error {
 		if err != nil || at == opened {
 			return err
 		}
+		if err := m.ours(ctx, tx); err != nil {
+			return err
+		}
 		if err := writeEpochs(ctx, tx, m.clinic, epochs); err != nil {
 			return err
 		}
@@ -342,6 +454,9 @@ func (m *mover) open(ctx context.Context) error {
 // flip has the directory say where the clinic is.
 func (m *mover) flip(ctx context.Context) error {
 	err := m.directory.main.settle(ctx, func(tx pgx.Tx) error {
+		if err := m.underWay(ctx, tx); err != nil {
+			return err
+		}
 		_, err := tx.Exec(ctx, flipClinic, m.clinic, m.moved.From, m.moved.To)
 		return err
 	})
@@ -365,6 +480,12 @@ func (m *mover) clear(ctx context.Context) error {
 
 func (m *mover) end(ctx context.Context) error {
 	return m.directory.main.settle(ctx, func(tx pgx.Tx) error {
+		if err := m.underWay(ctx, tx); err != nil {
+			if errors.Is(err, errMoveEnded) {
+				return nil // an attempt before this one was committed, or somebody else's
+			}
+			return err
+		}
 		_, err := tx.Exec(ctx, deleteMove, m.clinic)
 		return err
 	})

@@ -100,6 +100,9 @@ func (m *mover) copyKept(ctx context.Context, t keptTable) error {
 			if _, err := m.lock(ctx, tx, m.state.Head()); err != nil {
 				return err
 			}
+			if err := m.ours(ctx, tx); err != nil {
+				return err
+			}
 			batch := &pgx.Batch{}
 			for _, row := range page.rows {
 				batch.Queue(insert, row...)
@@ -122,8 +125,11 @@ func (m *mover) clearKept(ctx context.Context, t keptTable) error {
 			if err != nil {
 				return err
 			}
-			if head.Epoch > 0 {
-				return fmt.Errorf("%w: the clinic is in use there", errMoved)
+			if head.Epoch >= 0 {
+				return fmt.Errorf("%w: the clinic is in use there, or is coming back", errMoveEnded)
+			}
+			if err := m.ours(ctx, tx); err != nil {
+				return err
 			}
 			page, err := t.page(ctx, tx, m.clinic, nil)
 			if more = len(page.rows) > 0; err != nil || !more {

@@ -228,8 +228,16 @@ func TestMoveGoesOnWhereItWas(t *testing.T) {
 			if works && err != nil || !works && !errors.Is(err, ErrUnavailable) {
 				t.Errorf("after %s, a command is answered %v", last, err)
 			}
-			if _, err := MoveClinic(t.Context(), d, p.id, MainShard, MoveOptions{}); last != MoveClear && last != MoveFlip && !errors.Is(err, ErrMovesElsewhere) {
+			// Where it is not sealed, it may stay; where it has arrived, another move
+			// has to wait.
+			gaveUp := last == MoveBegin || last == MoveCopy
+			if _, err := MoveClinic(t.Context(), d, p.id, MainShard, MoveOptions{}); gaveUp && err != nil || !gaveUp && !errors.Is(err, ErrMovesElsewhere) {
 				t.Errorf("another move is answered %v", err)
+			}
+			if gaveUp {
+				if summary, err := Verify(t.Context(), d.On(secondShard), VerifyOptions{Report: func(v Violation) { t.Error(v) }}); err != nil {
+					t.Error(summary, err)
+				}
 			}
 			moveTo(t, d, p.id, secondShard)
 			verdicts, err = x.Submit(t.Context(), Submission{Clinic: p.id, Commands: []ledger.Command{command}})
@@ -244,6 +252,55 @@ func TestMoveGoesOnWhereItWas(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestMoverThatSlept has a mover sleep after one of its steps, while others bring
+// its move to the end and the clinic back.
+func TestMoverThatSlept(t *testing.T) {
+	t.Parallel()
+	for _, last := range []MoveStep{MoveBegin, MoveCopy, MoveSeal, MoveRest, MoveOpen, MoveFlip, MoveClear} {
+		t.Run(string(last), func(t *testing.T) {
+			t.Parallel()
+			p, d := movedWhole(t), twoShards(t)
+			want, slept := rowsMoved(t, d.Main(), p.id), false
+			_, err := MoveClinic(t.Context(), d, p.id, secondShard, MoveOptions{Done: func(step MoveStep) error {
+				if step == last && !slept {
+					slept = true
+					moveTo(t, twoShards(t), p.id, secondShard)
+					moveTo(t, twoShards(t), p.id, MainShard)
+				}
+				return nil
+			}})
+			if err == nil && last != MoveClear {
+				t.Error("it took the move back for its own")
+			}
+			if shard, err := NewDirectory(d.Main()).Shard(t.Context(), p.id); err != nil || shard != MainShard {
+				t.Errorf("the clinic is on %s, %v", shard, err)
+			}
+			if diff := cmp.Diff(want, rowsMoved(t, d.Main(), p.id)); diff != "" {
+				t.Errorf("what is there after it (-want +got):\n%s", diff)
+			}
+			p.receive(1)
+			moveTo(t, d, p.id, secondShard)
+		})
+	}
+}
+
+// TestMoveOverAnotherJournal refuses a shard that has the clinic in use too, as
+// after a backup was put back.
+func TestMoveOverAnotherJournal(t *testing.T) {
+	t.Parallel()
+	c, d := newTestClinic(t, testExecutor(t, ExecutorConfig{})), twoShards(t)
+	moveTo(t, d, c.id, secondShard)
+	moveTo(t, d, c.id, MainShard)
+	if _, err := d.On(secondShard).write.Exec(t.Context(), `UPDATE heads SET epoch = 1 WHERE clinic_id = $1`, c.id); err != nil {
+		t.Fatal(err)
+	}
+	c.receive(1)
+	if _, err := MoveClinic(t.Context(), d, c.id, secondShard, MoveOptions{}); !errors.Is(err, ErrOtherJournal) {
+		t.Errorf("the move ended with %v", err)
+	}
+	c.receive(1)
 }
 
 // TestMoveUnderLoad moves a clinic to and fro, with moves cut off at random,

@@ -442,7 +442,7 @@ func (o *Operations) Postpone(ctx context.Context, op Operation, cause *ledger.R
 // WaitingClinics are those at which operations wait. With an error come those of
 // the shards that answered.
 func (o *Operations) WaitingClinics(ctx context.Context) (clinics []ledger.ClinicID, err error) {
-	clinics, err = merged(o.directory, math.MaxInt, func(id ledger.ClinicID) ledger.ClinicID { return id }, func(db *DB) (clinics []ledger.ClinicID, err error) {
+	clinics, err = merged(o.directory, math.MaxInt, func(id ledger.ClinicID) string { return string(id) }, func(db *DB) (clinics []ledger.ClinicID, err error) {
 		err = db.readTx(ctx, func(tx pgx.Tx) error {
 			clinics, err = collect(ctx, tx, selectFrom(selectWaitingClinics), func(rows pgx.Rows, id *ledger.ClinicID) error { return rows.Scan(id) })
 			return err

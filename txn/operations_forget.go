@@ -102,6 +102,10 @@ func (o *Operations) deleteParts(ctx context.Context, clinic ledger.ClinicID, r 
 // time, and with reports what is left of their results, for the leader of a
 // term.
 func (o *Operations) Forget(ctx context.Context, term Term, clinic ledger.ClinicID, before time.Time) error {
+	// Who does not lead any more need not look for anything.
+	if err := o.directory.writeInTerm(ctx, term, clinic, func(pgx.Tx) error { return nil }); err != nil {
+		return fmt.Errorf("txn: forget operations: %w", err)
+	}
 	for _, state := range operationStates[1:] {
 		for after, more := (OperationPlace{}), true; more; {
 			old, err := o.old(ctx, clinic, state, after, before)

@@ -676,20 +676,19 @@ func TestPlansOfMoves(t *testing.T) {
 			return db.readTx(t.Context(), func(tx pgx.Tx) error { _, err := table.page(t.Context(), tx, m.clinic, after); return err })
 		}, []string{searched[table.name]}}, readSession)
 	}
-	p.check(wantPlan{"a seal", func() error {
-		_, err := m.begin(t.Context())
-		return errors.Join(m.seal(t.Context()), ignoreAbsence(err))
-	}, []string{
-		"heads_pkey(clinic_id)", "clinic_directory_pkey(clinic_id)", "sealed_clinics_pkey(conflict)",
-	}}, writeSession)
-	p.check(wantPlan{"the end", func() error { return m.end(t.Context()) }, []string{"clinic_moves_pkey(clinic_id)"}}, writeSession)
-}
-
-func ignoreAbsence(err error) error {
-	if isAbsent(err) {
-		return nil
+	if _, err := d.settle(t.Context(), m.clinic, MainShard); err != nil {
+		t.Fatal(err)
 	}
-	return err
+	m.moved.To = "shard-b"
+	d.shards[m.moved.To] = db
+	write.take()
+	p.check(wantPlan{"a seal", func() error { _, err := m.begin(t.Context()); return errors.Join(err, m.seal(t.Context())) }, []string{
+		"heads_pkey(clinic_id)", "clinic_directory_pkey(clinic_id)", "sealed_clinics_pkey(conflict)", "clinic_moves_pkey(clinic_id)",
+	}}, writeSession)
+	p.check(wantPlan{"whose it is", func() error {
+		return db.InTx(t.Context(), func(tx pgx.Tx) error { return m.ours(t.Context(), tx) })
+	}, []string{sealedHere}}, writeSession)
+	p.check(wantPlan{"the end", func() error { return m.end(t.Context()) }, []string{"clinic_moves_pkey(clinic_id)"}}, writeSession)
 }
 
 // TestPlansOfReadModels explains what moves the read models.

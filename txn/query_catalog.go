@@ -31,7 +31,7 @@ func (q *Queries) Clinic(ctx context.Context, clinic ledger.ClinicID, o ReadOpti
 // ListClinics reads clinics by id: all, or where ids is not nil, those of them
 // that exist. It reports whether there are more.
 func (q *Queries) ListClinics(ctx context.Context, ids []ledger.ClinicID, after ledger.ClinicID, limit int) ([]ClinicRow, bool, error) {
-	all, err := merged(q.directory, limit+1, func(c ClinicRow) ledger.ClinicID { return c.ID }, func(db *DB) ([]ClinicRow, error) {
+	all, err := merged(q.directory, limit+1, func(c ClinicRow) string { return string(c.ID) }, func(db *DB) ([]ClinicRow, error) {
 		return q.clinicsOn(ctx, db, ids, after, limit+1)
 	})
 	rows, more := page(all, limit)

@@ -15,6 +15,10 @@ import (
 const selectRecalls = `SELECT clinic_id, document FROM documents
 	WHERE kind = 3 AND is_open AND (clinic_id, document_id) > ($1, $2) ORDER BY clinic_id, document_id LIMIT $3`
 
+// away says that a clinic is not here now: its turn comes when it is back, here
+// or elsewhere.
+func away(err error) bool { return errors.Is(err, ErrRestoring) || errors.Is(err, ErrMoving) }
+
 // FollowRecalls moves the stock of recalled lots to quarantine and voids their
 // holds, until ctx ends: at once after a recall that this executor recorded,
 // and every so often for those that other nodes recorded, or left behind when
@@ -43,24 +47,29 @@ type clinicRecall struct {
 }
 
 func (e *Executor) followAll(ctx context.Context) error {
+	var failed error
 	var last clinicRecall
 	last.Recall = &ledger.Recall{}
 	for {
 		recalls, err := e.openRecalls(ctx, last)
 		if err != nil {
-			return err
+			return errors.Join(failed, err)
 		}
 		for _, recall := range recalls {
 			last = recall
 			if recall.FollowedUp {
 				continue
 			}
+			// One clinic's trouble is not the next one's.
 			if err := e.follow(ctx, recall); err != nil {
-				return err
+				failed = errors.Join(failed, fmt.Errorf("clinic %s: %w", recall.clinic, err))
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
 			}
 		}
 		if len(recalls) < recallChunk {
-			return nil
+			return failed
 		}
 	}
 }
@@ -98,20 +107,20 @@ func (e *Executor) follow(ctx context.Context, r clinicRecall) error {
 			IdempotencyKey: fmt.Sprintf("%srecall:%s:%d", ledger.SystemKeyPrefix, r.RecallID, step),
 		}
 		verdicts, err := e.Submit(ctx, Submission{Clinic: r.clinic, Commands: []ledger.Command{command}, Bulk: true})
-		if err != nil {
-			return err
+		if err == nil {
+			err = verdicts[0].Err
 		}
 		var rejection *ledger.Rejection
-		if errors.As(verdicts[0].Err, &rejection) {
+		if errors.As(err, &rejection) {
 			// Somebody else took the step, or lifted the recall.
 			e.cfg.Log.Info("a recall's follow-up goes on elsewhere", "clinic", r.clinic, "recall", r.RecallID, "reason", rejection.Reason)
 			return nil
 		}
-		if errors.Is(verdicts[0].Err, ErrRestoring) || errors.Is(verdicts[0].Err, ErrMoving) {
-			return nil // its turn comes when the clinic is back, here or elsewhere
+		if away(err) {
+			return nil
 		}
-		if verdicts[0].Err != nil {
-			return verdicts[0].Err
+		if err != nil {
+			return err
 		}
 		after := recallAfter(verdicts[0].Record)
 		if after == nil || after.FollowedUp {

@@ -61,7 +61,7 @@ func (v *verifier) checkModels(ctx context.Context) error {
 		}
 		return fmt.Errorf("read the epoch: %w", err)
 	}
-	if v.models.upTo > 0 && v.models.epoch != epoch {
+	if epoch <= restoringEpoch || v.models.upTo > 0 && v.models.epoch != epoch {
 		return nil
 	}
 	if head := v.state.Head().Sequence; v.models.upTo > head {

@@ -480,6 +480,7 @@ func TestReplayCountsRows(t *testing.T) {
 	want := map[string]int64{
 		"entries": 7, "holds, closed": 1, "documents, closed or read on demand": 0, "clinics": 1, "locations": 2, "medicines": 1, "lots": 1,
 		"stock": 2, "holds, open": 1, "documents, open": 0, "location_stock_summary": 2, "consumption_months": 1, "stock_outs": 0, "dispensing_days": 0,
+		"late_entries": 0,
 	}
 	if !sound.Whole || sound.Head.Sequence != c.head().Sequence || len(sound.Tables) != len(want) {
 		t.Errorf("replayed: %+v", sound)

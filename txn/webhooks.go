@@ -326,7 +326,7 @@ type WebhookState struct {
 // keys, from after one of them. With an error come those of the shards that
 // answered.
 func (s *Webhooks) Look(ctx context.Context, after WebhookKey, limit int) ([]WebhookState, error) {
-	list, err := merged(s.directory, limit, func(w WebhookState) ledger.ClinicID { return w.Clinic }, func(db *DB) ([]WebhookState, error) {
+	list, err := merged(s.directory, limit, func(w WebhookState) string { return string(w.Clinic) + "\x00" + w.ID }, func(db *DB) ([]WebhookState, error) {
 		return lookAtWebhooks(ctx, db, after, limit)
 	})
 	if err != nil {

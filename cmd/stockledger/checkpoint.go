@@ -114,8 +114,30 @@ func appendLine(path, line string) error {
 	if err != nil {
 		return err
 	}
+	if torn, err := endsTorn(path); err != nil {
+		return errors.Join(err, f.Close())
+	} else if torn {
+		line = "\n" + line
+	}
 	_, err = f.WriteString(line + "\n")
 	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// endsTorn reports whether a file's last line has no end: whoever wrote it was
+// cut off, and the next line must not be glued to it.
+func endsTorn(path string) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = f.Close() }()
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil || size == 0 {
+		return false, err
+	}
+	last := make([]byte, 1)
+	_, err = f.ReadAt(last, size-1)
+	return last[0] != '\n', err
 }
 
 // checkpointReport is what checkpoints tell about journals.
