@@ -106,7 +106,11 @@ func TestReportsThatAreReadLater(t *testing.T) {
 		&stockledgerv1.Command{Body: &stockledgerv1.Command_UpdateStockLevels{UpdateStockLevels: &stockledgerv1.UpdateStockLevels{LocationId: "ward", MedicineId: "zinc", Reorder: 6000, Max: 9000}}},
 		&stockledgerv1.Command{Body: &stockledgerv1.Command_DispenseMedicine{DispenseMedicine: &stockledgerv1.DispenseMedicine{LocationId: "store", MedicineId: "zinc", Quantity: 7}}},
 	)
-	c.table(t, "low-stock", token) // the read models have seen it all from here on
+	for deadline := time.Now().Add(20 * time.Second); len(c.table(t, "low-stock", token)) == 0; { // until the read models have seen it all
+		if time.Now().After(deadline) {
+			t.Fatal("the read models do not see that there is too little")
+		}
+	}
 	today := time.Now().UTC()
 	long, soon := today.AddDate(0, 0, -100).Format(time.DateOnly), today.AddDate(0, 0, 1).Format(time.DateOnly)
 	for name, test := range map[string]struct {
