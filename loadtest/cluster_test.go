@@ -138,7 +138,7 @@ func (d *devCluster) interrupt() {
 func (d *devCluster) end(which int, signal syscall.Signal) {
 	d.tb.Helper()
 	pid := d.signal(which, signal)
-	d.eventually(func() bool { return d.pids[which].Load() != pid && isReady(d.nodes[which]) }, "the node is started again")
+	eventually(d.tb, func() bool { return d.pids[which].Load() != pid && isReady(d.nodes[which]) }, "the node is started again")
 }
 
 // signal sends a node's process a signal, and returns which that is.
@@ -164,8 +164,9 @@ func isReady(n *node.Node) bool {
 	return res.StatusCode == http.StatusOK
 }
 
-func (d *devCluster) eventually(holds func() bool, what string) {
-	d.tb.Helper()
+// eventually waits for a condition, a minute at most.
+func eventually(tb testing.TB, holds func() bool, what string) {
+	tb.Helper()
 	deadline := time.After(time.Minute)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -173,7 +174,7 @@ func (d *devCluster) eventually(holds func() bool, what string) {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			d.tb.Fatal("it did not happen: ", what)
+			tb.Fatal("it did not happen: ", what)
 		}
 	}
 }
@@ -248,7 +249,7 @@ func (p *persistent) issue(nodes []stockledgerv1connect.InventoryServiceClient, 
 func (p *persistent) more(n int64) {
 	p.d.tb.Helper()
 	until := p.count.Load() + n
-	p.d.eventually(func() bool { return p.count.Load() >= until }, fmt.Sprint(n, " more commands are done"))
+	eventually(p.d.tb, func() bool { return p.count.Load() >= until }, fmt.Sprint(n, " more commands are done"))
 }
 
 // check ends the load and counts: each clinic gave out as many units as there
@@ -326,7 +327,7 @@ func TestAnyNodeMayDie(t *testing.T) {
 	t.Parallel()
 	const units = 1 << 40
 	d := startDevCluster(t)
-	d.eventually(d.complete, "all nodes know each other")
+	eventually(d.tb, d.complete, "all nodes know each other")
 	clinics := make([]string, 5)
 	for i := range clinics {
 		clinics[i] = d.clinic(units)
@@ -337,13 +338,13 @@ func TestAnyNodeMayDie(t *testing.T) {
 		d.end(kill%devClusterNodes, syscall.SIGKILL)
 	}
 	load.more(100)
-	d.eventually(d.complete, "all nodes are back")
+	eventually(d.tb, d.complete, "all nodes are back")
 	killed := load.again.Load()
 	for which := range d.nodes {
 		d.end(which, syscall.SIGTERM)
 		load.more(100)
 	}
-	d.eventually(d.complete, "all nodes are back after the rolling restart")
+	eventually(d.tb, d.complete, "all nodes are back after the rolling restart")
 	load.check(units)
 	out, err := exec.Command(d.binary, "cluster", "status", "--server", "http://"+d.nodes[1].Address, "--token", d.nodes[1].Token).CombinedOutput()
 	if err != nil || strings.Count(string(out), "127.0.0.1:") < devClusterNodes || !strings.Contains(string(out), "leader, epoch") {

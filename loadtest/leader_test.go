@@ -74,7 +74,7 @@ func TestLeaderIsStopped(t *testing.T) {
 	d.signal(leader, syscall.SIGCONT)
 	// It registers again once it has noticed, and everything that it was in the
 	// middle of has ended.
-	d.eventually(d.complete, "the one that was stopped is back")
+	eventually(d.tb, d.complete, "the one that was stopped is back")
 	state := d.state(leader)
 	// A later term is anybody's; the one that ended the run is its own.
 	if same := state.GetLeaderEpoch() == epoch; state.GetLeaderEpoch() < epoch || same && state.GetLeaderId() != run.GetNodeId() {
@@ -93,7 +93,7 @@ func TestLeaderIsKilled(t *testing.T) {
 	began := time.Now()
 	pid := d.signal(leader, syscall.SIGKILL)
 	d.takenOver(leader, before, began)
-	d.eventually(func() bool { return d.pids[leader].Load() != pid && d.complete() }, "the one that was killed is back")
+	eventually(d.tb, func() bool { return d.pids[leader].Load() != pid && d.complete() }, "the one that was killed is back")
 	d.givenUpOnce(clinics)
 	d.statusTells(leaderClinics)
 }
@@ -108,7 +108,7 @@ func (d *devCluster) statusTells(clinics int) {
 			d.tb.Log(missing)
 		}
 	}()
-	d.eventually(func() bool { missing = d.missingInStatus(clinics); return missing == "" }, "status tells it all")
+	eventually(d.tb, func() bool { missing = d.missingInStatus(clinics); return missing == "" }, "status tells it all")
 }
 
 // missingInStatus says what is not as it should be in the status.
@@ -148,7 +148,7 @@ func (d *devCluster) missingInStatus(clinics int) string {
 func overdueCluster(t *testing.T) (*devCluster, []string) {
 	t.Helper()
 	d := startDevCluster(t, "STOCKLEDGER_JOB_SCHEDULE="+leaderJob+"=never")
-	d.eventually(d.complete, "all nodes know each other")
+	eventually(d.tb, d.complete, "all nodes know each other")
 	deadline := time.Now().Add(15 * time.Second)
 	clinics := make([]string, leaderClinics)
 	var making sync.WaitGroup
@@ -166,7 +166,7 @@ func overdueCluster(t *testing.T) (*devCluster, []string) {
 	}
 	close(next)
 	making.Wait()
-	d.eventually(func() bool { return time.Now().After(deadline) }, "the holds are overdue")
+	eventually(d.tb, func() bool { return time.Now().After(deadline) }, "the holds are overdue")
 	return d, clinics
 }
 
@@ -220,7 +220,7 @@ func (d *devCluster) inTheMiddle() (leader int, before *pb.GetClusterResponse) {
 	if _, err := d.admin((leader+1)%devClusterNodes).RunJob(context.Background(), &pb.RunJobRequest{Job: leaderJob}); err != nil {
 		d.tb.Fatal(err)
 	}
-	d.eventually(func() bool { return d.lastRun((leader+1)%devClusterNodes).GetClinics() > 0 }, "the run has begun")
+	eventually(d.tb, func() bool { return d.lastRun((leader+1)%devClusterNodes).GetClinics() > 0 }, "the run has begun")
 	return leader, before
 }
 
@@ -233,7 +233,7 @@ func (d *devCluster) takenOver(leader int, before *pb.GetClusterResponse, began 
 		d.tb.Fatal("the run had ended before its leader did")
 	}
 	run := at
-	d.eventually(func() bool {
+	eventually(d.tb, func() bool {
 		run = d.lastRun(other)
 		return run.GetFinishedAt() != nil
 	}, "another leader ends the run")

@@ -58,7 +58,7 @@ func TestOperationsSurvive(t *testing.T) {
 	t.Parallel()
 	const units = 1 << 40
 	d := startDevCluster(t)
-	d.eventually(d.complete, "all nodes know each other")
+	eventually(d.tb, d.complete, "all nodes know each other")
 	clinics := []string{d.clinic(units), d.clinic(units), d.clinic(units)}
 	total := operationCount(t)
 	var batches, submitted atomic.Int64
@@ -78,7 +78,7 @@ func TestOperationsSurvive(t *testing.T) {
 	kills := 0
 	for step := killStep(total); submitted.Load() < int64(total); kills++ {
 		until := min(submitted.Load()+step, int64(total))
-		d.eventually(func() bool { return submitted.Load() >= until || t.Failed() }, "more operations are submitted")
+		eventually(d.tb, func() bool { return submitted.Load() >= until || t.Failed() }, "more operations are submitted")
 		d.end(rand.IntN(devClusterNodes), syscall.SIGKILL)
 	}
 	submitting.Wait()
@@ -156,7 +156,7 @@ func (d *devCluster) drainedUnderKills(total int) (kills int) {
 	d.tb.Helper()
 	step := killStep(total)
 	for left, next := int64(-1), int64(total); left != 0; {
-		d.eventually(func() bool {
+		eventually(d.tb, func() bool {
 			now, err := d.waiting()
 			if err != nil || now == left {
 				return false
@@ -282,7 +282,7 @@ func TestReportsSurvive(t *testing.T) {
 	t.Parallel()
 	const movements = 12_000
 	d := startDevCluster(t)
-	d.eventually(d.complete, "all nodes know each other")
+	eventually(d.tb, d.complete, "all nodes know each other")
 	clinic := d.clinic(1 << 40)
 	for from := 0; from < movements; from += 1000 {
 		batch := &pb.ExecuteBatchRequest{ClinicId: clinic}
@@ -303,7 +303,7 @@ func TestReportsSurvive(t *testing.T) {
 	for ended := false; !ended; kills++ {
 		which := rand.IntN(devClusterNodes)
 		d.end(which, syscall.SIGKILL)
-		d.eventually(func() bool {
+		eventually(d.tb, func() bool {
 			answer, err := operations(which).GetOperation(t.Context(), &pb.GetOperationRequest{ClinicId: clinic, IdempotencyKey: "card"})
 			ended = answer.GetOperation().GetState() == pb.OperationState_OPERATION_STATE_ACCEPTED
 			return err == nil
@@ -312,7 +312,7 @@ func TestReportsSurvive(t *testing.T) {
 			break
 		}
 	}
-	d.eventually(func() bool {
+	eventually(d.tb, func() bool {
 		answer, err := operations(0).GetOperation(t.Context(), &pb.GetOperationRequest{ClinicId: clinic, IdempotencyKey: "card"})
 		return err == nil && answer.GetOperation().GetReport().GetRowsDone() == movements+1 && answer.GetOperation().GetState() == pb.OperationState_OPERATION_STATE_ACCEPTED
 	}, "the report ends")

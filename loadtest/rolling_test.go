@@ -72,7 +72,7 @@ func TestRollingRestartFailsNothing(t *testing.T) {
 	t.Setenv("STOCKLEDGER_DRAIN_DELAY", rollingDrain.String())
 	const units = 1 << 40
 	d := startDevCluster(t)
-	d.eventually(d.complete, "all nodes know each other")
+	eventually(d.tb, d.complete, "all nodes know each other")
 	clinics := make([]string, 9)
 	for i := range clinics {
 		clinics[i] = d.clinic(units)
@@ -101,8 +101,8 @@ func TestRollingRestartFailsNothing(t *testing.T) {
 		for which := range d.nodes {
 			load.more(300)
 			d.end(which, syscall.SIGTERM)
-			d.eventually(b.ready[which].Load, "the balancer sends to the node again")
-			d.eventually(d.complete, fmt.Sprint("all nodes are back in round ", round+1))
+			eventually(d.tb, b.ready[which].Load, "the balancer sends to the node again")
+			eventually(d.tb, d.complete, fmt.Sprint("all nodes are back in round ", round+1))
 		}
 	}
 	load.more(300)

@@ -125,20 +125,6 @@ func reasonOf(err error) (reason string, pause time.Duration) {
 	return reason, pause
 }
 
-func (a *apart) eventually(holds func() bool, what string) {
-	a.tb.Helper()
-	deadline := time.After(time.Minute)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			a.tb.Fatal("it did not happen: ", what)
-		}
-	}
-}
-
 // dispensers dispense until they are told to stop, each command under its key
 // until it is done.
 type dispensers struct {
@@ -191,7 +177,7 @@ func (a *apart) dispense(clients int, clinic string) *dispensers {
 func (a *apart) more(d *dispensers, n int64) {
 	a.tb.Helper()
 	until := d.done.Load() + n
-	a.eventually(func() bool { return d.done.Load() >= until || a.tb.Failed() }, fmt.Sprint(n, " more dispensings are done"))
+	eventually(a.tb, func() bool { return d.done.Load() >= until || a.tb.Failed() }, fmt.Sprint(n, " more dispensings are done"))
 }
 
 // TestPharmacyApartFromInventory dispenses through a process that executes
@@ -214,7 +200,7 @@ func TestPharmacyApartFromInventory(t *testing.T) {
 
 	a.kill(0)
 	a.kill(1)
-	a.eventually(func() bool { return d.again.Load() > oneAway+100 }, "pharmacists are told to try again")
+	eventually(a.tb, func() bool { return d.again.Load() > oneAway+100 }, "pharmacists are told to try again")
 	checkUnavailable(t, a, clinic)
 	a.startInventory(1)
 	a.more(d, 100)
@@ -246,7 +232,7 @@ func checkSplit(t *testing.T, a *apart, clinic string) {
 		t.Errorf("an inventory process was asked for the pharmacy: %v", err)
 	}
 	var status string
-	a.eventually(func() bool {
+	eventually(a.tb, func() bool {
 		out, err := exec.Command(a.binary, "cluster", "status", "--server", "http://"+a.pharmacy.Address, "--token", a.pharmacy.Token).CombinedOutput()
 		status = string(out)
 		return err == nil && strings.Count(status, "127.0.0.1:") >= 3 && strings.Contains(status, "leader, epoch")

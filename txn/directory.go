@@ -187,24 +187,15 @@ func (d *Directory) Shards() []ShardID { return slices.Clone(d.ids) }
 // On returns the database of a shard, nil where this process does not reach it.
 func (d *Directory) On(id ShardID) *DB { return d.shards[id] }
 
-// databases are those of all shards.
-func (d *Directory) databases() []*DB {
-	all := make([]*DB, len(d.ids))
-	for i, id := range d.ids {
-		all[i] = d.shards[id]
-	}
-	return all
-}
-
 // each runs fn on all shards, also after one has failed.
 func (d *Directory) each(fn func(*DB) error) error {
-	var failed error
+	var failed []error
 	for _, id := range d.ids {
 		if err := fn(d.shards[id]); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("shard %s: %w", id, err))
+			failed = append(failed, fmt.Errorf("shard %s: %w", id, err))
 		}
 	}
-	return failed
+	return errors.Join(failed...) // one list of them all, which is looked through
 }
 
 // merged reads the next rows from all shards, in the order of their keys, which

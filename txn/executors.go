@@ -30,7 +30,7 @@ func NewExecutors(d *Directory, cfg ExecutorConfig, models *ReadModelsConfig) *E
 	if cfg.CachedDocuments > 0 {
 		cfg.CachedDocuments = max(1, cfg.CachedDocuments/len(d.ids))
 	}
-	for _, db := range d.databases() {
+	for _, db := range d.shards {
 		of := cfg
 		if models != nil {
 			of.ReadModels = NewReadModels(db, *models)

@@ -133,6 +133,7 @@ func TestClinicMovesWithAllThatItHas(t *testing.T) {
 	}
 
 	moved := moveTo(t, d, p.id, secondShard)
+	t.Logf("%d commands moved, sealed for %s", moved.Head.Sequence, moved.Sealed)
 	if moved.From != MainShard || moved.Already || moved.Head.Sequence != head.Sequence || moved.Head.Hash != head.Hash || moved.Head.Epoch != head.Epoch {
 		t.Errorf("the move says %+v, and the head was %+v", moved, head)
 	}

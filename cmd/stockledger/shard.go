@@ -121,7 +121,7 @@ type shardOpenCmd struct {
 
 // Run opens the shard.
 func (c *shardOpenCmd) Run(ctx context.Context, log *slog.Logger) error {
-	return c.set(ctx, log, c.Shard, true)
+	return setOpen(ctx, c.databaseFlags, log, c.Shard, true)
 }
 
 type shardCloseCmd struct {
@@ -131,12 +131,12 @@ type shardCloseCmd struct {
 
 // Run closes the shard.
 func (c *shardCloseCmd) Run(ctx context.Context, log *slog.Logger) error {
-	return c.set(ctx, log, c.Shard, false)
+	return setOpen(ctx, c.databaseFlags, log, c.Shard, false)
 }
 
-// set says whether new clinics are placed on a shard.
-func (f *databaseFlags) set(ctx context.Context, log *slog.Logger, shard string, open bool) error {
-	directory, err := f.open(ctx, txn.Config{Log: log})
+// setOpen says whether new clinics are placed on a shard.
+func setOpen(ctx context.Context, databases databaseFlags, log *slog.Logger, shard string, open bool) error {
+	directory, err := databases.open(ctx, txn.Config{Log: log})
 	if err != nil {
 		return err
 	}
