@@ -160,7 +160,7 @@ type clinicMoveCmd struct {
 
 // Help says what happens.
 func (clinicMoveCmd) Help() string {
-	return `Copies the clinic's journal to the other shard and verifies it there while the clinic works; then seals the clinic where it is, brings what came since, verifies that too, opens it at its new place and has the directory say so. From the seal to the directory, most often less than a second, the clinic is unavailable, and callers repeat. The old place stays sealed: a node that does not know yet is refused there, and asks the directory.
+	return `Copies the clinic's journal to the other shard and verifies it there while the clinic works; then seals the clinic where it is, brings what came since, verifies that too, opens it at its new place and has the directory say so. From the seal to the directory, which is short since most was copied before, the clinic is unavailable, and callers repeat. The old place stays sealed: a node that does not know yet is refused there, and asks the directory.
 
 Interrupt it as you like and start it again: it goes on where it was. A move to the shard where the clinic is gives up one that was not sealed yet. After the seal it has to be brought to its end for the clinic to work.
 
