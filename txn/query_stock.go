@@ -198,8 +198,7 @@ func (q *Queries) Availability(ctx context.Context, clinic ledger.ClinicID, medi
 			}
 		}
 		s := v.selectStock().
-			add(` AND s.location_id = ANY(?) AND s.medicine_id = ANY(?)`, texts(at), texts(medicines)).
-			add(` ORDER BY s.location_id, s.medicine_id`)
+			add(` AND s.location_id = ANY(?) AND s.medicine_id = ANY(?)`, texts(at), texts(medicines))
 		rows, err := collect(ctx, v.tx, s, v.scanStock)
 		found = sumAvailability(rows, lastsUntil)
 		return err
@@ -207,8 +206,11 @@ func (q *Queries) Availability(ctx context.Context, clinic ledger.ClinicID, medi
 	return found, asOf, err
 }
 
-// sumAvailability adds up rows that are sorted by shelf.
+// sumAvailability sorts rows by their shelves and adds them up.
 func sumAvailability(rows []StockRow, lastsUntil ledger.Date) []Availability {
+	slices.SortFunc(rows, func(a, b StockRow) int {
+		return cmp.Or(cmp.Compare(a.Location, b.Location), cmp.Compare(a.Medicine, b.Medicine))
+	})
 	var sums []Availability
 	for i := range rows {
 		row := &rows[i]
