@@ -193,6 +193,8 @@ func (f *followed) begin(at AsOf) {
 func (c *Cache) follow(ctx context.Context, failed func(error)) {
 	tick := time.NewTicker(c.cfg.LookEvery)
 	defer tick.Stop()
+	looks := c.directory.newRounds(func(db *DB) error { return c.catchUp(ctx, db) }, unlessOver(ctx, failed))
+	defer looks.wait()
 	for {
 		select {
 		case <-ctx.Done():
@@ -200,14 +202,12 @@ func (c *Cache) follow(ctx context.Context, failed func(error)) {
 		case <-tick.C:
 		case <-c.behind:
 		}
-		if err := c.catchUp(ctx); err != nil && ctx.Err() == nil {
-			failed(err)
-		}
+		looks.begin()
 	}
 }
 
-// catchUp brings what is known of all followed clinics up to their heads.
-func (c *Cache) catchUp(ctx context.Context) error {
+// catchUp brings what is known of a shard's followed clinics up to their heads.
+func (c *Cache) catchUp(ctx context.Context, db *DB) error {
 	c.mu.Lock()
 	old := c.cfg.Clock().Add(-unusedFor).Unix()
 	var clinics []string
@@ -223,10 +223,7 @@ func (c *Cache) catchUp(ctx context.Context) error {
 	for len(clinics) > 0 {
 		chunk := clinics[:min(len(clinics), headsChunk)]
 		clinics = clinics[len(chunk):]
-		err := c.directory.each(func(db *DB) error {
-			return db.readTx(ctx, func(tx pgx.Tx) error { return c.catchUpWith(ctx, tx, chunk) })
-		})
-		if err != nil {
+		if err := db.readTx(ctx, func(tx pgx.Tx) error { return c.catchUpWith(ctx, tx, chunk) }); err != nil {
 			failed = fmt.Errorf("txn: follow journals: %w", err)
 		}
 	}

@@ -192,11 +192,11 @@ func TestCacheThatHearsNothingDoesNotLie(t *testing.T) {
 	if _, _, err := deaf.queries.Stock(t.Context(), c.id, zincInStore, needed); !errors.As(err, &notReached) {
 		t.Errorf("more than there is gives %v", err)
 	}
-	if err := deaf.cache.catchUp(t.Context()); err != nil {
+	if err := deaf.cache.catchUp(t.Context(), testDB(t)); err != nil {
 		t.Fatal(err)
 	}
 	c.must(&ledger.CreateLocation{LocationID: "annex", Name: "Annex", LocationKind: ledger.Store})
-	if err := deaf.cache.catchUp(t.Context()); err != nil {
+	if err := deaf.cache.catchUp(t.Context(), testDB(t)); err != nil {
 		t.Fatal(err)
 	}
 	if kept, asOf := deaf.stock(t, c.id, zincInStore, fromCache); kept.Usable != 15 || asOf.Sequence != after+1 {
@@ -490,7 +490,7 @@ func TestCacheAfterARestore(t *testing.T) {
 	lost, _ := n.stock(t, c.id, zincInStore, fromCache)
 	lose(t, c.e.db, c.id)
 	restore(t, c.e.db, older)
-	if err := n.cache.catchUp(t.Context()); err != nil {
+	if err := n.cache.catchUp(t.Context(), testDB(t)); err != nil {
 		t.Fatal(err)
 	}
 	kept, asOf := n.stock(t, c.id, zincInStore, fromCache)

@@ -187,32 +187,71 @@ func (d *Directory) Shards() []ShardID { return slices.Clone(d.ids) }
 // On returns the database of a shard, nil where this process does not reach it.
 func (d *Directory) On(id ShardID) *DB { return d.shards[id] }
 
-// each runs fn on all shards, also after one has failed.
-func (d *Directory) each(fn func(*DB) error) error {
-	var failed []error
-	for _, id := range d.ids {
-		if err := fn(d.shards[id]); err != nil {
-			failed = append(failed, fmt.Errorf("shard %s: %w", id, err))
+// gather reads from all shards side by side. With an error come the answers of
+// those that gave one, in the order of the shards.
+func gather[T any](d *Directory, read func(*DB) (T, error)) ([]T, error) {
+	answers, failed := make([]T, len(d.ids)), make([]error, len(d.ids))
+	var reading sync.WaitGroup
+	for i, id := range d.ids {
+		reading.Go(func() {
+			var err error
+			if answers[i], err = read(d.shards[id]); err != nil {
+				failed[i] = fmt.Errorf("shard %s: %w", id, err)
+			}
+		})
+	}
+	reading.Wait()
+	given := answers[:0]
+	for i, answer := range answers {
+		if failed[i] == nil {
+			given = append(given, answer)
 		}
 	}
-	return errors.Join(failed...) // one list of them all, which is looked through
+	return given, errors.Join(failed...) // one list of them all, which is looked through
 }
 
 // merged reads the next rows from all shards, in the order of their keys, which
 // begin with the clinic. With an error come the rows of those shards that
 // answered.
 func merged[T any](d *Directory, limit int, key func(T) string, read func(*DB) ([]T, error)) ([]T, error) {
-	var all []T
-	err := d.each(func(db *DB) error {
-		some, err := read(db)
-		if err == nil {
-			all = append(all, some...)
-		}
-		return err
-	})
+	some, err := gather(d, read)
+	all := slices.Concat(some...)
 	slices.SortStableFunc(all, func(a, b T) int { return cmp.Compare(key(a), key(b)) })
 	return all[:min(limit, len(all))], err
 }
+
+// rounds are looks at all shards, again and again. One that is slow or away
+// holds up no other: while a look at it has not ended, the next is left out.
+type rounds struct {
+	directory *Directory
+	look      func(*DB) error
+	failed    func(error)
+	busy      []atomic.Bool // by the shards' order
+	looking   sync.WaitGroup
+}
+
+// newRounds returns rounds that tell failed of looks that failed.
+func (d *Directory) newRounds(look func(*DB) error, failed func(error)) *rounds {
+	return &rounds{directory: d, look: look, failed: failed, busy: make([]atomic.Bool, len(d.ids))}
+}
+
+// begin begins a round.
+func (r *rounds) begin() {
+	for i, id := range r.directory.ids {
+		if r.busy[i].Swap(true) {
+			continue
+		}
+		r.looking.Go(func() {
+			defer r.busy[i].Store(false)
+			if err := r.look(r.directory.shards[id]); err != nil {
+				r.failed(fmt.Errorf("shard %s: %w", id, err))
+			}
+		})
+	}
+}
+
+// wait returns when all looks have ended.
+func (r *rounds) wait() { r.looking.Wait() }
 
 // Shard returns the clinic's shard, or a *[ledger.Rejection] with
 // CLINIC_NOT_FOUND.

@@ -52,24 +52,34 @@ func (f *Feed) committed(clinic ledger.ClinicID, head Place) {
 }
 
 // Run looks at the heads of the clinics that are waited for, until ctx ends.
-// failed is told of reads that failed; they are tried again.
+// failed is told of reads that failed; they are tried again. It is called
+// concurrently where there are several shards.
 func (f *Feed) Run(ctx context.Context, failed func(error)) {
 	tick := time.NewTicker(f.every)
 	defer tick.Stop()
+	looks := f.directory.newRounds(func(db *DB) error { return f.look(ctx, db) }, unlessOver(ctx, failed))
+	defer looks.wait()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			looks.begin()
 		}
-		if err := f.look(ctx); err != nil && ctx.Err() == nil {
+	}
+}
+
+// unlessOver tells failed of what failed before ctx ended.
+func unlessOver(ctx context.Context, failed func(error)) func(error) {
+	return func(err error) {
+		if ctx.Err() == nil {
 			failed(err)
 		}
 	}
 }
 
-// look reads the heads of the clinics that are waited for.
-func (f *Feed) look(ctx context.Context) error {
+// look reads the heads of a shard's clinics that are waited for.
+func (f *Feed) look(ctx context.Context, db *DB) error {
 	f.mu.Lock()
 	clinics := make([]string, 0, len(f.topics))
 	for clinic := range f.topics {
@@ -80,25 +90,23 @@ func (f *Feed) look(ctx context.Context) error {
 		return nil
 	}
 	heads := make(map[ledger.ClinicID]Place, len(clinics))
-	err := f.directory.each(func(db *DB) error {
-		return db.readTx(ctx, func(tx pgx.Tx) error {
-			// What is left of a clinic that has moved has another epoch.
-			s := selectFrom(`SELECT clinic_id, epoch, sequence FROM heads WHERE`).add(` clinic_id = ANY(?) AND epoch > 0`, clinics)
-			_, err := collect(ctx, tx, s, func(rows pgx.Rows, _ *struct{}) error {
-				var clinic ledger.ClinicID
-				var head Place
-				err := rows.Scan(&clinic, &head.Epoch, &head.Sequence)
-				heads[clinic] = head
-				return err
-			})
+	err := db.readTx(ctx, func(tx pgx.Tx) error {
+		// What is left of a clinic that has moved has another epoch.
+		s := selectFrom(`SELECT clinic_id, epoch, sequence FROM heads WHERE`).add(` clinic_id = ANY(?) AND epoch > 0`, clinics)
+		_, err := collect(ctx, tx, s, func(rows pgx.Rows, _ *struct{}) error {
+			var clinic ledger.ClinicID
+			var head Place
+			err := rows.Scan(&clinic, &head.Epoch, &head.Sequence)
+			heads[clinic] = head
 			return err
 		})
+		return err
 	})
-	for clinic, head := range heads {
-		f.note(clinic, head)
-	}
 	if err != nil {
 		return fmt.Errorf("txn: look at heads: %w", err)
+	}
+	for clinic, head := range heads {
+		f.note(clinic, head)
 	}
 	return nil
 }

@@ -497,24 +497,23 @@ type Depth struct {
 // Depths tells how much waits at all clinics, by priority and of reports; one at
 // which nothing does is left out.
 func (o *Operations) Depths(ctx context.Context) (depths []Depth, err error) {
-	sum := make(map[Priority]Depth)
-	err = o.directory.each(func(db *DB) error {
-		var some []Depth
-		err := db.readTx(ctx, func(tx pgx.Tx) (err error) {
-			some, err = collect(ctx, tx, selectFrom(selectDepths), func(rows pgx.Rows, d *Depth) error { return rows.Scan(&d.Priority, &d.Waiting, &d.Oldest) })
+	some, err := gather(o.directory, func(db *DB) (depths []Depth, err error) {
+		err = db.readTx(ctx, func(tx pgx.Tx) (err error) {
+			depths, err = collect(ctx, tx, selectFrom(selectDepths), func(rows pgx.Rows, d *Depth) error { return rows.Scan(&d.Priority, &d.Waiting, &d.Oldest) })
 			return err
 		})
-		for _, d := range some {
-			if before, ok := sum[d.Priority]; ok {
-				d.Waiting += before.Waiting
-				if before.Oldest.Before(d.Oldest) {
-					d.Oldest = before.Oldest
-				}
-			}
-			sum[d.Priority] = d
-		}
-		return err
+		return depths, err
 	})
+	sum := make(map[Priority]Depth)
+	for _, d := range slices.Concat(some...) {
+		if before, ok := sum[d.Priority]; ok {
+			d.Waiting += before.Waiting
+			if before.Oldest.Before(d.Oldest) {
+				d.Oldest = before.Oldest
+			}
+		}
+		sum[d.Priority] = d
+	}
 	for _, p := range append(Priorities(), ReportPriority) {
 		if d, ok := sum[p]; ok {
 			depths = append(depths, d)
@@ -535,16 +534,20 @@ type DeadLetters struct {
 
 // DeadLetters counts those of all clinics.
 func (o *Operations) DeadLetters(ctx context.Context) (letters DeadLetters, err error) {
-	err = o.directory.each(func(db *DB) error {
-		var count int64
+	some, err := gather(o.directory, func(db *DB) (letters DeadLetters, err error) {
 		var oldest *time.Time
-		err := db.readTx(ctx, func(tx pgx.Tx) error { return tx.QueryRow(ctx, selectDeadLetters).Scan(&count, &oldest) })
-		letters.Count += count
-		if oldest != nil && (letters.Oldest.IsZero() || oldest.Before(letters.Oldest)) {
+		err = db.readTx(ctx, func(tx pgx.Tx) error { return tx.QueryRow(ctx, selectDeadLetters).Scan(&letters.Count, &oldest) })
+		if oldest != nil {
 			letters.Oldest = *oldest
 		}
-		return err
+		return letters, err
 	})
+	for _, l := range some {
+		letters.Count += l.Count
+		if !l.Oldest.IsZero() && (letters.Oldest.IsZero() || l.Oldest.Before(letters.Oldest)) {
+			letters.Oldest = l.Oldest
+		}
+	}
 	if err != nil {
 		return letters, fmt.Errorf("txn: count the dead letters: %w", err)
 	}

@@ -101,7 +101,7 @@ func (p *planner) on(kind session, sql string, args []any, read func(pgx.Rows) e
 	shared := testDB(p.tb)
 	pool := map[session]func(context.Context, func(pgx.Tx) error) error{readSession: shared.readTx, writeSession: shared.InTx}[kind]
 	err := pool(context.Background(), func(tx pgx.Tx) error {
-		if p.db.server.Kind == PostgreSQL {
+		if shared.server.Kind == PostgreSQL {
 			if _, err := tx.Exec(context.Background(), "SET LOCAL enable_sort = off"); err != nil {
 				return err
 			}

@@ -51,6 +51,8 @@ type Proxy struct {
 	conns    map[*session]struct{}
 	fault    Fault
 	fired    int
+	hanging  chan struct{} // closed when it ends; nil while everything passes
+	held     int
 	wait     sync.WaitGroup
 }
 
@@ -135,6 +137,41 @@ func (p *Proxy) Down() {
 	}
 }
 
+// Hang keeps connections, also new ones, and lets nothing pass, as a network does
+// that loses every packet, until the test ends.
+func (p *Proxy) Hang(tb testing.TB) {
+	tb.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	hanging := make(chan struct{})
+	p.hanging = hanging
+	tb.Cleanup(func() { close(hanging) })
+}
+
+// Held returns how many messages were kept back since Hang.
+func (p *Proxy) Held() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.held
+}
+
+// hold waits while the proxy hangs.
+func (p *Proxy) hold(s *session) {
+	p.mu.Lock()
+	hanging := p.hanging
+	if hanging != nil {
+		p.held++
+	}
+	p.mu.Unlock()
+	if hanging == nil {
+		return
+	}
+	select {
+	case <-hanging:
+	case <-s.closed:
+	}
+}
+
 // Up accepts connections again.
 func (p *Proxy) Up(tb testing.TB) {
 	tb.Helper()
@@ -216,6 +253,7 @@ func (p *Proxy) forward(s *session, from io.Reader, to io.Writer, fromClient boo
 		if err != nil {
 			return err
 		}
+		p.hold(s)
 		if err := p.inspect(s, kind, message, fromClient); err != nil {
 			// What came before it has passed.
 			_ = out.Flush()
