@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,7 +56,7 @@ func (c *cluster) must(shard string, args ...string) string {
 }
 
 // TestMoveIsKilled moves a clinic between two databases while clients reserve.
-// There, the move is killed after each of its steps in turn; on the way back, at
+// At first the move is killed after each of its steps in turn; on the way back, at
 // any time, a little later each time, and the node too.
 func TestMoveIsKilled(t *testing.T) {
 	t.Parallel()
@@ -74,9 +75,7 @@ func TestMoveIsKilled(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	clients := c.keepReserving(ctx, clinic, 8, acks)
 	awaitMore(t, acks, 100)
-	for _, step := range []txn.MoveStep{txn.MoveBegin, txn.MoveCopy, txn.MoveSeal, txn.MoveRest, txn.MoveOpen, txn.MoveFlip, txn.MoveClear} {
-		c.killMoveAfter(shard, clinic, "south", step)
-	}
+	c.killMoveAfterEach(shard, clinic, "south", "shard-1")
 	c.must(shard, "clinic", "move", clinic, "--to", "south")
 	awaitMore(t, acks, 100)
 	killed := c.moveKilled(shard, clinic, "shard-1")
@@ -104,8 +103,29 @@ func (c *cluster) move(ctx context.Context, shard, clinic, to string) *exec.Cmd 
 	return cmd
 }
 
-// killMoveAfter starts a move and kills it when it tells that a step is done.
-func (c *cluster) killMoveAfter(shard, clinic, to string, step txn.MoveStep) {
+// killMoveAfterEach moves a clinic and kills the move after each of its steps in
+// turn. Whether a kill comes in time before the next step, nobody can say: what
+// was over too soon is caught on the way back.
+func (c *cluster) killMoveAfterEach(shard, clinic, to, from string) {
+	c.tb.Helper()
+	steps := []txn.MoveStep{txn.MoveBegin, txn.MoveCopy, txn.MoveSeal, txn.MoveRest, txn.MoveOpen, txn.MoveFlip, txn.MoveClear}
+	for range 20 {
+		n := 0
+		for n < len(steps) && c.killMoveAfter(shard, clinic, to, steps[n]) {
+			n++
+		}
+		c.must(shard, "clinic", "move", clinic, "--to", to)
+		if steps = slices.Delete(steps, 0, n); len(steps) == 0 {
+			return
+		}
+		to, from = from, to
+	}
+	c.tb.Fatalf("no move was killed after the steps %v", steps)
+}
+
+// killMoveAfter starts a move and kills it when it tells that a step is done. It
+// reports whether it came to that.
+func (c *cluster) killMoveAfter(shard, clinic, to string, step txn.MoveStep) bool {
 	c.tb.Helper()
 	ctx, kill := context.WithTimeout(context.Background(), time.Minute)
 	defer kill()
@@ -123,10 +143,13 @@ func (c *cluster) killMoveAfter(shard, clinic, to string, step txn.MoveStep) {
 		if strings.HasSuffix(lines.Text(), " step="+string(step)) {
 			kill()
 			_ = cmd.Wait()
-			return
+			return true
 		}
 	}
-	c.tb.Fatalf("the move ended before it was killed after %s: %v\n%s", step, cmd.Wait(), strings.Join(heard, "\n"))
+	if err := cmd.Wait(); err != nil {
+		c.tb.Fatalf("the move that was to be killed after %s: %v\n%s", step, err, strings.Join(heard, "\n"))
+	}
+	return false
 }
 
 // moveKilled starts a move until it ends by itself, and kills it a little later

@@ -79,6 +79,10 @@ type Config struct {
 	// Default "stockledger".
 	ApplicationName string
 
+	// ShardsMayBeAway lets [OpenDirectory] go on without a shard that cannot be
+	// reached. Its clinics are unavailable until it can.
+	ShardsMayBeAway bool
+
 	// Log receives what an operator should know. Default slog.Default().
 	Log *slog.Logger
 }
@@ -139,6 +143,11 @@ type DB struct {
 	read   *pgxpool.Pool
 	tuned  bool
 
+	// awaited is the shard that the database must turn out to be, where it was
+	// away when it was opened; proven, that it did.
+	awaited ShardID
+	proven  atomic.Bool
+
 	// lastBroken is when a connection last broke, in nanoseconds. Connections
 	// that are older are suspect: they are checked before their next use, so
 	// that a restarted database costs one failed attempt and not one for each
@@ -158,15 +167,46 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if err := db.inspect(ctx); err != nil {
 		return nil, err
 	}
-	var err error
-	if db.write, err = db.openPool(ctx, writeSession, cfg.MaxWriteConns); err != nil {
-		return nil, err
+	return db, db.openPools(ctx)
+}
+
+// openAway returns a shard that cannot be reached yet, on a server of the same
+// kind as another one. Its connections make sure that they lead there, until one
+// has.
+func openAway(ctx context.Context, cfg Config, id ShardID, like *DB) (*DB, error) {
+	db := &DB{cfg: cfg.withDefaults(), server: like.server, tuned: like.server.Kind == CockroachDB, awaited: id}
+	return db, db.openPools(ctx)
+}
+
+func (db *DB) openPools(ctx context.Context) (err error) {
+	if db.write, err = db.openPool(ctx, writeSession, db.cfg.MaxWriteConns); err != nil {
+		return err
 	}
-	if db.read, err = db.openPool(ctx, readSession, cfg.MaxReadConns); err != nil {
+	if db.read, err = db.openPool(ctx, readSession, db.cfg.MaxReadConns); err != nil {
 		db.write.Close()
-		return nil, err
 	}
-	return db, nil
+	return err
+}
+
+// prove makes sure that a connection leads to the shard that is awaited.
+func (db *DB) prove(ctx context.Context, conn *pgx.Conn) error {
+	if db.awaited == "" || db.proven.Load() {
+		return nil
+	}
+	server, err := detectServer(ctx, conn)
+	if err == nil && server.Kind != db.server.Kind {
+		err = fmt.Errorf("the server is %s, and that of the directory is %s; both must be the same", server.Kind, db.server.Kind)
+	}
+	if err == nil {
+		err = checkShard(ctx, conn, db.awaited)
+	}
+	if err != nil {
+		return unavailable(fmt.Errorf("shard %s: %w", db.awaited, err))
+	}
+	if !db.proven.Swap(true) {
+		db.cfg.Log.Info("a shard that was away can be reached", "shard", db.awaited)
+	}
+	return nil
 }
 
 // Close waits for transactions under way and closes every connection.
@@ -256,6 +296,9 @@ func (db *DB) openPool(ctx context.Context, kind session, size int) (*pgxpool.Po
 	settings := sessionSettings(db.server.Kind, kind, db.cfg)
 	pool.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		markChecked(conn.PgConn(), time.Now())
+		if err := db.prove(ctx, conn); err != nil {
+			return err
+		}
 		// Without arguments, so in the simple protocol: one round trip for all.
 		if _, err := conn.Exec(ctx, settings); err != nil {
 			return fmt.Errorf("set up a session: %w", err)

@@ -55,7 +55,8 @@ func NewDirectory(main *DB) *Directory {
 
 // OpenDirectory opens the database that holds the directory, and the shards
 // beside it by their ids. It does not migrate them. The error is ErrUnavailable
-// where one can't be reached, or says which is not the shard that it should be.
+// where one can't be reached and may not be away, or says which is not the shard
+// that it should be.
 func OpenDirectory(ctx context.Context, cfg Config, shards map[ShardID]string) (*Directory, error) {
 	main, err := Open(ctx, cfg)
 	if err != nil {
@@ -72,14 +73,31 @@ func OpenDirectory(ctx context.Context, cfg Config, shards map[ShardID]string) (
 func (d *Directory) openShards(ctx context.Context, cfg Config, shards map[ShardID]string) error {
 	for _, id := range slices.Sorted(maps.Keys(shards)) {
 		cfg.DatabaseURL = shards[id]
-		db, err := Open(ctx, cfg)
-		if err != nil {
+		if err := d.openShard(ctx, cfg, id); err != nil {
 			return fmt.Errorf("shard %s: %w", id, err)
 		}
-		if err := d.Reach(ctx, id, db); err != nil {
-			db.Close()
-			return fmt.Errorf("shard %s: %w", id, err)
+	}
+	return nil
+}
+
+func (d *Directory) openShard(ctx context.Context, cfg Config, id ShardID) error {
+	if err := d.isNew(id); err != nil {
+		return err
+	}
+	db, err := Open(ctx, cfg)
+	if errors.Is(err, ErrUnavailable) && cfg.ShardsMayBeAway {
+		d.main.cfg.Log.Warn("a shard cannot be reached; its clinics are unavailable until it can", "shard", id, "error", err)
+		if db, err = openAway(ctx, cfg, id, d.main); err == nil {
+			d.add(id, db)
 		}
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	if err := d.Reach(ctx, id, db); err != nil {
+		db.Close()
+		return err
 	}
 	return nil
 }
@@ -95,17 +113,43 @@ func (d *Directory) Close() {
 // directory is used. The error says that the database is another shard, or none
 // yet.
 func (d *Directory) Reach(ctx context.Context, id ShardID, db *DB) error {
+	if err := d.isNew(id); err != nil {
+		return err
+	}
+	if err := checkShard(ctx, db.read, id); err != nil {
+		return err
+	}
+	d.add(id, db)
+	return nil
+}
+
+func (d *Directory) isNew(id ShardID) error {
 	if d.shards[id] != nil {
 		return fmt.Errorf("shard %s is named twice; %s is the main database", id, MainShard)
 	}
-	current, wanted, err := db.SchemaVersion(ctx)
+	return nil
+}
+
+func (d *Directory) add(id ShardID, db *DB) {
+	d.ids = append(d.ids, id)
+	d.shards[id] = db
+}
+
+// rowQuerier is a connection, or a pool of them.
+type rowQuerier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// checkShard makes sure that a database is a shard, at this release's schema.
+func checkShard(ctx context.Context, db rowQuerier, id ShardID) error {
+	current, wanted, err := schemaVersion(ctx, db)
 	if err != nil {
 		return err
 	}
 	if current < wanted {
 		return fmt.Errorf("its schema is at version %d and this release needs %d: run \"stockledger migrate up\" with --shard", current, wanted)
 	}
-	is, err := db.identity(ctx)
+	is, err := shardIdentity(ctx, db)
 	switch {
 	case err != nil:
 		return err
@@ -114,8 +158,6 @@ func (d *Directory) Reach(ctx context.Context, id ShardID, db *DB) error {
 	case is != id:
 		return fmt.Errorf("the database is shard %s, and not %s", is, id)
 	}
-	d.ids = append(d.ids, id)
-	d.shards[id] = db
 	return nil
 }
 
@@ -490,25 +532,18 @@ func (d *Directory) List(ctx context.Context) (list []Shard, err error) {
 	return list, nil
 }
 
-// identity is the shard that a database is; empty where it was never made one.
-func (db *DB) identity(ctx context.Context) (id ShardID, err error) {
-	err = db.readTx(ctx, func(tx pgx.Tx) error {
-		id = ""
-		err := tx.QueryRow(ctx, selectIdentity).Scan(&id)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return nil
-		}
-		return err
-	})
-	if err != nil {
-		return "", fmt.Errorf("txn: read which shard the database is: %w", err)
+// shardIdentity is the shard that a database is; empty where it was never made one.
+func shardIdentity(ctx context.Context, db rowQuerier) (id ShardID, err error) {
+	err = db.QueryRow(ctx, selectIdentity).Scan(&id)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return "", fmt.Errorf("txn: read which shard the database is: %w", statementError(err))
 	}
 	return id, nil
 }
 
 // CheckMain refuses a database that was made a shard of another one.
 func (d *Directory) CheckMain(ctx context.Context) error {
-	is, err := d.main.identity(ctx)
+	is, err := shardIdentity(ctx, d.main.read)
 	if err == nil && is != "" && is != MainShard {
 		err = fmt.Errorf("the database is shard %s of another one: name the one with the directory, and this one with --shard", is)
 	}
@@ -518,7 +553,7 @@ func (d *Directory) CheckMain(ctx context.Context) error {
 // Add makes a database a shard, which takes no new clinics yet. It may be
 // repeated.
 func (d *Directory) Add(ctx context.Context, id ShardID, region string, db *DB) error {
-	is, err := db.identity(ctx)
+	is, err := shardIdentity(ctx, db.read)
 	if err != nil {
 		return err
 	}

@@ -95,11 +95,15 @@ func MigrationStatus(ctx context.Context, databaseURL string) ([]MigrationState,
 // database, and the version that this binary needs. A node is ready when the
 // former is at least the latter.
 func (db *DB) SchemaVersion(ctx context.Context) (current, wanted int64, err error) {
+	return schemaVersion(ctx, db.read)
+}
+
+func schemaVersion(ctx context.Context, db rowQuerier) (current, wanted int64, err error) {
 	wanted, err = wantedVersion()
 	if err != nil {
 		return 0, 0, err
 	}
-	err = db.read.QueryRow(ctx, "SELECT COALESCE(max(version), 0) FROM "+versionTable).Scan(&current)
+	err = db.QueryRow(ctx, "SELECT COALESCE(max(version), 0) FROM "+versionTable).Scan(&current)
 	if pg, ok := pgError(err); ok && pg.Code == codeUndefinedTable {
 		return 0, wanted, nil
 	}

@@ -2,10 +2,11 @@ package txn
 
 import (
 	"context"
-	"io"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -93,8 +94,8 @@ func TestChoresPassOverAShardThatIsAway(t *testing.T) {
 	d, proxy, c := shardBehind(t, 0)
 	far := newTestClinic(t, testExecutor(t, ExecutorConfig{}))
 	moveTo(t, d, far.id, secondShard)
-	var said strings.Builder
-	log := slog.New(slog.NewTextHandler(io.Writer(&said), nil))
+	var said lockedText
+	log := slog.New(slog.NewTextHandler(&said, nil))
 	chores := NewChores(d, nil, log)
 	clinics := func() (all []ledger.ClinicID) {
 		for after := ledger.ClinicID(""); ; {
@@ -111,7 +112,7 @@ func TestChoresPassOverAShardThatIsAway(t *testing.T) {
 	if all := clinics(); !slices.Contains(all, c.id) || !slices.Contains(all, far.id) {
 		t.Error("the clinics of both shards are not listed")
 	}
-	if said.Len() > 0 {
+	if said.String() != "" {
 		t.Errorf("with both shards there, it says %s", &said)
 	}
 	proxy.Down()
@@ -128,4 +129,84 @@ func TestChoresPassOverAShardThatIsAway(t *testing.T) {
 	if all := clinics(); !slices.Contains(all, far.id) {
 		t.Error("the clinics of the shard that came back are not listed")
 	}
+}
+
+// A process that starts while a shard is away serves the clinics of the others
+// at once, and the shard's own when it comes: if it is the one that it should be.
+func TestStartWithAShardAway(t *testing.T) {
+	t.Parallel()
+	moved := newTestClinic(t, testExecutor(t, ExecutorConfig{}))
+	moveTo(t, twoShards(t), moved.id, secondShard)
+	here := newTestClinic(t, testExecutor(t, ExecutorConfig{}))
+	proxy := faultproxy.New(t, sharedShard.url)
+	proxy.Down()
+	var said lockedText
+	cfg := Config{DatabaseURL: testURL(t), Log: slog.New(slog.NewTextHandler(&said, nil)), MaxAttempts: 2}
+	shards := map[ShardID]string{secondShard: proxy.URL()}
+	if _, err := OpenDirectory(t.Context(), cfg, shards); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "shard-2") {
+		t.Errorf("a command that needs all shards starts without one: %v", err)
+	}
+	cfg.ShardsMayBeAway = true
+	d, err := OpenDirectory(t.Context(), cfg, shards)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.Close)
+	nodes := testExecutors(t, d)
+	receive := func(c *testClinic) error {
+		verdicts, err := nodes.Submit(t.Context(), Submission{Clinic: c.id, Commands: []ledger.Command{c.command(&ledger.ReceiveStock{
+			LocationID: "store", LotID: "L1", Quantity: 1, Supplier: "Acme", Reference: "DN",
+		})}})
+		if err == nil {
+			err = verdicts[0].Err
+		}
+		return err
+	}
+	if err := receive(here); err != nil {
+		t.Errorf("a clinic of the shard that is there: %v", err)
+	}
+	if err := receive(moved); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("a clinic of the shard that is away: %v", err)
+	}
+	proxy.Up(t)
+	eventually(t, "the shard is used", func() bool { return receive(moved) == nil })
+	if s := said.String(); !strings.Contains(s, "a shard cannot be reached") || !strings.Contains(s, "can be reached\" shard=shard-2") {
+		t.Errorf("the log says %s", s)
+	}
+}
+
+// A database that was away when a process started is not used where it turns out
+// to be another shard.
+func TestTheWrongShardComes(t *testing.T) {
+	t.Parallel()
+	twoShards(t)
+	proxy := faultproxy.New(t, sharedShard.url)
+	proxy.Down()
+	d, err := OpenDirectory(t.Context(), Config{DatabaseURL: testURL(t), ShardsMayBeAway: true, MaxAttempts: 2}, map[ShardID]string{"shard-9": proxy.URL()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.Close)
+	proxy.Up(t)
+	if err := d.On("shard-9").Ping(t.Context()); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "is shard shard-2, and not shard-9") {
+		t.Errorf("another shard answers with %v", err)
+	}
+}
+
+// lockedText is what several goroutines write.
+type lockedText struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lockedText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lockedText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }

@@ -154,7 +154,7 @@ func openNode(ctx context.Context, databases databaseFlags, flags nodeFlags, log
 	if err != nil {
 		return nil, err
 	}
-	directory, err := databases.open(ctx, txn.Config{MaxWriteConns: flags.WriteConns, MaxReadConns: flags.ReadConns, Log: log})
+	directory, err := databases.open(ctx, txn.Config{MaxWriteConns: flags.WriteConns, MaxReadConns: flags.ReadConns, ShardsMayBeAway: true, Log: log})
 	if err != nil {
 		return nil, err
 	}
