@@ -2,6 +2,7 @@ package txn
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"testing"
 
@@ -48,6 +49,21 @@ func testDB(tb testing.TB) *DB {
 		tb.Fatal(testShared.openErr)
 	}
 	return testShared.db
+}
+
+// ownDB returns a database that no other test uses.
+func ownDB(t *testing.T) *DB {
+	t.Helper()
+	url := keptDatabaseURL(t, strings.ReplaceAll(newClinicID(t), "-", "_"))
+	if err := Migrate(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	db, err := Open(t.Context(), Config{DatabaseURL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	return db
 }
 
 // newClinicID returns a clinic id that nobody has used.

@@ -35,6 +35,9 @@ type planner struct {
 	db    *DB
 	write *recorder
 	read  *recorder
+	// plain is the same database for what is not to be recorded; nil means the
+	// process's.
+	plain *DB
 }
 
 // sent is what was recorded on each of the pools since the last call, with the
@@ -98,7 +101,10 @@ func (p *planner) plan(kind session, s statement) *planNode {
 
 func (p *planner) on(kind session, sql string, args []any, read func(pgx.Rows) error) {
 	p.tb.Helper()
-	shared := testDB(p.tb)
+	shared := p.plain
+	if shared == nil {
+		shared = testDB(p.tb)
+	}
 	pool := map[session]func(context.Context, func(pgx.Tx) error) error{readSession: shared.readTx, writeSession: shared.InTx}[kind]
 	err := pool(context.Background(), func(tx pgx.Tx) error {
 		if shared.server.Kind == PostgreSQL {
@@ -317,17 +323,18 @@ func crowd(tb testing.TB, e *Executor) *testClinic {
 }
 
 // TestPlansOfReads explains every statement that reads, on tables that hold
-// something and whose statistics the server knows.
+// something and whose statistics the server knows. They are those of a database
+// of its own: what other tests write, and when, would change the plans.
 func TestPlansOfReads(t *testing.T) {
 	t.Parallel()
-	c := crowd(t, testExecutor(t, ExecutorConfig{}))
-	db, write, read := traced(t)
-	p := &planner{tb: t, db: db, write: write, read: read}
-	for _, name := range []string{"heads", "journal", "entries", "stock", "holds", "clinics", "locations", "medicines", "lots", "documents", "location_stock_summary", "consumption_months"} {
-		if _, err := testDB(t).write.Exec(t.Context(), "ANALYZE "+name); err != nil {
-			t.Fatal(err)
-		}
+	plain := ownDB(t)
+	e := testExecutorOn(t, plain, ExecutorConfig{})
+	for range 30 {
+		newTestClinic(t, e)
 	}
+	c := crowd(t, e)
+	db, write, read := tracedOn(t, plain)
+	p := &planner{tb: t, db: db, write: write, read: read, plain: plain}
 	ctx, q, o := t.Context(), NewQueries(NewDirectory(db)), ReadOptions{}
 	const (
 		view    = "heads_pkey(clinic_id)"
@@ -347,7 +354,13 @@ func TestPlansOfReads(t *testing.T) {
 		&ledger.RegisterLot{LotID: "soon", MedicineID: "m200", Manufacturer: "Acme", LotNumber: "soon", Expiry: ledger.DateOf(time.Now()) + 10},
 		&ledger.ReceiveStock{LocationID: "ward", LotID: "soon", Quantity: 5},
 	)
-	NewReadModels(testDB(t), ReadModelsConfig{}).moveUp(t, c.id)
+	NewReadModels(plain, ReadModelsConfig{}).moveUp(t, c.id)
+	const identifiers = `INSERT INTO patient_identifiers (clinic_id, digest, patient_id)
+		SELECT $1, 'digest-' || n, 'patient-' || n % 100 FROM generate_series(1, 1000) AS n`
+	if _, err := plain.write.Exec(t.Context(), identifiers, c.id); err != nil {
+		t.Fatal(err)
+	}
+	analyze(t, plain)
 	store, card := []ledger.LocationID{"store"}, shelf("store", "m100")
 	listStock := func(f StockFilter) func() error {
 		return func() error {
@@ -537,6 +550,28 @@ func TestPlansOfReads(t *testing.T) {
 	}
 	for _, test := range tests {
 		p.check(test, readSession)
+	}
+}
+
+// analyze makes statistics of all tables, as they are from now on.
+func analyze(t *testing.T, db *DB) {
+	t.Helper()
+	var tables []string
+	err := db.readTx(t.Context(), func(tx pgx.Tx) error {
+		rows, err := tx.Query(t.Context(), `SELECT table_name::text FROM information_schema.tables WHERE table_schema = 'public' ORDER BY table_name`)
+		if err != nil {
+			return err
+		}
+		tables, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range tables {
+		if _, err := db.write.Exec(t.Context(), "ANALYZE "+name); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -69,11 +69,15 @@ func (r *recorder) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQue
 // TraceBatchEnd is for pgx.
 func (r *recorder) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
 
-// traced returns the test's database with pools of its own, and what records
+// traced returns the process's database with pools of its own, and what records
 // the statements of each.
 func traced(tb testing.TB) (db *DB, write, read *recorder) {
 	tb.Helper()
-	shared := testDB(tb)
+	return tracedOn(tb, testDB(tb))
+}
+
+func tracedOn(tb testing.TB, shared *DB) (db *DB, write, read *recorder) {
+	tb.Helper()
 	db = &DB{cfg: shared.cfg, server: shared.server, tuned: shared.tuned}
 	db.write, write = tracedPool(tb, shared.write)
 	db.read, read = tracedPool(tb, shared.read)
