@@ -121,7 +121,8 @@ func NewCache(d *Directory, cfg CacheConfig) (*Cache, error) {
 
 // Run follows the journals of the clinics that answers are kept about until ctx
 // ends, and then closes the connection to Redis. failed is told of reads that
-// failed; they are tried again.
+// failed; they are tried again. It is called concurrently where there are several
+// shards.
 func (c *Cache) Run(ctx context.Context, failed func(error)) {
 	var background sync.WaitGroup
 	if c.shared != nil {

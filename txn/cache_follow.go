@@ -200,9 +200,10 @@ func (c *Cache) follow(ctx context.Context, failed func(error)) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			looks.begin(false)
 		case <-c.behind:
+			looks.begin(true)
 		}
-		looks.begin()
 	}
 }
 

@@ -143,16 +143,20 @@ type DB struct {
 	read   *pgxpool.Pool
 	tuned  bool
 
-	// awaited is the shard that the database must turn out to be, where it was
-	// away when it was opened; proven, that it did.
-	awaited ShardID
-	proven  atomic.Bool
+	awaited *awaited // nil: it was there when it was opened
 
 	// lastBroken is when a connection last broke, in nanoseconds. Connections
 	// that are older are suspect: they are checked before their next use, so
 	// that a restarted database costs one failed attempt and not one for each
 	// connection in the pool.
 	lastBroken atomic.Int64
+}
+
+// awaited is a shard that was away when it was opened.
+type awaited struct {
+	id     ShardID
+	proven atomic.Bool // a connection has led to it
+	tuned  atomic.Bool
 }
 
 // Open connects to the database, finds out which server it is, and returns
@@ -174,7 +178,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 // kind as another one. Its connections make sure that they lead there, until one
 // has.
 func openAway(ctx context.Context, cfg Config, id ShardID, like *DB) (*DB, error) {
-	db := &DB{cfg: cfg.withDefaults(), server: like.server, tuned: like.server.Kind == CockroachDB, awaited: id}
+	db := &DB{cfg: cfg.withDefaults(), server: like.server, awaited: &awaited{id: id}}
 	return db, db.openPools(ctx)
 }
 
@@ -188,23 +192,33 @@ func (db *DB) openPools(ctx context.Context) (err error) {
 	return err
 }
 
-// prove makes sure that a connection leads to the shard that is awaited.
+// prove makes sure that a connection leads to the shard that is awaited, within
+// the time that connecting may take.
 func (db *DB) prove(ctx context.Context, conn *pgx.Conn) error {
-	if db.awaited == "" || db.proven.Load() {
+	a := db.awaited
+	if a == nil || a.proven.Load() {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, db.cfg.ConnectTimeout)
+	defer cancel()
 	server, err := detectServer(ctx, conn)
-	if err == nil && server.Kind != db.server.Kind {
-		err = fmt.Errorf("the server is %s, and that of the directory is %s; both must be the same", server.Kind, db.server.Kind)
+	if err == nil {
+		err = sameKind(server, db.server)
 	}
 	if err == nil {
-		err = checkShard(ctx, conn, db.awaited)
+		err = checkShard(ctx, conn, a.id)
+	}
+	tuned := false
+	if err == nil {
+		tuned, err = predicateLocksTuned(ctx, conn, server)
 	}
 	if err != nil {
-		return unavailable(fmt.Errorf("shard %s: %w", db.awaited, err))
+		return unavailable(fmt.Errorf("shard %s: %w", a.id, err))
 	}
-	if !db.proven.Swap(true) {
-		db.cfg.Log.Info("a shard that was away can be reached", "shard", db.awaited)
+	a.tuned.Store(tuned)
+	if !a.proven.Swap(true) {
+		db.cfg.Log.Info("a shard that was away can be reached", "shard", a.id)
+		db.warnUntuned()
 	}
 	return nil
 }
@@ -222,7 +236,9 @@ func (db *DB) Server() Server { return db.server }
 // of several large SERIALIZABLE transactions at once. Where it has not, one
 // group of commands at a time is faster than two that abort each other. It is
 // always true on CockroachDB, which has no such locks.
-func (db *DB) PredicateLocksTuned() bool { return db.tuned }
+func (db *DB) PredicateLocksTuned() bool {
+	return db.tuned || db.awaited != nil && db.awaited.tuned.Load()
+}
 
 // Ping proves that the database answers.
 func (db *DB) Ping(ctx context.Context) error {
@@ -249,11 +265,15 @@ func (db *DB) inspect(ctx context.Context) error {
 	if db.tuned, err = predicateLocksTuned(ctx, conn, db.server); err != nil {
 		return err
 	}
-	if !db.tuned {
+	db.warnUntuned()
+	return nil
+}
+
+func (db *DB) warnUntuned() {
+	if !db.PredicateLocksTuned() {
 		db.cfg.Log.Warn("PostgreSQL has few predicate locks: commands are executed one group at a time",
 			"remedy", predicateLocksRemedy)
 	}
-	return nil
 }
 
 // connConfig parses the URL and sets what every connection needs.
@@ -296,14 +316,11 @@ func (db *DB) openPool(ctx context.Context, kind session, size int) (*pgxpool.Po
 	settings := sessionSettings(db.server.Kind, kind, db.cfg)
 	pool.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		markChecked(conn.PgConn(), time.Now())
-		if err := db.prove(ctx, conn); err != nil {
-			return err
-		}
 		// Without arguments, so in the simple protocol: one round trip for all.
 		if _, err := conn.Exec(ctx, settings); err != nil {
 			return fmt.Errorf("set up a session: %w", err)
 		}
-		return nil
+		return db.prove(ctx, conn)
 	}
 	opened, err := pgxpool.NewWithConfig(ctx, pool)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -84,14 +85,28 @@ func (d *Directory) openShard(ctx context.Context, cfg Config, id ShardID) error
 	if err := d.isNew(id); err != nil {
 		return err
 	}
-	db, err := Open(ctx, cfg)
-	if errors.Is(err, ErrUnavailable) && cfg.ShardsMayBeAway {
-		d.main.cfg.Log.Warn("a shard cannot be reached; its clinics are unavailable until it can", "shard", id, "error", err)
-		if db, err = openAway(ctx, cfg, id, d.main); err == nil {
-			d.add(id, db)
-		}
+	err := d.reachShard(ctx, cfg, id)
+	if !cfg.ShardsMayBeAway || !isAway(err) || ctx.Err() != nil {
 		return err
 	}
+	d.main.cfg.Log.Warn("a shard cannot be reached; its clinics are unavailable until it can", "shard", id, "error", err)
+	db, err := openAway(ctx, cfg, id, d.main)
+	if err == nil {
+		d.add(id, db)
+	}
+	return err
+}
+
+// reachTimeout is how long a shard may take to say that it is there.
+const reachTimeout = 10 * time.Second
+
+func (d *Directory) reachShard(ctx context.Context, cfg Config, id ShardID) error {
+	if cfg.ShardsMayBeAway {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, reachTimeout)
+		defer cancel()
+	}
+	db, err := Open(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -100,6 +115,15 @@ func (d *Directory) openShard(ctx context.Context, cfg Config, id ShardID) error
 		return err
 	}
 	return nil
+}
+
+// isAway reports whether a shard was not reached for a reason that may pass. A
+// refused password or a database that does not exist is somebody's mistake.
+func isAway(err error) bool {
+	if pg, ok := pgError(err); ok && (strings.HasPrefix(pg.Code, "28") || pg.Code == codeNoSuchDatabase) {
+		return false
+	}
+	return errors.Is(err, ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // Close closes the databases.
@@ -116,10 +140,22 @@ func (d *Directory) Reach(ctx context.Context, id ShardID, db *DB) error {
 	if err := d.isNew(id); err != nil {
 		return err
 	}
-	if err := checkShard(ctx, db.read, id); err != nil {
+	if err := sameKind(db.server, d.main.server); err != nil {
+		return err
+	}
+	if err := db.readTx(ctx, func(tx pgx.Tx) error { return checkShard(ctx, tx, id) }); err != nil {
 		return err
 	}
 	d.add(id, db)
+	return nil
+}
+
+// sameKind refuses a shard whose server is of another kind than the directory's:
+// one process speaks to all of them alike.
+func sameKind(shard, main Server) error {
+	if shard.Kind != main.Kind {
+		return fmt.Errorf("the server is %s, and that of the directory is %s; all must be of one kind", shard.Kind, main.Kind)
+	}
 	return nil
 }
 
@@ -135,7 +171,7 @@ func (d *Directory) add(id ShardID, db *DB) {
 	d.shards[id] = db
 }
 
-// rowQuerier is a connection, or a pool of them.
+// rowQuerier is a connection, a pool of them, or a transaction.
 type rowQuerier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
@@ -263,33 +299,62 @@ func merged[T any](d *Directory, limit int, key func(T) string, read func(*DB) (
 }
 
 // rounds are looks at all shards, again and again. One that is slow or away
-// holds up no other: while a look at it has not ended, the next is left out.
+// holds up no other: while a look at it has not ended, no other one begins.
 type rounds struct {
 	directory *Directory
 	look      func(*DB) error
 	failed    func(error)
-	busy      []atomic.Bool // by the shards' order
+	shards    []lookState // by the shards' order
 	looking   sync.WaitGroup
+}
+
+// lookState says how it goes with the look at a shard.
+type lookState struct {
+	mu          sync.Mutex
+	busy, again bool
 }
 
 // newRounds returns rounds that tell failed of looks that failed.
 func (d *Directory) newRounds(look func(*DB) error, failed func(error)) *rounds {
-	return &rounds{directory: d, look: look, failed: failed, busy: make([]atomic.Bool, len(d.ids))}
+	return &rounds{directory: d, look: look, failed: failed, shards: make([]lookState, len(d.ids))}
 }
 
-// begin begins a round.
-func (r *rounds) begin() {
+// begin begins a round. A shard whose last look has not ended is left out; if
+// something is new, it is looked at again when that has ended.
+func (r *rounds) begin(isNew bool) {
 	for i, id := range r.directory.ids {
-		if r.busy[i].Swap(true) {
-			continue
+		s := &r.shards[i]
+		if s.begin(isNew) {
+			r.looking.Go(func() {
+				for again := true; again; again = s.end() {
+					if err := r.look(r.directory.shards[id]); err != nil {
+						r.failed(fmt.Errorf("shard %s: %w", id, err))
+					}
+				}
+			})
 		}
-		r.looking.Go(func() {
-			defer r.busy[i].Store(false)
-			if err := r.look(r.directory.shards[id]); err != nil {
-				r.failed(fmt.Errorf("shard %s: %w", id, err))
-			}
-		})
 	}
+}
+
+// begin reports whether a look may begin.
+func (s *lookState) begin(isNew bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.busy {
+		s.again = s.again || isNew
+		return false
+	}
+	s.busy = true
+	return true
+}
+
+// end reports whether another look is due.
+func (s *lookState) end() (again bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	again, s.again = s.again, false
+	s.busy = again
+	return again
 }
 
 // wait returns when all looks have ended.
@@ -541,9 +606,17 @@ func shardIdentity(ctx context.Context, db rowQuerier) (id ShardID, err error) {
 	return id, nil
 }
 
+func (db *DB) identity(ctx context.Context) (id ShardID, err error) {
+	err = db.readTx(ctx, func(tx pgx.Tx) error {
+		id, err = shardIdentity(ctx, tx)
+		return err
+	})
+	return id, err
+}
+
 // CheckMain refuses a database that was made a shard of another one.
 func (d *Directory) CheckMain(ctx context.Context) error {
-	is, err := shardIdentity(ctx, d.main.read)
+	is, err := d.main.identity(ctx)
 	if err == nil && is != "" && is != MainShard {
 		err = fmt.Errorf("the database is shard %s of another one: name the one with the directory, and this one with --shard", is)
 	}
@@ -553,7 +626,7 @@ func (d *Directory) CheckMain(ctx context.Context) error {
 // Add makes a database a shard, which takes no new clinics yet. It may be
 // repeated.
 func (d *Directory) Add(ctx context.Context, id ShardID, region string, db *DB) error {
-	is, err := shardIdentity(ctx, db.read)
+	is, err := db.identity(ctx)
 	if err != nil {
 		return err
 	}

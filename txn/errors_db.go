@@ -44,6 +44,7 @@ const (
 	codeCockroachRetry        = "CR000" // the former spelling of 40001
 	codeUniqueViolation       = "23505"
 	codeInsufficientPrivilege = "42501"
+	codeNoSuchDatabase        = "3D000"
 	codeUndefinedTable        = "42P01"
 	codeDuplicateTable        = "42P07"
 	codeReadOnlyTransaction   = "25006" // a standby, after a failover

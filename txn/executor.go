@@ -41,8 +41,8 @@ type ExecutorConfig struct {
 	// Default 1000 on PostgreSQL and 500 on CockroachDB, where larger ones
 	// exceed the transaction's intent budget.
 	GroupCommands int
-	// GroupsInFlight is how many groups may execute at a time. Default 2; 1 on
-	// a PostgreSQL server whose predicate locks were not enlarged.
+	// GroupsInFlight is how many groups may execute at a time. 0 means 2, and 1
+	// on a PostgreSQL server whose predicate locks were not enlarged.
 	GroupsInFlight int
 	// QueueCommands is how many commands may wait for one clinic. Default 4000.
 	QueueCommands int
@@ -70,15 +70,11 @@ type ExecutorConfig struct {
 }
 
 func (c ExecutorConfig) withDefaults(db *DB) ExecutorConfig {
-	groupCommands, inFlight := 1000, 2
+	groupCommands := 1000
 	if db.server.Kind == CockroachDB {
 		groupCommands = 500
 	}
-	if !db.tuned {
-		inFlight = 1
-	}
 	setDefault(&c.GroupCommands, groupCommands)
-	setDefault(&c.GroupsInFlight, inFlight)
 	setDefault(&c.QueueCommands, 4000)
 	setDefault(&c.CachedDocuments, 400_000)
 	setDefault(&c.ResolveTimeout, 5*time.Second)
@@ -92,6 +88,17 @@ func (c ExecutorConfig) withDefaults(db *DB) ExecutorConfig {
 		c.Log = slog.Default()
 	}
 	return c
+}
+
+// groupsInFlight may change once: when a shard that was away is reached.
+func (c ExecutorConfig) groupsInFlight(db *DB) int {
+	switch {
+	case c.GroupsInFlight > 0:
+		return c.GroupsInFlight
+	case db.PredicateLocksTuned():
+		return 2
+	}
+	return 1
 }
 
 // Submission is a set of commands for one clinic by one actor.
@@ -180,7 +187,7 @@ func NewExecutor(db *DB, cfg ExecutorConfig) *Executor {
 		metrics:  newExecutorMetrics(),
 		recalled: make(chan struct{}, 1),
 		former: newFormer(formerLimits{
-			groupCommands: cfg.GroupCommands, queueCommands: cfg.QueueCommands, inFlight: cfg.GroupsInFlight,
+			groupCommands: cfg.GroupCommands, queueCommands: cfg.QueueCommands, inFlight: cfg.groupsInFlight(db),
 		}),
 	}
 	e.idle = sync.NewCond(&e.mu)
@@ -295,6 +302,7 @@ func (e *Executor) enqueue(sub *submission, units []*unit) error {
 		e.mu.Unlock()
 		return ErrClosed
 	}
+	e.former.limits.inFlight = e.cfg.groupsInFlight(e.db)
 	start, accepted := e.former.arrive(sub.Clinic, units, sub.Bulk)
 	e.mu.Unlock()
 	if !accepted {

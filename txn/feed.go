@@ -64,7 +64,7 @@ func (f *Feed) Run(ctx context.Context, failed func(error)) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			looks.begin()
+			looks.begin(false)
 		}
 	}
 }

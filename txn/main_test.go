@@ -2,7 +2,6 @@ package txn
 
 import (
 	"context"
-	"strings"
 	"sync"
 	"testing"
 
@@ -54,7 +53,7 @@ func testDB(tb testing.TB) *DB {
 // ownDB returns a database that no other test uses.
 func ownDB(t *testing.T) *DB {
 	t.Helper()
-	url := keptDatabaseURL(t, strings.ReplaceAll(newClinicID(t), "-", "_"))
+	url := newDatabaseURL(t)
 	if err := Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}

@@ -200,17 +200,17 @@ func (q *Queries) Availability(ctx context.Context, clinic ledger.ClinicID, medi
 		s := v.selectStock().
 			add(` AND s.location_id = ANY(?) AND s.medicine_id = ANY(?)`, texts(at), texts(medicines))
 		rows, err := collect(ctx, v.tx, s, v.scanStock)
+		slices.SortFunc(rows, func(a, b StockRow) int {
+			return cmp.Or(cmp.Compare(a.Location, b.Location), cmp.Compare(a.Medicine, b.Medicine))
+		})
 		found = sumAvailability(rows, lastsUntil)
 		return err
 	})
 	return found, asOf, err
 }
 
-// sumAvailability sorts rows by their shelves and adds them up.
+// sumAvailability adds up rows that are sorted by shelf.
 func sumAvailability(rows []StockRow, lastsUntil ledger.Date) []Availability {
-	slices.SortFunc(rows, func(a, b StockRow) int {
-		return cmp.Or(cmp.Compare(a.Location, b.Location), cmp.Compare(a.Medicine, b.Medicine))
-	})
 	var sums []Availability
 	for i := range rows {
 		row := &rows[i]

@@ -20,7 +20,7 @@ func shardBehind(t *testing.T, transactionTimeout time.Duration) (*Directory, *f
 	t.Helper()
 	both := twoShards(t)
 	proxy := faultproxy.New(t, sharedShard.url)
-	db, err := Open(t.Context(), Config{DatabaseURL: proxy.URL(), TransactionTimeout: transactionTimeout, MaxAttempts: 2})
+	db, err := Open(t.Context(), Config{DatabaseURL: proxy.URL(), TransactionTimeout: transactionTimeout})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,8 +32,7 @@ func shardBehind(t *testing.T, transactionTimeout time.Duration) (*Directory, *f
 	return d, proxy, newTestClinic(t, testExecutor(t, ExecutorConfig{}))
 }
 
-// While a look at a shard hangs for longer than any test takes, those who wait
-// for a clinic of another one hear of each command of another node, and a cache
+// While looks at a shard hang, those who wait for a clinic of another one hear of each command of another node, and a cache
 // follows it.
 func TestAShardThatHangsHoldsUpNoOther(t *testing.T) {
 	t.Parallel()
@@ -68,7 +67,7 @@ func TestAShardThatHangsHoldsUpNoOther(t *testing.T) {
 	c.receive(1)
 	stock() // from now on the cache follows the clinic
 	proxy.Hang(t)
-	eventually(t, "two looks hang", func() bool {
+	eventually(t, "looks at the second shard hang", func() bool {
 		at := c.stored().Head
 		short, stop := context.WithTimeout(ctx, 10*time.Millisecond)
 		defer stop()

@@ -23,7 +23,7 @@ type shardCmd struct {
 
 // Help says what a shard is, and how one is added.
 func (shardCmd) Help() string {
-	return `A shard is a database that holds clinics: a CockroachDB database in a region, or a PostgreSQL server. The one of --database-url, shard-1, holds the directory too, which says where each clinic is. To add another:
+	return `A shard is a database that holds clinics: a CockroachDB database in a region, or a PostgreSQL server, and all of the same kind. The one of --database-url, shard-1, holds the directory too, which says where each clinic is. To add another:
 
   export STOCKLEDGER_SHARDS='south=postgresql://ledger@south-db/stockledger'
   stockledger migrate up
