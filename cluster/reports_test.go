@@ -359,8 +359,8 @@ func testMetricsOfOperations(t *testing.T, db *txn.DB) {
 		return waiting("high")+waiting("low")+waiting("report") == 0 && oldest("high") == 0 && oldest("low") == 0
 	})
 	for labels, want := range map[[2]string]float64{{"high", "accepted"}: 1, {"low", "accepted"}: 1, {"low", "rejected"}: 1, {"report", "accepted"}: 1} {
-		if got := testutil.ToFloat64(d.metrics.ended.WithLabelValues(labels[0], labels[1])); got != want {
-			t.Errorf("%v ended as %s, of priority %s", got, labels[1], labels[0])
-		}
+		eventually(t, fmt.Sprintf("%v of priority %s are counted as %s", want, labels[0], labels[1]), func() bool {
+			return testutil.ToFloat64(d.metrics.ended.WithLabelValues(labels[0], labels[1])) == want
+		})
 	}
 }
