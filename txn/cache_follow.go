@@ -193,16 +193,16 @@ func (f *followed) begin(at AsOf) {
 func (c *Cache) follow(ctx context.Context, failed func(error)) {
 	tick := time.NewTicker(c.cfg.LookEvery)
 	defer tick.Stop()
-	looks := c.directory.newRounds(func(db *DB) error { return c.catchUp(ctx, db) }, unlessOver(ctx, failed))
+	looks := c.directory.newRounds(c.catchUp, failed)
 	defer looks.wait()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			looks.begin(false)
+			looks.begin(ctx, false)
 		case <-c.behind:
-			looks.begin(true)
+			looks.begin(ctx, true)
 		}
 	}
 }

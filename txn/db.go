@@ -141,7 +141,7 @@ type DB struct {
 	server Server
 	write  *pgxpool.Pool
 	read   *pgxpool.Pool
-	tuned  bool
+	tuned  *atomic.Bool // false until the server was reached
 
 	awaited *awaited // nil: it was there when it was opened
 
@@ -156,7 +156,6 @@ type DB struct {
 type awaited struct {
 	id     ShardID
 	proven atomic.Bool // a connection has led to it
-	tuned  atomic.Bool
 }
 
 // Open connects to the database, finds out which server it is, and returns
@@ -167,19 +166,25 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	db := &DB{cfg: cfg}
+	db := &DB{cfg: cfg, tuned: new(atomic.Bool)}
 	if err := db.inspect(ctx); err != nil {
 		return nil, err
 	}
-	return db, db.openPools(ctx)
+	if err := db.openPools(ctx); err != nil {
+		return nil, err
+	}
+	return db, nil
 }
 
 // openAway returns a shard that cannot be reached yet, on a server of the same
 // kind as another one. Its connections make sure that they lead there, until one
 // has.
 func openAway(ctx context.Context, cfg Config, id ShardID, like *DB) (*DB, error) {
-	db := &DB{cfg: cfg.withDefaults(), server: like.server, awaited: &awaited{id: id}}
-	return db, db.openPools(ctx)
+	db := &DB{cfg: cfg.withDefaults(), server: like.server, tuned: new(atomic.Bool), awaited: &awaited{id: id}}
+	if err := db.openPools(ctx); err != nil {
+		return nil, err
+	}
+	return db, nil
 }
 
 func (db *DB) openPools(ctx context.Context) (err error) {
@@ -215,7 +220,7 @@ func (db *DB) prove(ctx context.Context, conn *pgx.Conn) error {
 	if err != nil {
 		return unavailable(fmt.Errorf("shard %s: %w", a.id, err))
 	}
-	a.tuned.Store(tuned)
+	db.tuned.Store(tuned)
 	if !a.proven.Swap(true) {
 		db.cfg.Log.Info("a shard that was away can be reached", "shard", a.id)
 		db.warnUntuned()
@@ -236,9 +241,7 @@ func (db *DB) Server() Server { return db.server }
 // of several large SERIALIZABLE transactions at once. Where it has not, one
 // group of commands at a time is faster than two that abort each other. It is
 // always true on CockroachDB, which has no such locks.
-func (db *DB) PredicateLocksTuned() bool {
-	return db.tuned || db.awaited != nil && db.awaited.tuned.Load()
-}
+func (db *DB) PredicateLocksTuned() bool { return db.tuned.Load() }
 
 // Ping proves that the database answers.
 func (db *DB) Ping(ctx context.Context) error {
@@ -262,9 +265,11 @@ func (db *DB) inspect(ctx context.Context) error {
 	if db.server, err = detectServer(ctx, conn); err != nil {
 		return err
 	}
-	if db.tuned, err = predicateLocksTuned(ctx, conn, db.server); err != nil {
+	tuned, err := predicateLocksTuned(ctx, conn, db.server)
+	if err != nil {
 		return err
 	}
+	db.tuned.Store(tuned)
 	db.warnUntuned()
 	return nil
 }

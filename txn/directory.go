@@ -302,7 +302,7 @@ func merged[T any](d *Directory, limit int, key func(T) string, read func(*DB) (
 // holds up no other: while a look at it has not ended, no other one begins.
 type rounds struct {
 	directory *Directory
-	look      func(*DB) error
+	look      func(context.Context, *DB) error
 	failed    func(error)
 	shards    []lookState // by the shards' order
 	looking   sync.WaitGroup
@@ -314,20 +314,21 @@ type lookState struct {
 	busy, again bool
 }
 
-// newRounds returns rounds that tell failed of looks that failed.
-func (d *Directory) newRounds(look func(*DB) error, failed func(error)) *rounds {
+// newRounds returns rounds that tell failed of looks that failed before their ctx
+// ended.
+func (d *Directory) newRounds(look func(context.Context, *DB) error, failed func(error)) *rounds {
 	return &rounds{directory: d, look: look, failed: failed, shards: make([]lookState, len(d.ids))}
 }
 
 // begin begins a round. A shard whose last look has not ended is left out; if
 // something is new, it is looked at again when that has ended.
-func (r *rounds) begin(isNew bool) {
+func (r *rounds) begin(ctx context.Context, isNew bool) {
 	for i, id := range r.directory.ids {
 		s := &r.shards[i]
 		if s.begin(isNew) {
 			r.looking.Go(func() {
 				for again := true; again; again = s.end() {
-					if err := r.look(r.directory.shards[id]); err != nil {
+					if err := r.look(ctx, r.directory.shards[id]); err != nil && ctx.Err() == nil {
 						r.failed(fmt.Errorf("shard %s: %w", id, err))
 					}
 				}

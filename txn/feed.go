@@ -57,23 +57,14 @@ func (f *Feed) committed(clinic ledger.ClinicID, head Place) {
 func (f *Feed) Run(ctx context.Context, failed func(error)) {
 	tick := time.NewTicker(f.every)
 	defer tick.Stop()
-	looks := f.directory.newRounds(func(db *DB) error { return f.look(ctx, db) }, unlessOver(ctx, failed))
+	looks := f.directory.newRounds(f.look, failed)
 	defer looks.wait()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			looks.begin(false)
-		}
-	}
-}
-
-// unlessOver tells failed of what failed before ctx ended.
-func unlessOver(ctx context.Context, failed func(error)) func(error) {
-	return func(err error) {
-		if ctx.Err() == nil {
-			failed(err)
+			looks.begin(ctx, false)
 		}
 	}
 }

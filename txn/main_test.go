@@ -50,19 +50,14 @@ func testDB(tb testing.TB) *DB {
 	return testShared.db
 }
 
-// ownDB returns a database that no other test uses.
+// ownDB returns a database that no other test uses, migrated.
 func ownDB(t *testing.T) *DB {
 	t.Helper()
 	url := newDatabaseURL(t)
 	if err := Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
-	db, err := Open(t.Context(), Config{DatabaseURL: url})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(db.Close)
-	return db
+	return openTest(t, Config{DatabaseURL: url})
 }
 
 // newClinicID returns a clinic id that nobody has used.

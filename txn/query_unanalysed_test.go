@@ -15,11 +15,7 @@ func TestJoinsLookUpWithoutStatistics(t *testing.T) {
 	if testDB(t).server.Kind != PostgreSQL {
 		t.Skip("CockroachDB is told to look keys up")
 	}
-	url := newDatabaseURL(t)
-	if err := Migrate(t.Context(), url); err != nil {
-		t.Fatal(err)
-	}
-	plain := openTest(t, Config{DatabaseURL: url})
+	plain := ownDB(t)
 	c := newTestClinic(t, testExecutorOn(t, plain, ExecutorConfig{}))
 	c.receive(5)
 	for _, sql := range []string{

@@ -409,11 +409,7 @@ func TestQueriesOfModelsThatAreBehind(t *testing.T) {
 // A node that only looks finds what nobody moves: here, all there is.
 func TestLookForModelsThatNobodyMoves(t *testing.T) {
 	t.Parallel()
-	url := newDatabaseURL(t)
-	if err := Migrate(t.Context(), url); err != nil {
-		t.Fatal(err)
-	}
-	e := testExecutorOn(t, openTest(t, Config{DatabaseURL: url}), ExecutorConfig{Clock: func() time.Time { return time.Now().Add(-time.Minute) }})
+	e := testExecutorOn(t, ownDB(t), ExecutorConfig{Clock: func() time.Time { return time.Now().Add(-time.Minute) }})
 	c, p := newTestClinic(t, e), newTestClinic(t, e)
 	c.receive(5)
 	models := NewReadModels(c.e.db, ReadModelsConfig{Every: time.Millisecond, LookEvery: 5 * time.Millisecond})

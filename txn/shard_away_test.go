@@ -20,11 +20,7 @@ func shardBehind(t *testing.T, transactionTimeout time.Duration) (*Directory, *f
 	t.Helper()
 	both := twoShards(t)
 	proxy := faultproxy.New(t, sharedShard.url)
-	db, err := Open(t.Context(), Config{DatabaseURL: proxy.URL(), TransactionTimeout: transactionTimeout})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(db.Close)
+	db := openTest(t, Config{DatabaseURL: proxy.URL(), TransactionTimeout: transactionTimeout})
 	d := NewDirectory(both.Main())
 	if err := d.Reach(t.Context(), secondShard, db); err != nil {
 		t.Fatal(err)
@@ -32,8 +28,8 @@ func shardBehind(t *testing.T, transactionTimeout time.Duration) (*Directory, *f
 	return d, proxy, newTestClinic(t, testExecutor(t, ExecutorConfig{}))
 }
 
-// While looks at a shard hang, those who wait for a clinic of another one hear of each command of another node, and a cache
-// follows it.
+// While looks at a shard hang, those who wait for a clinic of another one hear of
+// each command of another node, and a cache follows it.
 func TestAShardThatHangsHoldsUpNoOther(t *testing.T) {
 	t.Parallel()
 	d, proxy, c := shardBehind(t, time.Hour)
@@ -83,6 +79,30 @@ func TestAShardThatHangsHoldsUpNoOther(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, "the cache has heard of the command", func() bool { return stock() > at.Sequence })
+	}
+}
+
+// A look that is asked for while one is under way is made after it, if something
+// is new; else the one that is under way will do.
+func TestRoundsLookAgainAtWhatIsNew(t *testing.T) {
+	t.Parallel()
+	for _, isNew := range []bool{false, true} {
+		looks, begun, let := 0, make(chan struct{}, 3), make(chan struct{})
+		r := NewDirectory(testDB(t)).newRounds(func(context.Context, *DB) error {
+			looks++
+			begun <- struct{}{}
+			<-let
+			return nil
+		}, func(err error) { t.Error(err) })
+		r.begin(t.Context(), false)
+		<-begun
+		r.begin(t.Context(), isNew)
+		r.begin(t.Context(), false)
+		close(let)
+		r.wait()
+		if want := map[bool]int{false: 1, true: 2}[isNew]; looks != want {
+			t.Errorf("new: %t, %d looks", isNew, looks)
+		}
 	}
 }
 
@@ -167,10 +187,43 @@ func TestStartWithAShardAway(t *testing.T) {
 	if err := receive(moved); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("a clinic of the shard that is away: %v", err)
 	}
+	if d.On(secondShard).PredicateLocksTuned() {
+		t.Error("nobody knows yet how the server is set up")
+	}
 	proxy.Up(t)
 	eventually(t, "the shard is used", func() bool { return receive(moved) == nil })
-	if s := said.String(); !strings.Contains(s, "a shard cannot be reached") || !strings.Contains(s, "can be reached\" shard=shard-2") {
-		t.Errorf("the log says %s", s)
+	eventually(t, "the log tells of both", func() bool {
+		s := said.String()
+		return strings.Contains(s, "a shard cannot be reached") && strings.Contains(s, "can be reached\" shard=shard-2")
+	})
+	if tuned := d.On(secondShard).PredicateLocksTuned(); tuned != d.Main().PredicateLocksTuned() {
+		t.Errorf("of two databases on one server the second is tuned: %t", tuned)
+	}
+}
+
+// A shard that takes connections and says nothing is away; one that refuses who
+// asks, or has no such database, is somebody's mistake.
+func TestWhichShardsAreAway(t *testing.T) {
+	t.Parallel()
+	twoShards(t)
+	silent := faultproxy.New(t, sharedShard.url)
+	silent.Hang(t)
+	missing := databaseURL(t, testURL(t), "there_is_none")
+	for name, test := range map[string]struct {
+		url    string
+		starts bool
+	}{
+		"silent":      {silent.URL(), true},
+		"no database": {missing, false},
+	} {
+		cfg := Config{DatabaseURL: testURL(t), ShardsMayBeAway: true, ConnectTimeout: 2 * time.Second}
+		d, err := OpenDirectory(t.Context(), cfg, map[ShardID]string{secondShard: test.url})
+		if err == nil {
+			d.Close()
+		}
+		if (err == nil) != test.starts {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
