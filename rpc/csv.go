@@ -43,6 +43,7 @@ const asOfHeader = "X-As-Of-Sequence"
 // every interceptor, with the token of the caller.
 type csvServices struct {
 	query      stockledgerv1connect.QueryServiceClient
+	events     stockledgerv1connect.EventServiceClient
 	pharmacy   stockledgerv1connect.PharmacyServiceClient
 	operations stockledgerv1connect.OperationServiceClient
 }
@@ -50,8 +51,8 @@ type csvServices struct {
 func newCSVServices(server *connect.Server) csvServices {
 	conn := connect.NewClient(connectinprocess.New(server))
 	return csvServices{
-		stockledgerv1connect.NewQueryServiceClient(conn), stockledgerv1connect.NewPharmacyServiceClient(conn),
-		stockledgerv1connect.NewOperationServiceClient(conn),
+		stockledgerv1connect.NewQueryServiceClient(conn), stockledgerv1connect.NewEventServiceClient(conn),
+		stockledgerv1connect.NewPharmacyServiceClient(conn), stockledgerv1connect.NewOperationServiceClient(conn),
 	}
 }
 
@@ -63,6 +64,9 @@ type csvReport struct {
 	request func(clinic string) proto.Message
 	// part is what it belongs to; empty: both.
 	part Part
+	// alsoShows is the permission that lets a reader see more of it; empty: all who
+	// read it see the same.
+	alsoShows permission
 	// read reads a page of it.
 	read func(context.Context, csvServices, proto.Message) (*csvRows, error)
 	// goOn makes of the request the one for the page that a token names.
@@ -70,9 +74,10 @@ type csvReport struct {
 }
 
 type csvRows struct {
-	rows [][]string
-	next string // the token of the next page; empty at the end
-	asOf *stockledgerv1.AsOf
+	rows  [][]string
+	total int64  // rows that the report will have; 0 where it is not known
+	next  string // the token of the next page; empty at the end
+	asOf  *stockledgerv1.AsOf
 }
 
 // listed is an answer with a part of a list.
@@ -98,7 +103,7 @@ func reportOf[Request proto.Message, Response listed, Row any](
 			if err != nil {
 				return nil, err
 			}
-			return &csvRows{each(rows(response), line), response.GetNextPageToken(), response.GetAsOf()}, nil
+			return &csvRows{rows: each(rows(response), line), next: response.GetNextPageToken(), asOf: response.GetAsOf()}, nil
 		},
 		goOn: func(req proto.Message, token string) error {
 			list, ok := req.(paged)
@@ -194,6 +199,7 @@ var csvReports = map[string]csvReport{
 			}
 		}),
 	"dispensing": dispensingReport,
+	"journal":    journalReport,
 }
 
 // dispensingReport is no paged list. Where both days are given it is read by
@@ -212,7 +218,7 @@ var dispensingReport = csvReport{
 		if err != nil {
 			return nil, err
 		}
-		return &csvRows{each(response.GetRows(), dispensingCells), cellDate(rest), response.GetAsOf()}, nil
+		return &csvRows{rows: each(response.GetRows(), dispensingCells), next: cellDate(rest), asOf: response.GetAsOf()}, nil
 	},
 	goOn: func(req proto.Message, token string) error {
 		whole, ok := req.(*stockledgerv1.DispensingReportRequest)
@@ -429,11 +435,10 @@ func csvHeader(header http.Header, report, clinic string, asOf int64) {
 
 // setParameters sets fields of a request that the address names.
 func setParameters(req protoreflect.Message, query url.Values) error {
-	fields := req.Descriptor().Fields()
 	for _, name := range slices.Sorted(maps.Keys(query)) {
-		field := fields.ByName(protoreflect.Name(name))
-		if field == nil || !isParameter(field) {
-			return invalidField(plain(name), "The report has no parameter %q. It has: %s.", plain(name), strings.Join(parametersOf(fields), ", "))
+		in, field := parameter(req, name)
+		if field == nil {
+			return invalidField(plain(name), "The report has no parameter %q. It has: %s.", plain(name), strings.Join(parametersOf(req.Descriptor()), ", "))
 		}
 		if len(query[name]) > 1 {
 			return invalidField(name, "%s is given more than once.", name)
@@ -442,29 +447,76 @@ func setParameters(req protoreflect.Message, query url.Values) error {
 		if err != nil {
 			return invalidField(name, "%s: %s.", name, err)
 		}
-		req.Set(field, value)
+		if field.IsList() {
+			value = listOf(in.NewField(field), query.Get(name))
+		}
+		in.Set(field, value)
 	}
 	return nil
+}
+
+// listOf is a list of texts, which have commas between them.
+func listOf(empty protoreflect.Value, text string) protoreflect.Value {
+	for item := range strings.SplitSeq(text, ",") {
+		empty.List().Append(protoreflect.ValueOfString(item))
+	}
+	return empty
+}
+
+// parameter finds the field that an address names, and the message that it is
+// in: after.sequence is one of the message after. Nil: there is none.
+func parameter(req protoreflect.Message, name string) (protoreflect.Message, protoreflect.FieldDescriptor) {
+	outer, inner, nested := strings.Cut(name, ".")
+	field := req.Descriptor().Fields().ByName(protoreflect.Name(outer))
+	switch {
+	case field == nil:
+		return nil, nil
+	case nested && hasParameters(field):
+		return parameter(req.Mutable(field).Message(), inner)
+	case nested || !isParameter(field):
+		return nil, nil
+	}
+	return req, field
 }
 
 // isParameter tells what an address can say from what it says elsewhere or
 // cannot say.
 func isParameter(field protoreflect.FieldDescriptor) bool {
 	switch {
-	case field.IsList() || field.IsMap() || field.Name() == "clinic_id" || field.Name() == "page" || field.Name() == "read":
+	case isSaidElsewhere(field) || field.IsMap():
 		return false
+	case field.IsList():
+		return field.Kind() == protoreflect.StringKind
 	case field.Message() != nil:
-		name := field.Message().FullName()
-		return name == "google.type.Date" || name == "google.protobuf.Timestamp"
+		return isDateOrTime(field.Message())
 	}
 	return field.Enum() == nil
 }
 
-func parametersOf(fields protoreflect.FieldDescriptors) []string {
+// hasParameters tells a message whose fields are parameters.
+func hasParameters(field protoreflect.FieldDescriptor) bool {
+	return field.Message() != nil && !field.IsList() && !field.IsMap() && !isSaidElsewhere(field) && !isDateOrTime(field.Message())
+}
+
+func isSaidElsewhere(field protoreflect.FieldDescriptor) bool {
+	return field.Name() == "clinic_id" || field.Name() == "page" || field.Name() == "read"
+}
+
+func isDateOrTime(message protoreflect.MessageDescriptor) bool {
+	return message.FullName() == "google.type.Date" || message.FullName() == "google.protobuf.Timestamp"
+}
+
+func parametersOf(message protoreflect.MessageDescriptor) []string {
 	var names []string
-	for i := range fields.Len() {
-		if isParameter(fields.Get(i)) {
-			names = append(names, string(fields.Get(i).Name()))
+	for i := range message.Fields().Len() {
+		field := message.Fields().Get(i)
+		switch {
+		case isParameter(field):
+			names = append(names, string(field.Name()))
+		case hasParameters(field):
+			for _, inner := range parametersOf(field.Message()) {
+				names = append(names, string(field.Name())+"."+inner)
+			}
 		}
 	}
 	return names

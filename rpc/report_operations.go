@@ -160,9 +160,13 @@ func (s *Server) ReadReport(ctx context.Context, op *txn.QueuedOperation) (*txn.
 	if err := report.encode(&data, rows, token == ""); err != nil {
 		return nil, err
 	}
-	return &txn.ReportPage{
+	page := &txn.ReportPage{
 		Data: data.Bytes(), Rows: int64(len(rows.rows)), Sequence: ledger.Sequence(rows.asOf.GetSequence()), Next: rows.next,
-	}, nil
+	}
+	if len(submission.Locations) == 0 { // else it may be less
+		page.Total = rows.total
+	}
+	return page, nil
 }
 
 // reportError says what to do about an error of reading a page.
@@ -238,12 +242,15 @@ func (s *operationService) withResult(ctx context.Context, clinic, key string) (
 
 // mayFetch refuses a result to who could not read the report, or not all of it.
 func (s *operationService) mayFetch(p *Principal, submission *reportSubmission) error {
-	_, req, err := submission.open("")
+	report, req, err := submission.open("")
 	if err != nil {
 		return err
 	}
 	if needed := s.plans.reading(req); !p.may(needed) {
 		return denied(p, needed)
+	}
+	if more := report.alsoShows; more != "" && submission.principal("").may(more) && !p.may(more) {
+		return denied(p, more)
 	}
 	if !p.limited() {
 		return nil

@@ -127,6 +127,10 @@ func TestReportsThatAreReadLater(t *testing.T) {
 		"nothing expires":     {"expiries", map[string]string{"within_days": "1"}, 0},
 		"dispensings by days": {"dispensing", map[string]string{"from": long, "to": soon}, 1},
 		"no dispensings":      {"dispensing", map[string]string{"from": long, "to": long}, 0},
+		"the journal":         {"journal", map[string]string{"to_sequence": "2015"}, 2015},
+		"a part of it":        {"journal", map[string]string{"after.sequence": "10", "to_sequence": "2012"}, 2002},
+		"one kind of events":  {"journal", map[string]string{"filter.types": "MedicineDispensed,StockLevelsUpdated"}, 2},
+		"after its end":       {"journal", map[string]string{"after.sequence": "2012", "to_sequence": "12"}, 0},
 	} {
 		key := "later " + name
 		op := admin.done(t, key, test.report, test.parameters)
@@ -229,6 +233,10 @@ func TestReportsThatCannotBe(t *testing.T) {
 		"a page of its own":   {"stock-on-hand", map[string]string{"page": "x"}, "parameters.page", "no parameter"},
 		"another clinic":      {"stock-on-hand", map[string]string{"clinic_id": "x"}, "parameters.clinic_id", "no parameter"},
 		"no register of what": {"controlled-register", nil, "", ""},
+		"no such event":       {"journal", map[string]string{"filter.types": "StockReserved,GoldFound"}, "parameters.filter.types", "GoldFound"},
+		"no field of a place": {"journal", map[string]string{"after.colour": "1"}, "parameters.after.colour", "after.sequence, to_sequence, filter.location_ids"},
+		"before the journal":  {"journal", map[string]string{"after.sequence": "-1"}, "parameters.after.sequence", ""},
+		"a field of a time":   {"controlled-register", map[string]string{"from.seconds": "1"}, "parameters.from.seconds", "no parameter"},
 	} {
 		_, err := keeper.submit(t, "bad "+name, test.report, test.parameters)
 		info := wantError(t, err, connect.CodeInvalidArgument, ledger.ReasonInvalidField)

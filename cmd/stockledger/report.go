@@ -18,7 +18,7 @@ import (
 // reportCmd has a report read and fetches it.
 type reportCmd struct {
 	operationsFlags
-	Report     string            `arg:"" help:"The report: stock-card, stock-on-hand, expiries, controlled-register, low-stock, reorder-suggestions or dispensing."`
+	Report     string            `arg:"" help:"The report: stock-card, stock-on-hand, expiries, controlled-register, low-stock, reorder-suggestions, dispensing or journal."`
 	Parameters map[string]string `name:"parameter" env:"STOCKLEDGER_PARAMETERS" placeholder:"NAME=VALUE" help:"A parameter of the report, for example location_id=ward. May be repeated; in the environment separated by semicolons."`
 	Key        string            `env:"STOCKLEDGER_KEY" help:"Key that names the operation. With the same key and parameters the command goes on where it was interrupted. Default: a new one, which is printed."`
 	Output     string            `short:"o" env:"STOCKLEDGER_OUTPUT" placeholder:"FILE" help:"Write the report here; - is standard output. Default: REPORT-CLINIC.csv in the current folder."`

@@ -441,7 +441,8 @@ type SubmitReportRequest struct {
 	// characters; commands have their keys from the same set.
 	IdempotencyKey string `protobuf:"bytes,2,opt,name=idempotency_key,json=idempotencyKey,proto3" json:"idempotency_key,omitempty"`
 	// Which report: what is read at /csv/CLINIC/REPORT. stock-card, stock-on-hand,
-	// expiries, controlled-register, low-stock, reorder-suggestions or dispensing.
+	// expiries, controlled-register, low-stock, reorder-suggestions, dispensing or
+	// journal.
 	Report string `protobuf:"bytes,3,opt,name=report,proto3" json:"report,omitempty"`
 	// The report's parameters, as they would stand in the address.
 	Parameters    map[string]string `protobuf:"bytes,4,rep,name=parameters,proto3" json:"parameters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`

@@ -1,0 +1,139 @@
+package rpc
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	stockledgerv1 "github.com/stockledger/stockledger/proto/gen/stockledger/v1"
+)
+
+// journalAtOnce is how many events are looked at for a page of the journal.
+const journalAtOnce = 2000
+
+// journalReport is the journal for an audit: every event up to the one that was
+// the last when the first page was read.
+var journalReport = csvReport{
+	columns: []string{
+		"epoch", "sequence", "type", "command", "approved_type", "actor", "witness", "recorded_at", "occurred_at", "location_ids", "medicine_ids", "outcome", "hash",
+	},
+	alsoShows: permissionManageCounts,
+	request:   func(clinic string) proto.Message { return &stockledgerv1.ReplayRequest{ClinicId: clinic} },
+	read: func(ctx context.Context, services csvServices, req proto.Message) (*csvRows, error) {
+		whole, ok := req.(*stockledgerv1.ReplayRequest)
+		if !ok {
+			return nil, fmt.Errorf("rpc: a report's request is a %T", req)
+		}
+		return readJournal(ctx, services, whole)
+	},
+	goOn: func(req proto.Message, token string) error {
+		rest, ok := req.(*stockledgerv1.ReplayRequest)
+		if !ok {
+			return fmt.Errorf("rpc: a report's request is a %T", req)
+		}
+		rest.After = &stockledgerv1.EventPlace{}
+		_, err := fmt.Sscanf(token, journalToken, &rest.After.Epoch, &rest.After.Sequence, &rest.ToSequence)
+		return err
+	},
+}
+
+// journalToken is the place after which a page begins, and the report's last
+// sequence.
+const journalToken = "%d:%d:%d"
+
+// readJournal reads the first page of a part of the journal.
+func readJournal(ctx context.Context, services csvServices, whole *stockledgerv1.ReplayRequest) (*csvRows, error) {
+	end, err := journalEnd(ctx, services, whole.GetClinicId())
+	if err != nil {
+		return nil, err
+	}
+	after, last := whole.GetAfter().GetSequence(), end.GetSequence()
+	if whole.GetToSequence() > 0 {
+		last = min(last, whole.GetToSequence())
+	}
+	part, ok := proto.Clone(whole).(*stockledgerv1.ReplayRequest)
+	if !ok {
+		return nil, fmt.Errorf("rpc: the copy of a %T is another type", whole)
+	}
+	part.ToSequence = min(last, after+journalAtOnce)
+	rows := &csvRows{asOf: &stockledgerv1.AsOf{Epoch: end.GetEpoch(), Sequence: end.GetSequence()}}
+	if whole.GetFilter() == nil {
+		rows.total = max(0, last-after)
+	}
+	looked, err := replayInto(ctx, services, part, rows)
+	if err == nil && looked.GetSequence() < last {
+		rows.next = fmt.Sprintf(journalToken, looked.GetEpoch(), part.GetToSequence(), last)
+	}
+	return rows, err
+}
+
+// journalEnd is the place of a clinic's last event.
+func journalEnd(ctx context.Context, services csvServices, clinic string) (*stockledgerv1.EventPlace, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := services.events.Watch(ctx, &stockledgerv1.WatchRequest{ClinicId: clinic, FromNow: true})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = stream.Close() }()
+	for {
+		message, err := stream.Receive()
+		if err != nil {
+			return nil, err
+		}
+		if message.GetHeartbeat() != nil {
+			return message.GetHeartbeat(), nil
+		}
+	}
+}
+
+// replayInto adds a part of the journal to rows, and returns up to where it
+// looked.
+func replayInto(ctx context.Context, services csvServices, part *stockledgerv1.ReplayRequest, rows *csvRows) (looked *stockledgerv1.EventPlace, err error) {
+	stream, err := services.events.Replay(ctx, part)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = stream.Close() }()
+	for {
+		message, err := stream.Receive()
+		if errors.Is(err, io.EOF) {
+			return looked, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		looked = message.GetLooked()
+		for _, event := range message.GetEvents() {
+			cells, err := eventCells(event)
+			if err != nil {
+				return nil, err
+			}
+			rows.rows = append(rows.rows, cells)
+		}
+	}
+}
+
+func eventCells(e *stockledgerv1.Event) ([]string, error) {
+	outcome, err := protojson.Marshal(e.GetOutcome())
+	if err != nil {
+		return nil, fmt.Errorf("rpc: an event's outcome as JSON: %w", err)
+	}
+	var compact bytes.Buffer // protojson's spaces differ from release to release
+	if err := json.Compact(&compact, outcome); err != nil {
+		return nil, fmt.Errorf("rpc: an event's outcome as JSON: %w", err)
+	}
+	return []string{
+		decimal(e.GetEpoch()), decimal(e.GetSequence()), e.GetType(), e.GetCommand(), e.GetApprovedType(), CSVText(e.GetActor()), CSVText(e.GetWitness()),
+		cellTime(e.GetRecordedAt()), cellTime(e.GetOccurredAt()), CSVText(strings.Join(e.GetLocationIds(), "; ")), CSVText(strings.Join(e.GetMedicineIds(), "; ")),
+		compact.String(), hex.EncodeToString(e.GetHash()),
+	}, nil
+}
