@@ -152,14 +152,21 @@ func (v *valve) pass(in net.Conn) {
 // turn shuts the valve, which cuts what passes through it, or opens it.
 func (v *valve) turn(shut bool) {
 	v.mu.Lock()
-	defer v.mu.Unlock()
 	v.shut = shut
+	v.mu.Unlock()
 	if shut {
-		for _, c := range v.conns {
-			_ = c.Close()
-		}
-		v.conns = nil
+		v.cut()
 	}
+}
+
+// cut cuts what passes through the valve at this moment.
+func (v *valve) cut() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, c := range v.conns {
+		_ = c.Close()
+	}
+	v.conns = nil
 }
 
 func TestOneLeadsAndAnotherFollows(t *testing.T) {

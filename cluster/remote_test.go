@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -82,6 +83,42 @@ func TestLostAnswersAreAskedForAtTheHome(t *testing.T) {
 		t.Errorf("%v commands were executed by the node that only lost an answer", here)
 	}
 	verified(t, db, clinic)
+}
+
+// A home that can be reached may have what it loses again and again: it is left
+// to its caller to ask once more.
+func TestAnswersThatAreAlwaysLost(t *testing.T) {
+	t.Parallel()
+	db := txntest.Open(t)
+	a := newTestRouter(t, db, "a")
+	clinic := clinics(t, a.executor, 1, 0)[0]
+	var asked atomic.Int64
+	home, v := behindValve(t, otherNode(t, func(ctx context.Context, _ txn.Submission) ([]txn.Verdict, error) {
+		asked.Add(1)
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}))
+	a.Follow(a.self.ID, NewHomes([]Node{a.self, home}, map[ledger.ClinicID]string{clinic: home.Name}, nil))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	told := make(chan error, 1)
+	go func() {
+		_, err := a.Submit(ctx, issue("i", clinic, 1))
+		told <- err
+	}()
+	to := a.Router.peers[home.ID]
+	for i := range attempts {
+		eventually(t, "the home is reached, and asked", func() bool {
+			return to.breaker.Counts().TotalSuccesses > uint32(i) && asked.Load() > int64(i)
+		})
+		v.cut()
+	}
+	if err := <-told; !errors.Is(err, txn.ErrAmbiguous) {
+		t.Errorf("the caller was told %v", err)
+	}
+	if here := testutil.ToFloat64(a.taken.WithLabelValues("unreachable")); here != 0 {
+		t.Error("a node executed what its home may have")
+	}
 }
 
 // A node that executes nothing has every command executed by the home, and by

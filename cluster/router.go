@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -154,7 +155,9 @@ func final(err error) error {
 
 // Submit has commands executed by their clinic's home, as [txn.Executors.Submit]
 // does here. After a connection was lost it asks the home again, under the same
-// keys: what was carried out is answered from the journal.
+// keys: what was carried out is answered from the journal. A home that can be
+// reached and loses it again and again may have it, so it is executed nowhere
+// else; the error is [txn.ErrAmbiguous] then.
 func (r *Router) Submit(ctx context.Context, s txn.Submission) ([]txn.Verdict, error) {
 	if r.remote {
 		return r.send(ctx, s)
@@ -168,7 +171,7 @@ func (r *Router) Submit(ctx context.Context, s txn.Submission) ([]txn.Verdict, e
 	}
 	verdicts, err := backoff.Retry(ctx, func() ([]txn.Verdict, error) { return r.bring(ctx, s) }, pauses(), backoff.WithMaxTries(attempts))
 	if errors.Is(err, errLost) {
-		return r.here(ctx, s, "unreachable")
+		return nil, fmt.Errorf("%w: %w", txn.ErrAmbiguous, err)
 	}
 	return verdicts, err
 }
