@@ -146,7 +146,7 @@ func (b *bench) clusterParts() []*part {
 		key, name                   string
 		clinics, medicines, callers int
 		least                       float64 // what homes should be worth
-	}{{"hot", "one hot clinic", 1, 1, 256, 2}, {"many", fmt.Sprintf("%d clinics", b.Many), b.Many, 2, 256, 1.2}} {
+	}{{"few", "one hot clinic, 6 callers", 1, 1, 6, 2}, {"hot", "one hot clinic", 1, 1, 256, 2}, {"many", fmt.Sprintf("%d clinics", b.Many), b.Many, 2, 256, 1.2}} {
 		loose, homes := without.among(over.key, over.clinics, over.medicines), with.among(over.key, over.clinics, over.medicines)
 		base := &part{key: "loose_" + over.key, name: "three nodes without homes, unary, " + over.name, prepare: loose.prepare, load: loose.load(over.callers, 1), agree: loose.agree}
 		parts = append(parts, base, &part{
