@@ -109,7 +109,7 @@ func TestAnswersThatAreAlwaysLost(t *testing.T) {
 	to := a.Router.peers[home.ID]
 	for i := range attempts {
 		eventually(t, "the home is reached, and asked", func() bool {
-			return to.breaker.Counts().TotalSuccesses > uint32(i) && asked.Load() > int64(i)
+			return int(to.breaker.Counts().TotalSuccesses) > i && int(asked.Load()) > i
 		})
 		v.cut()
 	}
