@@ -40,14 +40,14 @@ var journalReport = csvReport{
 			return fmt.Errorf("rpc: a report's request is a %T", req)
 		}
 		rest.After = &stockledgerv1.EventPlace{}
-		_, err := fmt.Sscanf(token, journalToken, &rest.After.Epoch, &rest.After.Sequence, &rest.ToSequence)
+		_, err := fmt.Sscanf(token, journalPlaces, &rest.After.Epoch, &rest.After.Sequence, &rest.ToSequence)
 		return err
 	},
 }
 
-// journalToken is the place after which a page begins, and the report's last
-// sequence.
-const journalToken = "%d:%d:%d"
+// journalPlaces names a page: the place after which it begins, and the report's
+// last sequence.
+const journalPlaces = "%d:%d:%d"
 
 // readJournal reads the first page of a part of the journal.
 func readJournal(ctx context.Context, services csvServices, whole *stockledgerv1.ReplayRequest) (*csvRows, error) {
@@ -70,7 +70,7 @@ func readJournal(ctx context.Context, services csvServices, whole *stockledgerv1
 	}
 	looked, err := replayInto(ctx, services, part, rows)
 	if err == nil && looked.GetSequence() < last {
-		rows.next = fmt.Sprintf(journalToken, looked.GetEpoch(), part.GetToSequence(), last)
+		rows.next = fmt.Sprintf(journalPlaces, looked.GetEpoch(), part.GetToSequence(), last)
 	}
 	return rows, err
 }
