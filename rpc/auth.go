@@ -313,8 +313,7 @@ func authenticate(v *Verifier, open func(procedure string) bool) connect.ServerI
 				info.ResponseHeader().Set("WWW-Authenticate", `Bearer realm="stockledger"`)
 				return unauthenticated(err)
 			}
-			record := recordOf(ctx)
-			record.actor = principal.Subject
+			recordOf(ctx).note(func(known *requestFacts) { known.actor = principal.Subject })
 			ctx = context.WithValue(ctx, principalKey{}, principal)
 			if spec.StreamType == connect.StreamTypeUnary {
 				return next(ctx, spec, stream)

@@ -42,6 +42,7 @@ const asOfHeader = "X-As-Of-Sequence"
 // csvServices are the services that reports are read from: in process, through
 // every interceptor, with the token of the caller.
 type csvServices struct {
+	catalog    stockledgerv1connect.CatalogServiceClient
 	query      stockledgerv1connect.QueryServiceClient
 	events     stockledgerv1connect.EventServiceClient
 	pharmacy   stockledgerv1connect.PharmacyServiceClient
@@ -51,7 +52,7 @@ type csvServices struct {
 func newCSVServices(server *connect.Server) csvServices {
 	conn := connect.NewClient(connectinprocess.New(server))
 	return csvServices{
-		stockledgerv1connect.NewQueryServiceClient(conn), stockledgerv1connect.NewEventServiceClient(conn),
+		stockledgerv1connect.NewCatalogServiceClient(conn), stockledgerv1connect.NewQueryServiceClient(conn), stockledgerv1connect.NewEventServiceClient(conn),
 		stockledgerv1connect.NewPharmacyServiceClient(conn), stockledgerv1connect.NewOperationServiceClient(conn),
 	}
 }
@@ -337,7 +338,7 @@ func enumWord(prefix, name string) string {
 func (s *Server) csvRoutes() http.Handler {
 	return s.observed(csvProcedure, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		answer := w.(*answerWriter)
-		answer.record.protocol = csvProcedure
+		answer.record.note(func(known *requestFacts) { known.protocol = csvProcedure })
 		w.Header().Set("Cache-Control", "no-store")
 		if r.Method != http.MethodGet {
 			w.Header().Set("Allow", http.MethodGet)
@@ -354,7 +355,7 @@ func (s *Server) csvRoutes() http.Handler {
 // of the report has been sent, the connection is cut, so that it does not look
 // whole.
 func refuseCSV(w *answerWriter, err error) {
-	if w.record.status != 0 {
+	if w.record.facts().status != 0 {
 		panic(http.ErrAbortHandler)
 	}
 	var remote *connect.Error

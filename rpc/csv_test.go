@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"context"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -237,5 +238,28 @@ func TestDaysAreSplit(t *testing.T) {
 	if !reflect.DeepEqual(slices.Sorted(slices.Values(parametersOf((&stockledgerv1.DispensingReportRequest{}).ProtoReflect().Descriptor()))),
 		[]string{"from", "location_id", "medicine_id", "pharmacist", "to"}) {
 		t.Error("the parameters of a report are the fields that an address can say")
+	}
+}
+
+// Callers that leave a report in the middle of a page leave nothing behind, and
+// what was found out of their request is written down once.
+func TestReportsThatNobodyWaitsFor(t *testing.T) {
+	t.Parallel()
+	n := shared(t)
+	c := newClinic(t, n)
+	c.must(t, slices.Repeat([]*stockledgerv1.Command{receive("ward", "L1", 1)}, 400)...)
+	token := n.token(t, Principal{Subject: "admin", Roles: []Role{RoleAdmin}, Clinics: []ledger.ClinicID{ledger.ClinicID(c.id)}})
+	for i := range 40 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*time.Millisecond)
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, n.url+"/csv/"+c.id+"/journal", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Authorization", "Bearer "+token)
+		if response, err := http.DefaultClient.Do(request); err == nil {
+			_, _ = io.Copy(io.Discard, response.Body)
+			_ = response.Body.Close()
+		}
+		cancel()
 	}
 }

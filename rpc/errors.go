@@ -435,7 +435,7 @@ func finished(record *requestRecord, err error) error {
 		return err
 	}
 	f := explain(err)
-	record.code, record.reason, record.cause = f.code, f.reason, f.cause
+	record.note(func(known *requestFacts) { known.code, known.reason, known.cause = f.code, f.reason, f.cause })
 	if f.reason == reasonInternal {
 		_ = f.with("request_id", record.id)
 	}

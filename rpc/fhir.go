@@ -37,13 +37,14 @@ func (s *Server) fhirRoutes(server *connect.Server, verifier *Verifier) http.Han
 		answer := w.(*answerWriter)
 		s.bound(answer, r)
 		edge.ServeHTTP(w, r)
-		record := answer.record
-		record.protocol = "fhir+json"
-		if record.status < http.StatusBadRequest {
-			// A call in process may have failed on the way to a good answer: that
-			// an identifier is free, for example, is good news.
-			record.code, record.reason, record.cause = 0, "", nil
-		}
+		answer.record.note(func(known *requestFacts) {
+			known.protocol = "fhir+json"
+			if known.status < http.StatusBadRequest {
+				// A call in process may have failed on the way to a good answer: that
+				// an identifier is free, for example, is good news.
+				known.code, known.reason, known.cause = 0, "", nil
+			}
+		})
 	}))
 }
 

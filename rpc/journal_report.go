@@ -51,10 +51,11 @@ const journalPlaces = "%d:%d:%d"
 
 // readJournal reads the first page of a part of the journal.
 func readJournal(ctx context.Context, services csvServices, whole *stockledgerv1.ReplayRequest) (*csvRows, error) {
-	end, err := journalEnd(ctx, services, whole.GetClinicId())
+	clinic, err := services.catalog.GetClinic(ctx, &stockledgerv1.GetClinicRequest{ClinicId: whole.GetClinicId()})
 	if err != nil {
 		return nil, err
 	}
+	end := clinic.GetAsOf()
 	after, last := whole.GetAfter().GetSequence(), end.GetSequence()
 	if whole.GetToSequence() > 0 {
 		last = min(last, whole.GetToSequence())
@@ -64,7 +65,7 @@ func readJournal(ctx context.Context, services csvServices, whole *stockledgerv1
 		return nil, fmt.Errorf("rpc: the copy of a %T is another type", whole)
 	}
 	part.ToSequence = min(last, after+journalAtOnce)
-	rows := &csvRows{asOf: &stockledgerv1.AsOf{Epoch: end.GetEpoch(), Sequence: end.GetSequence()}}
+	rows := &csvRows{asOf: end}
 	if whole.GetFilter() == nil {
 		rows.total = max(0, last-after)
 	}
@@ -75,29 +76,9 @@ func readJournal(ctx context.Context, services csvServices, whole *stockledgerv1
 	return rows, err
 }
 
-// journalEnd is the place of a clinic's last event.
-func journalEnd(ctx context.Context, services csvServices, clinic string) (*stockledgerv1.EventPlace, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := services.events.Watch(ctx, &stockledgerv1.WatchRequest{ClinicId: clinic, FromNow: true})
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = stream.Close() }()
-	for {
-		message, err := stream.Receive()
-		if err != nil {
-			return nil, err
-		}
-		if message.GetHeartbeat() != nil {
-			return message.GetHeartbeat(), nil
-		}
-	}
-}
-
 // replayInto adds a part of the journal to rows, and returns up to where it
-// looked.
-func replayInto(ctx context.Context, services csvServices, part *stockledgerv1.ReplayRequest, rows *csvRows) (looked *stockledgerv1.EventPlace, err error) {
+// looked. It reads to the end: what answers goes on until then.
+func replayInto(ctx context.Context, services csvServices, part *stockledgerv1.ReplayRequest, rows *csvRows) (looked *stockledgerv1.EventPlace, failed error) {
 	stream, err := services.events.Replay(ctx, part)
 	if err != nil {
 		return nil, err
@@ -106,7 +87,7 @@ func replayInto(ctx context.Context, services csvServices, part *stockledgerv1.R
 	for {
 		message, err := stream.Receive()
 		if errors.Is(err, io.EOF) {
-			return looked, nil
+			return looked, failed
 		}
 		if err != nil {
 			return nil, err
@@ -114,9 +95,7 @@ func replayInto(ctx context.Context, services csvServices, part *stockledgerv1.R
 		looked = message.GetLooked()
 		for _, event := range message.GetEvents() {
 			cells, err := eventCells(event)
-			if err != nil {
-				return nil, err
-			}
+			failed = errors.Join(failed, err)
 			rows.rows = append(rows.rows, cells)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect/v2"
@@ -20,19 +21,41 @@ import (
 	"github.com/stockledger/stockledger/ledger"
 )
 
-// requestRecord is what is known of a request at its end. The layers that a
-// request passes fill it in; its line in the log and its metrics come from it.
-// It never holds anything of a body but the clinic's id.
+// requestRecord is what is known of a request. The layers that a request passes
+// through write into it, and so do calls that it makes in process, which may
+// outlast a caller that leaves.
 type requestRecord struct {
 	id        string
 	procedure string
-	protocol  string
-	clinic    ledger.ClinicID
-	actor     ledger.Actor
-	code      connect.Code // zero: success
-	reason    ledger.Reason
-	cause     error
-	status    int // of HTTP
+
+	mu    sync.Mutex
+	known requestFacts
+}
+
+// requestFacts are what a request's layers find out. They never hold anything of
+// a body but the clinic's id.
+type requestFacts struct {
+	protocol string
+	clinic   ledger.ClinicID
+	actor    ledger.Actor
+	code     connect.Code // zero: success
+	reason   ledger.Reason
+	cause    error
+	status   int // of HTTP
+}
+
+// note adds to what is known.
+func (r *requestRecord) note(add func(*requestFacts)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	add(&r.known)
+}
+
+// facts are what is known by now.
+func (r *requestRecord) facts() requestFacts {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.known
 }
 
 type recordKey struct{}
@@ -47,7 +70,7 @@ func recordOf(ctx context.Context) *requestRecord {
 }
 
 // outcome is the code's name, also for what failed before it came to an RPC.
-func (r *requestRecord) outcome() string {
+func (r requestFacts) outcome() string {
 	switch {
 	case r.code != 0:
 		return r.code.String()
@@ -58,7 +81,7 @@ func (r *requestRecord) outcome() string {
 }
 
 // level of a request's line: what the operator should look at stands out.
-func (r *requestRecord) level() slog.Level {
+func (r requestFacts) level() slog.Level {
 	switch r.code {
 	case connect.CodeInternal, connect.CodeUnknown, connect.CodeDataLoss:
 		return slog.LevelError
@@ -69,29 +92,30 @@ func (r *requestRecord) level() slog.Level {
 }
 
 func (r *requestRecord) log(ctx context.Context, log *slog.Logger, took time.Duration) {
-	level := r.level()
+	known := r.facts()
+	level := known.level()
 	if !log.Enabled(ctx, level) {
 		return
 	}
 	attrs := make([]slog.Attr, 0, 10)
 	attrs = append(attrs,
 		slog.String("procedure", r.procedure),
-		slog.String("protocol", r.protocol),
-		slog.String("code", r.outcome()),
+		slog.String("protocol", known.protocol),
+		slog.String("code", known.outcome()),
 		slog.Float64("duration_ms", float64(took.Microseconds())/1000),
 		slog.String("request_id", r.id),
 	)
-	if r.reason != "" {
-		attrs = append(attrs, slog.String("reason", string(r.reason)))
+	if known.reason != "" {
+		attrs = append(attrs, slog.String("reason", string(known.reason)))
 	}
-	if r.clinic != "" {
-		attrs = append(attrs, slog.String("clinic", string(r.clinic)))
+	if known.clinic != "" {
+		attrs = append(attrs, slog.String("clinic", string(known.clinic)))
 	}
-	if r.actor != "" {
-		attrs = append(attrs, slog.String("actor", string(r.actor)))
+	if known.actor != "" {
+		attrs = append(attrs, slog.String("actor", string(known.actor)))
 	}
-	if r.cause != nil && level > slog.LevelInfo {
-		attrs = append(attrs, slog.String("error", r.cause.Error()))
+	if known.cause != nil && level > slog.LevelInfo {
+		attrs = append(attrs, slog.String("error", known.cause.Error()))
 	}
 	log.LogAttrs(ctx, level, "request", attrs...)
 }
@@ -157,7 +181,7 @@ func isCode(s string) bool {
 func (s *Server) observed(procedure string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
-		record := &requestRecord{id: requestID(r.Header), procedure: procedure, protocol: "http"}
+		record := &requestRecord{id: requestID(r.Header), procedure: procedure, known: requestFacts{protocol: "http"}}
 		answer := &answerWriter{ResponseWriter: w, record: record}
 		w.Header().Set(requestIDHeader, record.id)
 		s.metrics.inFlight.Inc()
@@ -167,13 +191,13 @@ func (s *Server) observed(procedure string, next http.Handler) http.Handler {
 			cut := errors.Is(failure, http.ErrAbortHandler)
 			if cause != nil && !cut {
 				s.panicked(record, cause)
-				if record.status == 0 {
+				if record.facts().status == 0 {
 					http.Error(answer, "internal error", http.StatusInternalServerError)
 				}
 			}
 			took := time.Since(began)
 			s.metrics.inFlight.Dec()
-			s.metrics.duration.WithLabelValues(procedure, record.outcome()).Observe(took.Seconds())
+			s.metrics.duration.WithLabelValues(procedure, record.facts().outcome()).Observe(took.Seconds())
 			record.log(r.Context(), s.log, took)
 			if cut {
 				panic(cause) // which net/http takes for the wish to cut the connection
@@ -199,8 +223,8 @@ func (a *answerWriter) WriteHeader(status int) {
 	if status == http.StatusNotImplemented {
 		status = http.StatusNotFound
 	}
-	if a.record.status == 0 {
-		a.record.status = status
+	if a.record.facts().status == 0 {
+		a.record.note(func(known *requestFacts) { known.status = status })
 		if a.begun != nil {
 			a.begun()
 		}
@@ -210,7 +234,7 @@ func (a *answerWriter) WriteHeader(status int) {
 
 // Write sends a part of the body.
 func (a *answerWriter) Write(b []byte) (int, error) {
-	if a.record.status == 0 {
+	if a.record.facts().status == 0 {
 		a.WriteHeader(http.StatusOK)
 	}
 	return a.ResponseWriter.Write(b)
@@ -235,7 +259,7 @@ func (s *Server) watch(next connect.ServerFunc) connect.ServerFunc {
 	return func(ctx context.Context, spec connect.Spec, stream connect.ServerStream) (err error) {
 		record := recordOf(ctx)
 		if info, ok := connect.CallInfoForServerContext(ctx); ok {
-			record.protocol = info.Protocol + "+" + info.Codec
+			record.note(func(known *requestFacts) { known.protocol = info.Protocol + "+" + info.Codec })
 		}
 		defer func() {
 			if cause := recover(); cause != nil {

@@ -393,7 +393,7 @@ func isOpen(procedure string) bool {
 // clinicOf tells the record which clinic a request is about.
 func clinicOf(ctx context.Context, clinic string) ledger.ClinicID {
 	id := ledger.ClinicID(clinic)
-	recordOf(ctx).clinic = id
+	recordOf(ctx).note(func(known *requestFacts) { known.clinic = id })
 	return id
 }
 

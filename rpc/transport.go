@@ -80,7 +80,7 @@ func (s *Server) guarded(spec connect.Spec, next http.Handler) http.Handler {
 			}
 			next.ServeHTTP(w, r)
 		}
-		if answer.record.reason == reasonRequestTooLarge && r.ProtoMajor < 2 && r.Header.Get("Expect") == "" {
+		if answer.record.facts().reason == reasonRequestTooLarge && r.ProtoMajor < 2 && r.Header.Get("Expect") == "" {
 			answer.Flush()
 			_, _ = io.CopyN(io.Discard, body, drainBytes)
 		}
@@ -135,7 +135,7 @@ func (b *requestBody) Close() error { return nil }
 // refuse answers with a failure in the form of Connect's unary protocol, under
 // a status that plain HTTP clients understand.
 func refuse(w *answerWriter, status int, f *failure) {
-	w.record.code, w.record.reason = f.code, f.reason
+	w.record.note(func(known *requestFacts) { known.code, known.reason = f.code, f.reason })
 	writeJSON(w, status, map[string]any{"code": f.code.String(), "message": f.Error(), "details": wireDetails(f.connectError())})
 }
 
