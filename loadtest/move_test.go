@@ -77,6 +77,18 @@ func TestMoveIsKilled(t *testing.T) {
 	awaitMore(t, acks, 100)
 	c.killMoveAfterEach(shard, clinic, "south", "shard-1")
 	c.must(shard, "clinic", "move", clinic, "--to", "south")
+	if out := c.must(shard, "shard", "list"); !strings.Contains(out, "LEFT BEHIND") {
+		t.Errorf("the shards are:\n%s", out)
+	}
+	if out, err := c.run(shard, "clinic", "purge", clinic, "--from", "south"); err == nil || !strings.Contains(out, "in use") {
+		t.Errorf("a purge where the clinic is: %v\n%s", err, out)
+	}
+	if out := c.must(shard, "clinic", "purge", clinic, "--from", "shard-1"); !strings.Contains(out, "rows deleted") {
+		t.Errorf("a purge: %s", out)
+	}
+	if out := c.must(shard, "clinic", "purge", clinic, "--from", "shard-1"); !strings.Contains(out, "nothing to do") {
+		t.Errorf("a second purge: %s", out)
+	}
 	awaitMore(t, acks, 100)
 	killed := c.moveKilled(shard, clinic, "shard-1")
 	c.crash()

@@ -60,6 +60,9 @@ func loadStatesTx(ctx context.Context, tx pgx.Tx, clinics []ledger.ClinicID) (ma
 	}
 	states := make(map[ledger.ClinicID]*ledger.State, len(clinics))
 	for clinic, snapshot := range snapshots {
+		if snapshot.Head.Sequence == 0 { // what there is else, a purge has yet to delete
+			*snapshot = ledger.Snapshot{Head: snapshot.Head}
+		}
 		state, err := ledger.Restore(clinic, time.LoadLocation, *snapshot)
 		if err != nil {
 			return nil, fmt.Errorf("load clinics: %w", err)

@@ -468,7 +468,8 @@ func (m *mover) flip(ctx context.Context) error {
 }
 
 // clear deletes what was kept beside the journal where the clinic was: nobody
-// would erase a patient there. The journal itself stays, sealed.
+// would erase a patient there. The journal itself stays, sealed, until it is
+// purged.
 func (m *mover) clear(ctx context.Context) error {
 	for _, t := range keptTables {
 		if err := m.clearKept(ctx, t); err != nil {

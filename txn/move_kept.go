@@ -6,18 +6,21 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/stockledger/stockledger/ledger"
 )
 
-// keptTable is a table whose rows of a clinic do not follow from its journal, so
-// that a move has to bring them.
-type keptTable struct {
+// clinicTable is a table with rows of clinics, some of which are copied or deleted
+// at a time.
+type clinicTable struct {
 	name string
 	key  []string // after the clinic
 	rows int      // that one transaction copies or deletes
 }
 
-// keptTables are all of them. The parts of a report may have a mebibyte each.
-var keptTables = []keptTable{
+// keptTables are those whose rows do not follow from the journal, so that a move
+// has to bring them. The parts of a report may have a mebibyte each.
+var keptTables = []clinicTable{
 	{"patient_keys", []string{"patient_id"}, 500},
 	{"patient_texts", []string{"patient_id", "digest"}, 500},
 	{"patient_identifiers", []string{"digest"}, 500},
@@ -35,7 +38,7 @@ type keptPage struct {
 }
 
 // page reads the next rows of a clinic, in the order of their keys.
-func (t keptTable) page(ctx context.Context, tx pgx.Tx, clinic any, after []any) (keptPage, error) {
+func (t clinicTable) page(ctx context.Context, tx pgx.Tx, clinic any, after []any) (keptPage, error) {
 	s := selectFrom("SELECT * FROM "+t.name+" WHERE").add(" clinic_id = ?", clinic)
 	if after != nil {
 		s.add(" AND "+t.place()+" > ("+strings.Repeat(", ?", len(t.key))[2:]+")", after...)
@@ -70,7 +73,7 @@ func (t keptTable) page(ctx context.Context, tx pgx.Tx, clinic any, after []any)
 }
 
 // place is the row value of a table's key.
-func (t keptTable) place() string { return "(" + strings.Join(t.key, ", ") + ")" }
+func (t clinicTable) place() string { return "(" + strings.Join(t.key, ", ") + ")" }
 
 // insert is the statement that writes a row, unless it is there.
 func (p keptPage) insert(table string) string {
@@ -84,7 +87,7 @@ func (p keptPage) insert(table string) string {
 // copyKept brings a table's rows of the clinic to the other shard. They do not
 // change: the clinic is sealed where they are read, and closed where they are
 // written.
-func (m *mover) copyKept(ctx context.Context, t keptTable) error {
+func (m *mover) copyKept(ctx context.Context, t clinicTable) error {
 	for after := []any(nil); ; {
 		var page keptPage
 		err := m.from.readTx(ctx, func(tx pgx.Tx) (err error) {
@@ -118,7 +121,7 @@ func (m *mover) copyKept(ctx context.Context, t keptTable) error {
 
 // clearKept deletes a table's rows of the clinic where it was, as long as it is
 // sealed there.
-func (m *mover) clearKept(ctx context.Context, t keptTable) error {
+func (m *mover) clearKept(ctx context.Context, t clinicTable) error {
 	for more := true; more; {
 		err := m.from.settle(ctx, func(tx pgx.Tx) error {
 			head, err := lockHead(ctx, tx, m.clinic)
@@ -131,13 +134,8 @@ func (m *mover) clearKept(ctx context.Context, t keptTable) error {
 			if err := m.ours(ctx, tx); err != nil {
 				return err
 			}
-			page, err := t.page(ctx, tx, m.clinic, nil)
-			if more = len(page.rows) > 0; err != nil || !more {
-				return err
-			}
-			s := selectFrom("DELETE FROM "+t.name+" WHERE").add(" clinic_id = ?", m.clinic).
-				add(" AND "+t.place()+" <= ("+strings.Repeat(", ?", len(t.key))[2:]+")", page.last...)
-			_, err = tx.Exec(ctx, s.sql.String(), s.args...)
+			deleted, err := t.deletePage(ctx, tx, m.clinic)
+			more = deleted > 0
 			return err
 		})
 		if err != nil {
@@ -145,4 +143,30 @@ func (m *mover) clearKept(ctx context.Context, t keptTable) error {
 		}
 	}
 	return nil
+}
+
+// deletePage deletes the next rows of a clinic, in the order of their keys, and
+// returns how many.
+func (t clinicTable) deletePage(ctx context.Context, tx pgx.Tx, clinic ledger.ClinicID) (int64, error) {
+	key := strings.Join(append([]string{"clinic_id"}, t.key...), ", ")
+	rows, err := tx.Query(ctx, "SELECT "+key+" FROM "+t.name+" WHERE clinic_id = $1 ORDER BY "+key+" LIMIT $2", clinic, t.rows)
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Close()
+	var last []any
+	for rows.Next() {
+		if last, err = rows.Values(); err != nil {
+			return 0, err
+		}
+	}
+	if err := rows.Err(); err != nil || last == nil {
+		return 0, err
+	}
+	s := selectFrom("DELETE FROM "+t.name+" WHERE").add(" clinic_id = ?", clinic)
+	if len(t.key) > 0 {
+		s.add(" AND "+t.place()+" <= ("+strings.Repeat(", ?", len(t.key))[2:]+")", last[1:]...)
+	}
+	tag, err := tx.Exec(ctx, s.sql.String(), s.args...)
+	return tag.RowsAffected(), err
 }

@@ -393,7 +393,7 @@ func TestEveryTableMoves(t *testing.T) {
 	NewReadModels(p.e.db, ReadModelsConfig{}).moveUp(t, p.id)
 	follows := slices.Sorted(maps.Keys(rowsMoved(t, d.Main(), p.id)))
 	for _, table := range tenantTables(t, d.Main()) {
-		kept := slices.ContainsFunc(keptTables, func(k keptTable) bool { return k.name == table })
+		kept := slices.ContainsFunc(keptTables, func(k clinicTable) bool { return k.name == table })
 		if !kept && !slices.Contains(follows, table) && !slices.Contains(placed, table) && !isModel(table) && table != cursorsTable.name && table != "epochs" {
 			t.Errorf("%s has rows of clinics, and nothing says whether a move brings them (keptTables) or they are about a place", table)
 		}

@@ -719,9 +719,25 @@ func TestPlansOfMoves(t *testing.T) {
 			return db.readTx(t.Context(), func(tx pgx.Tx) error { _, err := table.page(t.Context(), tx, m.clinic, after); return err })
 		}, []string{searched[table.name]}}, readSession)
 	}
+	c := newTestClinic(t, testExecutorOn(t, db, ExecutorConfig{})) // so that there are rows to delete
+	write.take()
+	read.take()
+	for _, table := range purgedTables {
+		key := table.name + "_pkey(clinic_id)"
+		if table.name == lotsTable.name {
+			key = "lots(clinic_id)"
+		}
+		p.check(wantPlan{"purge of " + table.name, func() error {
+			return db.InTx(t.Context(), func(tx pgx.Tx) error { _, err := table.deletePage(t.Context(), tx, c.id); return err })
+		}, []string{key}}, writeSession)
+	}
 	if _, err := d.settle(t.Context(), m.clinic, MainShard); err != nil {
 		t.Fatal(err)
 	}
+	read.take()
+	p.check(wantPlan{"may be purged", func() error { return d.mayPurge(t.Context(), m.clinic, "shard-c") }, []string{
+		"clinic_directory_pkey(clinic_id)", "clinic_moves_pkey(clinic_id)",
+	}}, readSession)
 	m.moved.To = "shard-b"
 	d.shards[m.moved.To] = db
 	write.take()
@@ -731,6 +747,10 @@ func TestPlansOfMoves(t *testing.T) {
 	p.check(wantPlan{"whose it is", func() error {
 		return db.InTx(t.Context(), func(tx pgx.Tx) error { return m.ours(t.Context(), tx) })
 	}, []string{sealedHere}}, writeSession)
+	p.check(wantPlan{"an empty head", func() error {
+		_, err := db.empty(t.Context(), m.clinic)
+		return errors.Join(err, db.InTx(t.Context(), func(tx pgx.Tx) error { return vacate(t.Context(), tx, m.clinic) }))
+	}, []string{"heads_pkey(clinic_id)"}}, writeSession)
 	p.check(wantPlan{"the end", func() error { return m.end(t.Context()) }, []string{"clinic_moves_pkey(clinic_id)"}}, writeSession)
 }
 

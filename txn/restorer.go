@@ -125,6 +125,11 @@ func (r *restorer) commit(ctx context.Context, p *plan) error {
 		if err != nil || at == after {
 			return err
 		}
+		if p.base.Sequence == 0 {
+			if err := vacate(ctx, tx, r.clinic); err != nil {
+				return err
+			}
+		}
 		return set.send(ctx, tx, r.sql)
 	})
 	if constraint, duplicate := uniqueViolation(err); duplicate {

@@ -20,6 +20,7 @@ import (
 type clinicCmd struct {
 	Export   clinicExportCmd   `cmd:"" help:"Write a clinic's journal to a file: a backup, or a move to another database."`
 	Move     clinicMoveCmd     `cmd:"" help:"Move a clinic to another shard, while it works."`
+	Purge    clinicPurgeCmd    `cmd:"" help:"Delete what moves have left of clinics on a shard."`
 	Import   clinicImportCmd   `cmd:"" help:"Restore a clinic from its journal's file."`
 	NewEpoch clinicNewEpochCmd `cmd:"" help:"Start an epoch after the database was restored by its own tools."`
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -52,25 +53,36 @@ func (c *shardListCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	return printShards(os.Stdout, directory, shards, moves)
+	left := make(map[txn.ShardID]int)
+	for _, s := range shards {
+		if directory.On(s.ID) == nil {
+			continue
+		}
+		copies, err := directory.LeftCopies(ctx, s.ID)
+		if err != nil {
+			return err
+		}
+		left[s.ID] = len(copies)
+	}
+	return printShards(os.Stdout, directory, shards, left, moves)
 }
 
-func printShards(out io.Writer, directory *txn.Directory, shards []txn.Shard, moves []txn.ClinicMove) error {
+func printShards(out io.Writer, directory *txn.Directory, shards []txn.Shard, left map[txn.ShardID]int, moves []txn.ClinicMove) error {
 	if len(shards) == 0 {
 		fmt.Fprintln(out, "no shard was added: all clinics are in the database of --database-url")
 		return nil
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "SHARD\tREGION\tNEW CLINICS\tCLINICS\tREACHED")
+	fmt.Fprintln(w, "SHARD\tREGION\tNEW CLINICS\tCLINICS\tLEFT BEHIND\tREACHED")
 	for _, s := range shards {
-		open, reached := "no", "no: give it to --shard"
+		open, reached, behind := "no", "no: give it to --shard", "?"
 		if s.Open {
 			open = "yes"
 		}
 		if directory.On(s.ID) != nil {
-			reached = "yes"
+			reached, behind = "yes", strconv.Itoa(left[s.ID])
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", s.ID, s.Region, open, s.Clinics, reached)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", s.ID, s.Region, open, s.Clinics, behind, reached)
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -199,4 +211,56 @@ func tellMove(out io.Writer, m txn.MovedClinic) {
 		fmt.Fprintf(out, "; it was unavailable for %s", m.Sealed.Round(time.Millisecond))
 	}
 	fmt.Fprintln(out)
+}
+
+// clinicPurgeCmd deletes what moves left behind.
+type clinicPurgeCmd struct {
+	databaseFlags
+	Clinics []string `arg:"" optional:"" name:"clinic" help:"The clinics. Default: all that moves have left behind on the shard."`
+	From    string   `required:"" env:"STOCKLEDGER_PURGE_FROM" placeholder:"SHARD" help:"The shard that they have left."`
+}
+
+// Help says what is deleted, and what is not.
+func (clinicPurgeCmd) Help() string {
+	return `A move leaves the clinic's journal at its old place, sealed. It takes room; on the other hand, a clinic that moves back has only the rest copied. The purge deletes it, and leaves no more than what refuses a node that has not heard of the move. A clinic that is in use on the shard, or whose move has not ended, is refused.
+
+Interrupt it as you like and start it again: it goes on where it was. "stockledger shard list" tells how many clinics have left something on each shard.
+
+Example:
+
+  stockledger clinic purge hillside --from shard-1`
+}
+
+// Run purges one clinic after the other.
+func (c *clinicPurgeCmd) Run(ctx context.Context, log *slog.Logger) error {
+	directory, err := c.open(ctx, txn.Config{StatementTimeout: 10 * time.Minute, Log: log})
+	if err != nil {
+		return err
+	}
+	defer directory.Close()
+	shard := txn.ShardID(c.From)
+	if len(c.Clinics) == 0 {
+		left, err := directory.LeftCopies(ctx, shard)
+		if err != nil {
+			return err
+		}
+		for _, l := range left {
+			c.Clinics = append(c.Clinics, string(l.Clinic))
+		}
+	}
+	for _, clinic := range c.Clinics {
+		rows, err := txn.PurgeCopy(ctx, directory, ledger.ClinicID(clinic), shard)
+		if err != nil {
+			return fmt.Errorf("%w; %d rows were deleted before", err, rows)
+		}
+		if rows == 0 {
+			fmt.Printf("nothing to do: nothing of clinic %s is left on shard %s\n", clinic, shard)
+			continue
+		}
+		fmt.Printf("clinic %s: %d rows deleted from shard %s\n", clinic, rows, shard)
+	}
+	if len(c.Clinics) == 0 {
+		fmt.Printf("nothing to do: no clinic has left anything on shard %s\n", shard)
+	}
+	return nil
 }
