@@ -70,6 +70,8 @@ type csvReport struct {
 	alsoShows permission
 	// read reads a page of it.
 	read func(context.Context, csvServices, proto.Message) (*csvRows, error)
+	// shorten makes of the request one for as little as can be read.
+	shorten func(req proto.Message)
 	// goOn makes of the request the one for the page that a token names.
 	goOn func(req proto.Message, token string) error
 }
@@ -105,6 +107,11 @@ func reportOf[Request proto.Message, Response listed, Row any](
 				return nil, err
 			}
 			return &csvRows{rows: each(rows(response), line), next: response.GetNextPageToken(), asOf: response.GetAsOf()}, nil
+		},
+		shorten: func(req proto.Message) {
+			if list, ok := req.(paged); ok {
+				list.GetPage().PageSize = 1
+			}
 		},
 		goOn: func(req proto.Message, token string) error {
 			list, ok := req.(paged)

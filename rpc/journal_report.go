@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -27,6 +28,11 @@ var journalReport = csvReport{
 	},
 	alsoShows: permissionManageCounts,
 	request:   func(clinic string) proto.Message { return &stockledgerv1.ReplayRequest{ClinicId: clinic} },
+	shorten: func(req proto.Message) {
+		if whole, ok := req.(*stockledgerv1.ReplayRequest); ok && whole.GetToSequence() == 0 {
+			whole.ToSequence = max(0, whole.GetAfter().GetSequence()) + 1
+		}
+	},
 	read: func(ctx context.Context, services csvServices, req proto.Message) (*csvRows, error) {
 		whole, ok := req.(*stockledgerv1.ReplayRequest)
 		if !ok {
@@ -57,21 +63,24 @@ func readJournal(ctx context.Context, services csvServices, whole *stockledgerv1
 	}
 	end := clinic.GetAsOf()
 	after, last := whole.GetAfter().GetSequence(), end.GetSequence()
-	if whole.GetToSequence() > 0 {
+	if whole.GetToSequence() != 0 { // one that cannot be is refused by Replay
 		last = min(last, whole.GetToSequence())
 	}
 	part, ok := proto.Clone(whole).(*stockledgerv1.ReplayRequest)
 	if !ok {
 		return nil, fmt.Errorf("rpc: the copy of a %T is another type", whole)
 	}
-	part.ToSequence = min(last, after+journalAtOnce)
+	part.After = &stockledgerv1.EventPlace{Epoch: cmp.Or(whole.GetAfter().GetEpoch(), end.GetEpoch()), Sequence: after}
+	if part.ToSequence = last; last-after > journalAtOnce {
+		part.ToSequence = after + journalAtOnce
+	}
 	rows := &csvRows{asOf: end}
 	if whole.GetFilter() == nil {
 		rows.total = max(0, last-after)
 	}
 	looked, err := replayInto(ctx, services, part, rows)
 	if err == nil && looked.GetSequence() < last {
-		rows.next = fmt.Sprintf(journalPlaces, looked.GetEpoch(), part.GetToSequence(), last)
+		rows.next = fmt.Sprintf(journalPlaces, looked.GetEpoch(), min(looked.GetSequence(), part.GetToSequence()), last)
 	}
 	return rows, err
 }

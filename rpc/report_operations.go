@@ -97,8 +97,8 @@ func (s *operationService) tryReport(ctx context.Context, clinic ledger.ClinicID
 	if err != nil {
 		return inParameters(req, err)
 	}
-	if list, ok := req.(paged); ok {
-		list.GetPage().PageSize = 1
+	if report.shorten != nil {
+		report.shorten(req)
 	}
 	if _, err = report.read(actingFor(ctx, submission.principal(clinic)), s.services, req); err != nil && isFinal(explain(err)) {
 		return inParameters(req, err)
@@ -146,15 +146,17 @@ func (s *Server) ReadReport(ctx context.Context, op *txn.QueuedOperation) (*txn.
 	}
 	report, req, err := submission.open(op.Clinic)
 	token := op.Report.PageToken
+	// Who named an epoch wants no other.
+	anew := token != "" || !strings.Contains(submission.Parameters, "after.epoch=")
 	if err == nil && token != "" {
 		err = report.goOn(req, token)
 	}
 	if err != nil {
-		return nil, reportError(err, token)
+		return nil, reportError(err, anew)
 	}
 	rows, err := report.read(actingFor(ctx, submission.principal(op.Clinic)), s.services, req)
 	if err != nil {
-		return nil, reportError(err, token)
+		return nil, reportError(err, anew)
 	}
 	var data bytes.Buffer
 	if err := report.encode(&data, rows, token == ""); err != nil {
@@ -169,8 +171,9 @@ func (s *Server) ReadReport(ctx context.Context, op *txn.QueuedOperation) (*txn.
 	return page, nil
 }
 
-// reportError says what to do about an error of reading a page.
-func reportError(err error, token string) error {
+// reportError says what to do about an error of reading a page, where the report
+// may be begun anew, and where not.
+func reportError(err error, anew bool) error {
 	f := explain(err)
 	if f.reason == reasonInternal {
 		return err
@@ -179,9 +182,9 @@ func reportError(err error, token string) error {
 	delete(metadata, "field")
 	known := &txn.ReportError{
 		Cause: &ledger.Rejection{Reason: f.reason, Field: f.field, Message: f.message, Metadata: metadata},
-		// A restore took back what the token comes from, or the nodes have another
+		// A restore took back what the page goes on from, or the nodes have another
 		// key now.
-		Anew: token != "" && (f.reason == reasonJournalRewound || f.field == "page.page_token"),
+		Anew: anew && (f.reason == reasonJournalRewound || f.field == "page.page_token"),
 	}
 	known.Final = isFinal(f) && !known.Anew
 	return known

@@ -60,7 +60,7 @@ func loadStatesTx(ctx context.Context, tx pgx.Tx, clinics []ledger.ClinicID) (ma
 	}
 	states := make(map[ledger.ClinicID]*ledger.State, len(clinics))
 	for clinic, snapshot := range snapshots {
-		if snapshot.Head.Sequence == 0 { // what there is else, a purge has yet to delete
+		if snapshot.Head.Epoch < 0 && snapshot.Head.Sequence == 0 { // the rest is what a purge has yet to delete
 			*snapshot = ledger.Snapshot{Head: snapshot.Head}
 		}
 		state, err := ledger.Restore(clinic, time.LoadLocation, *snapshot)

@@ -1,7 +1,6 @@
 package txn
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -81,8 +80,8 @@ var ErrMovesElsewhere = errors.New("the clinic is on its way to another shard")
 // The clinic works meanwhile, but for a moment at the end.
 //
 // Errors are a *[ledger.Rejection] with CLINIC_NOT_FOUND, ErrRestoring,
-// ErrMovesElsewhere, one that names what does not verify, or those of the
-// databases. Whatever the error, the move can be started again, and goes on
+// ErrMovesElsewhere, ErrHalfPurged, one that names what does not verify, or those
+// of the databases. Whatever the error, the move can be started again, and goes on
 // where it was. A move to the shard where the clinic is gives up one that was not
 // sealed yet.
 func MoveClinic(ctx context.Context, d *Directory, clinic ledger.ClinicID, to ShardID, options MoveOptions) (MovedClinic, error) {
@@ -107,6 +106,11 @@ type mover struct {
 }
 
 func (m *mover) run(ctx context.Context) error {
+	if to := m.directory.shards[m.moved.To]; to != nil {
+		if err := halfPurged(ctx, to, m.clinic); err != nil {
+			return err
+		}
+	}
 	flipped, err := m.begin(ctx)
 	if err != nil || m.moved.Already {
 		return err
@@ -242,6 +246,7 @@ func (m *mover) transfer(ctx context.Context) error {
 	if m.restorer, err = newRestorer(ctx, m.to, m.clinic); err != nil {
 		return err
 	}
+	m.guard = m.ours
 	switch {
 	case m.start.Epoch > 0 && m.start.Sequence > 0:
 		return m.opened(ctx, head)
@@ -270,18 +275,29 @@ func (m *mover) transfer(ctx context.Context) error {
 // opened makes sure that the other shard has what was sealed, where it is in use
 // there: an earlier attempt has opened it.
 func (m *mover) opened(ctx context.Context, left ledger.Head) error {
-	var hash []byte
-	err := m.to.readTx(ctx, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, `SELECT hash FROM journal WHERE clinic_id = $1 AND sequence = $2`, m.clinic, left.Sequence).Scan(&hash)
-	})
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+	hash, err := m.to.hashAt(ctx, m.clinic, left.Sequence)
+	if err != nil {
 		return err
 	}
-	if left.Epoch >= 0 || m.start.Epoch < -left.Epoch || !bytes.Equal(hash, left.Hash[:]) {
+	if left.Epoch >= 0 || m.start.Epoch < -left.Epoch || hash != left.Hash {
 		return fmt.Errorf("%w: the clinic is in use on shard %s too, and that is not what shard %s has", ErrOtherJournal, m.moved.To, m.moved.From)
 	}
 	m.moved.Head = m.start
 	return nil
+}
+
+// hashAt is the hash of a clinic's record; zero where there is none.
+func (db *DB) hashAt(ctx context.Context, clinic ledger.ClinicID, sequence ledger.Sequence) (hash ledger.Hash, err error) {
+	err = db.readTx(ctx, func(tx pgx.Tx) error {
+		var stored []byte
+		err := tx.QueryRow(ctx, `SELECT hash FROM journal WHERE clinic_id = $1 AND sequence = $2`, clinic, sequence).Scan(&stored)
+		copy(hash[:], stored)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	return hash, err
 }
 
 // prepare closes what the other shard has of the clinic, in this move's name.

@@ -41,7 +41,7 @@ type keptPage struct {
 func (t clinicTable) page(ctx context.Context, tx pgx.Tx, clinic any, after []any) (keptPage, error) {
 	s := selectFrom("SELECT * FROM "+t.name+" WHERE").add(" clinic_id = ?", clinic)
 	if after != nil {
-		s.add(" AND "+t.place()+" > ("+strings.Repeat(", ?", len(t.key))[2:]+")", after...)
+		s.add(" AND "+t.place()+" > "+placeholders(t.key), after...)
 	}
 	s.add(" ORDER BY clinic_id, "+strings.Join(t.key, ", ")+" LIMIT ?", t.rows)
 	rows, err := tx.Query(ctx, s.sql.String(), s.args...)
@@ -122,7 +122,8 @@ func (m *mover) copyKept(ctx context.Context, t clinicTable) error {
 // clearKept deletes a table's rows of the clinic where it was, as long as it is
 // sealed there.
 func (m *mover) clearKept(ctx context.Context, t clinicTable) error {
-	for more := true; more; {
+	for after, more := []any(nil), true; more; {
+		var last []any
 		err := m.from.settle(ctx, func(tx pgx.Tx) error {
 			head, err := lockHead(ctx, tx, m.clinic)
 			if err != nil {
@@ -134,39 +135,54 @@ func (m *mover) clearKept(ctx context.Context, t clinicTable) error {
 			if err := m.ours(ctx, tx); err != nil {
 				return err
 			}
-			deleted, err := t.deletePage(ctx, tx, m.clinic)
+			var deleted int64
+			last, deleted, err = t.deletePage(ctx, tx, m.clinic, after)
 			more = deleted > 0
 			return err
 		})
 		if err != nil {
 			return err
 		}
+		after = last
 	}
 	return nil
 }
 
-// deletePage deletes the next rows of a clinic, in the order of their keys, and
-// returns how many.
-func (t clinicTable) deletePage(ctx context.Context, tx pgx.Tx, clinic ledger.ClinicID) (int64, error) {
-	key := strings.Join(append([]string{"clinic_id"}, t.key...), ", ")
-	rows, err := tx.Query(ctx, "SELECT "+key+" FROM "+t.name+" WHERE clinic_id = $1 ORDER BY "+key+" LIMIT $2", clinic, t.rows)
+// deletePage deletes a clinic's next rows after a key, in the order of their keys.
+// It returns the last of these and how many there were.
+func (t clinicTable) deletePage(ctx context.Context, tx pgx.Tx, clinic ledger.ClinicID, after []any) (last []any, deleted int64, err error) {
+	within := func(s *selection) *selection {
+		s.add(" clinic_id = ?", clinic)
+		if len(after) > 0 {
+			s.add(" AND "+t.place()+" > "+placeholders(t.key), after...)
+		}
+		return s
+	}
+	keys := strings.Join(append([]string{"clinic_id"}, t.key...), ", ")
+	s := within(selectFrom("SELECT "+keys+" FROM "+t.name+" WHERE")).add(" ORDER BY "+keys+" LIMIT ?", t.rows)
+	rows, err := tx.Query(ctx, s.sql.String(), s.args...)
 	if err != nil {
-		return 0, err
+		return nil, 0, err
 	}
 	defer rows.Close()
-	var last []any
 	for rows.Next() {
 		if last, err = rows.Values(); err != nil {
-			return 0, err
+			return nil, 0, err
 		}
 	}
 	if err := rows.Err(); err != nil || last == nil {
-		return 0, err
+		return nil, 0, err
 	}
-	s := selectFrom("DELETE FROM "+t.name+" WHERE").add(" clinic_id = ?", clinic)
+	last = last[1:]
+	s = within(selectFrom("DELETE FROM " + t.name + " WHERE"))
 	if len(t.key) > 0 {
-		s.add(" AND "+t.place()+" <= ("+strings.Repeat(", ?", len(t.key))[2:]+")", last[1:]...)
+		s.add(" AND "+t.place()+" <= "+placeholders(t.key), last...)
 	}
 	tag, err := tx.Exec(ctx, s.sql.String(), s.args...)
-	return tag.RowsAffected(), err
+	return last, tag.RowsAffected(), err
+}
+
+// placeholders is a row value of parameters, one for each column of a key.
+func placeholders(key []string) string {
+	return "(" + strings.Repeat(", ?", len(key))[2:] + ")"
 }

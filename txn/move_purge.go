@@ -37,6 +37,15 @@ var purgedTables = func() []clinicTable {
 // ErrInUse means that what is to be purged is no copy that a move left behind.
 var ErrInUse = errors.New("the clinic is in use on that shard, or on its way to it or from it")
 
+// ErrHalfPurged means that a clinic can't move to a shard before a purge there has
+// ended.
+var ErrHalfPurged = errors.New(`what an earlier move left on that shard is not all deleted: start "stockledger clinic purge" again first; ` +
+	`where this move is in its way, give the move up by one to the shard where the clinic is`)
+
+// purgeTimeout bounds a transaction of a purge. The first of a table may have to
+// pass over much that was deleted just before.
+const purgeTimeout = 10 * time.Minute
+
 // LeftCopy is what a move left behind on a shard.
 type LeftCopy struct {
 	Clinic   ledger.ClinicID
@@ -44,8 +53,9 @@ type LeftCopy struct {
 	SealedAt time.Time
 }
 
-// LeftCopies lists what moves have left behind on a shard that the directory
-// reaches, by clinic.
+// LeftCopies lists what moves have left behind on a shard, by clinic. Errors are
+// ErrUnavailable where the directory does not reach the shard, or those of the
+// databases.
 func (d *Directory) LeftCopies(ctx context.Context, shard ShardID) ([]LeftCopy, error) {
 	db := d.shards[shard]
 	if db == nil {
@@ -74,25 +84,35 @@ func (d *Directory) LeftCopies(ctx context.Context, shard ShardID) ([]LeftCopy, 
 const (
 	selectLeftCopies = `SELECT s.clinic_id, s.sealed_at FROM sealed_clinics AS s JOIN heads AS h ON h.clinic_id = s.clinic_id
 		WHERE h.epoch < 0 AND EXISTS (SELECT 1 FROM journal AS j WHERE j.clinic_id = s.clinic_id OFFSET 0) ORDER BY s.clinic_id`
-	emptyHead  = `UPDATE heads SET sequence = 0, hash = $2 WHERE clinic_id = $1 AND epoch < 0`
-	deleteHead = `DELETE FROM heads WHERE clinic_id = $1 AND epoch < 0 AND sequence = 0`
-	hasJournal = `SELECT EXISTS (SELECT 1 FROM journal WHERE clinic_id = $1)`
+	emptyHead   = `UPDATE heads SET sequence = 0, hash = $2 WHERE clinic_id = $1 AND epoch < 0`
+	deleteHead  = `DELETE FROM heads WHERE clinic_id = $1 AND epoch < 0 AND sequence = 0`
+	firstRecord = `SELECT sequence FROM journal WHERE clinic_id = $1 ORDER BY clinic_id, sequence LIMIT 1`
 )
 
 // PurgeCopy deletes what a move left behind of a clinic on a shard, and returns
 // how many rows that were. Interrupted, it can be started again, and goes on.
 //
-// Errors are a *[ledger.Rejection] with CLINIC_NOT_FOUND, ErrInUse, or those of
-// the databases.
+// Errors are a *[ledger.Rejection] with CLINIC_NOT_FOUND, ErrInUse, ErrOtherJournal
+// where the clinic has not all of it at its present place, ErrUnavailable where the
+// directory does not reach one of the two shards, or those of the databases.
 func PurgeCopy(ctx context.Context, d *Directory, clinic ledger.ClinicID, shard ShardID) (rows int64, err error) {
 	db := d.shards[shard]
 	if db == nil {
 		return 0, fmt.Errorf("txn: purge clinic %s: %w", clinic, notReached(shard))
 	}
-	if err := d.mayPurge(ctx, clinic, shard); err != nil {
-		return 0, fmt.Errorf("txn: purge clinic %s from shard %s: %w", clinic, shard, err)
+	db = db.patient(purgeTimeout)
+	seal, err := db.sealer(ctx, clinic) // before the directory is asked
+	var at ShardID
+	if err == nil {
+		at, err = d.mayPurge(ctx, clinic, shard)
 	}
-	there, err := db.empty(ctx, clinic)
+	if err == nil {
+		err = d.isKept(ctx, clinic, db, at)
+	}
+	there := false
+	if err == nil {
+		there, err = db.empty(ctx, clinic, seal)
+	}
 	for _, t := range purgedTables {
 		if err == nil && there {
 			err = db.purge(ctx, clinic, t, &rows)
@@ -104,15 +124,37 @@ func PurgeCopy(ctx context.Context, d *Directory, clinic ledger.ClinicID, shard 
 	return rows, nil
 }
 
+// sealer is the move that a shard knows a clinic's seal by; empty: none.
+func (db *DB) sealer(ctx context.Context, clinic ledger.ClinicID) (move string, err error) {
+	err = db.readTx(ctx, func(tx pgx.Tx) error {
+		move, err = sealerOf(ctx, tx, clinic)
+		return err
+	})
+	return move, err
+}
+
+func sealerOf(ctx context.Context, tx pgx.Tx, clinic ledger.ClinicID) (move string, err error) {
+	err = tx.QueryRow(ctx, selectSealer, clinic).Scan(&move)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", nil
+	}
+	return move, err
+}
+
 // empty has the head of what a move left say that there is no journal, and
-// reports whether there is such a head.
-func (db *DB) empty(ctx context.Context, clinic ledger.ClinicID) (there bool, err error) {
+// reports whether there is such a head. Another seal than the one that was there
+// when the directory was asked is that of a later move: the clinic has been back.
+func (db *DB) empty(ctx context.Context, clinic ledger.ClinicID, seal string) (there bool, err error) {
 	err = db.settle(ctx, func(tx pgx.Tx) error {
 		head, err := lockHead(ctx, tx, clinic)
 		if there = head.Epoch <= 0 || head.Sequence > 0; !there || err != nil {
 			return err
 		}
-		if head.Epoch >= 0 {
+		now, err := sealerOf(ctx, tx, clinic)
+		if err != nil {
+			return err
+		}
+		if head.Epoch >= 0 || now != seal {
 			return ErrInUse
 		}
 		var none ledger.Hash
@@ -126,11 +168,11 @@ func notReached(shard ShardID) error {
 	return fmt.Errorf("%w: shard %s is not reached; give it to --shard", ErrUnavailable, shard)
 }
 
-// mayPurge fails where the directory knows better than that a clinic has left a
-// shard for good.
-func (d *Directory) mayPurge(ctx context.Context, clinic ledger.ClinicID, shard ShardID) error {
-	return d.main.readTx(ctx, func(tx pgx.Tx) error {
-		var at, from, to ShardID
+// mayPurge returns the shard where a clinic is, and fails where the directory
+// knows better than that it has left another one for good.
+func (d *Directory) mayPurge(ctx context.Context, clinic ledger.ClinicID, shard ShardID) (at ShardID, err error) {
+	err = d.main.readTx(ctx, func(tx pgx.Tx) error {
+		var from, to ShardID
 		err := tx.QueryRow(ctx, directorySelect, clinic).Scan(&at)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return clinicNotFound(clinic)
@@ -150,11 +192,31 @@ func (d *Directory) mayPurge(ctx context.Context, clinic ledger.ClinicID, shard 
 		}
 		return err
 	})
+	return at, err
+}
+
+// isKept fails unless the shard where a clinic is has all of the journal that a
+// move left behind.
+func (d *Directory) isKept(ctx context.Context, clinic ledger.ClinicID, left *DB, at ShardID) error {
+	db := d.shards[at]
+	if db == nil {
+		return d.unreached(clinic, at)
+	}
+	head, _, err := left.readHead(ctx, clinic)
+	if err != nil || head.Sequence == 0 {
+		return err
+	}
+	hash, err := db.hashAt(ctx, clinic, head.Sequence)
+	if err == nil && hash != head.Hash {
+		err = fmt.Errorf("%w on shard %s: what was left goes up to sequence %d, hash %s, and is not all there", ErrOtherJournal, at, head.Sequence, head.Hash)
+	}
+	return err
 }
 
 // purge deletes a table's rows of a clinic, until a move brings it back.
 func (db *DB) purge(ctx context.Context, clinic ledger.ClinicID, t clinicTable, rows *int64) error {
-	for more := true; more; {
+	for after, more := []any(nil), true; more; {
+		var last []any
 		var deleted int64
 		err := db.settle(ctx, func(tx pgx.Tx) (err error) {
 			head, err := lockHead(ctx, tx, clinic)
@@ -164,16 +226,38 @@ func (db *DB) purge(ctx context.Context, clinic ledger.ClinicID, t clinicTable, 
 			if head.Epoch >= 0 || head.Sequence > 0 {
 				return ErrInUse
 			}
-			deleted, err = t.deletePage(ctx, tx, clinic)
+			last, deleted, err = t.deletePage(ctx, tx, clinic, after)
 			return err
 		})
 		if err != nil {
 			return fmt.Errorf("delete from %s: %w", t.name, err)
 		}
 		*rows += deleted
-		more = deleted > 0
+		after, more = last, deleted > 0
 	}
 	return nil
+}
+
+// halfPurged fails where what an earlier move left of a clinic is not all deleted.
+func halfPurged(ctx context.Context, db *DB, clinic ledger.ClinicID) error {
+	head, _, err := db.readHead(ctx, clinic)
+	if err != nil || head.Epoch >= 0 || head.Sequence > 0 {
+		return err
+	}
+	return db.readTx(ctx, func(tx pgx.Tx) error { return noJournal(ctx, tx, clinic) })
+}
+
+// noJournal fails where there are rows of a clinic's journal.
+func noJournal(ctx context.Context, tx pgx.Tx, clinic ledger.ClinicID) error {
+	var first ledger.Sequence
+	err := tx.QueryRow(ctx, firstRecord, clinic).Scan(&first)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil
+	case err != nil:
+		return err
+	}
+	return ErrHalfPurged
 }
 
 // vacate makes room for a journal that begins, where a purge has left a head
@@ -183,12 +267,5 @@ func vacate(ctx context.Context, tx pgx.Tx, clinic ledger.ClinicID) error {
 	if err != nil || tag.RowsAffected() == 0 {
 		return err
 	}
-	var left bool
-	if err := tx.QueryRow(ctx, hasJournal, clinic).Scan(&left); err != nil {
-		return err
-	}
-	if left {
-		return fmt.Errorf("%w: what an earlier move left is not all deleted; start \"stockledger clinic purge\" again first", ErrInUse)
-	}
-	return nil
+	return noJournal(ctx, tx, clinic)
 }

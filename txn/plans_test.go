@@ -728,14 +728,20 @@ func TestPlansOfMoves(t *testing.T) {
 			key = "lots(clinic_id)"
 		}
 		p.check(wantPlan{"purge of " + table.name, func() error {
-			return db.InTx(t.Context(), func(tx pgx.Tx) error { _, err := table.deletePage(t.Context(), tx, c.id); return err })
+			return db.InTx(t.Context(), func(tx pgx.Tx) error {
+				last, _, err := table.deletePage(t.Context(), tx, c.id, nil)
+				if err == nil && last != nil {
+					_, _, err = table.deletePage(t.Context(), tx, c.id, last)
+				}
+				return err
+			})
 		}, []string{key}}, writeSession)
 	}
 	if _, err := d.settle(t.Context(), m.clinic, MainShard); err != nil {
 		t.Fatal(err)
 	}
 	read.take()
-	p.check(wantPlan{"may be purged", func() error { return d.mayPurge(t.Context(), m.clinic, "shard-c") }, []string{
+	p.check(wantPlan{"may be purged", func() error { _, err := d.mayPurge(t.Context(), m.clinic, "shard-c"); return err }, []string{
 		"clinic_directory_pkey(clinic_id)", "clinic_moves_pkey(clinic_id)",
 	}}, readSession)
 	m.moved.To = "shard-b"
@@ -747,10 +753,14 @@ func TestPlansOfMoves(t *testing.T) {
 	p.check(wantPlan{"whose it is", func() error {
 		return db.InTx(t.Context(), func(tx pgx.Tx) error { return m.ours(t.Context(), tx) })
 	}, []string{sealedHere}}, writeSession)
+	c.sql(`UPDATE heads SET epoch = -epoch WHERE clinic_id = $1`, c.id)
+	write.take()
 	p.check(wantPlan{"an empty head", func() error {
-		_, err := db.empty(t.Context(), m.clinic)
-		return errors.Join(err, db.InTx(t.Context(), func(tx pgx.Tx) error { return vacate(t.Context(), tx, m.clinic) }))
-	}, []string{"heads_pkey(clinic_id)"}}, writeSession)
+		if there, err := db.empty(t.Context(), c.id, ""); err != nil || !there {
+			return fmt.Errorf("there: %t, %w", there, err)
+		}
+		return db.InTx(t.Context(), func(tx pgx.Tx) error { return vacate(t.Context(), tx, c.id) })
+	}, []string{"heads_pkey(clinic_id)", sealedHere, "journal_pkey(clinic_id)"}}, writeSession)
 	p.check(wantPlan{"the end", func() error { return m.end(t.Context()) }, []string{"clinic_moves_pkey(clinic_id)"}}, writeSession)
 }
 

@@ -27,6 +27,8 @@ type restorer struct {
 	sql    statements
 	clinic ledger.ClinicID
 	start  ledger.Head // of the clinic, when it began
+	// guard, where not nil, fails where the clinic is somebody else's by now.
+	guard func(context.Context, pgx.Tx) error
 	*replayer
 }
 
@@ -124,6 +126,11 @@ func (r *restorer) commit(ctx context.Context, p *plan) error {
 		at, err := r.lock(ctx, tx, p.base, after)
 		if err != nil || at == after {
 			return err
+		}
+		if r.guard != nil {
+			if err := r.guard(ctx, tx); err != nil {
+				return err
+			}
 		}
 		if p.base.Sequence == 0 {
 			if err := vacate(ctx, tx, r.clinic); err != nil {

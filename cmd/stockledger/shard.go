@@ -222,7 +222,7 @@ type clinicPurgeCmd struct {
 
 // Help says what is deleted, and what is not.
 func (clinicPurgeCmd) Help() string {
-	return `A move leaves the clinic's journal at its old place, sealed. It takes room; on the other hand, a clinic that moves back has only the rest copied. The purge deletes it, and leaves no more than what refuses a node that has not heard of the move. A clinic that is in use on the shard, or whose move has not ended, is refused.
+	return `A move leaves the clinic's journal at its old place, sealed. It takes room; on the other hand, a clinic that moves back has only the rest copied. The purge deletes it, but for the few rows that refuse a node that has not heard of the move. A clinic that is in use on the shard, or whose move has not ended, is refused.
 
 Interrupt it as you like and start it again: it goes on where it was. "stockledger shard list" tells how many clinics have left something on each shard.
 
