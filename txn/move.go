@@ -316,9 +316,8 @@ func (m *mover) prepare(ctx context.Context) error {
 
 // ours fails where a shard says that the clinic is not in this move.
 func (m *mover) ours(ctx context.Context, tx pgx.Tx) error {
-	var id string
-	err := tx.QueryRow(ctx, selectSealer, m.clinic).Scan(&id)
-	if errors.Is(err, pgx.ErrNoRows) || err == nil && id != m.id {
+	id, err := sealerOf(ctx, tx, m.clinic)
+	if err == nil && id != m.id {
 		return errMoveEnded
 	}
 	return err
@@ -397,13 +396,17 @@ func (m *mover) verify(ctx context.Context, head ledger.Head) error {
 	return nil
 }
 
+// sealAttempts is how often the seal is tried. Every command of a busy clinic may
+// come before it.
+const sealAttempts = 100
+
 // seal keeps everybody from the clinic where it was, for good.
 func (m *mover) seal(ctx context.Context) error {
 	err := m.directory.main.readTx(ctx, func(tx pgx.Tx) error { return m.underWay(ctx, tx) })
 	if err != nil {
 		return err
 	}
-	err = m.from.settle(ctx, func(tx pgx.Tx) error {
+	err = m.from.persistent(sealAttempts).settle(ctx, func(tx pgx.Tx) error {
 		head, err := lockHead(ctx, tx, m.clinic)
 		if err != nil {
 			return err

@@ -236,7 +236,12 @@ func TestMoveGoesOnWhereItWas(t *testing.T) {
 				t.Errorf("another move is answered %v", err)
 			}
 			if gaveUp {
-				if summary, err := Verify(t.Context(), d.On(secondShard), VerifyOptions{Report: func(v Violation) { t.Error(v) }}); err != nil {
+				summary, err := Verify(t.Context(), d.On(secondShard), VerifyOptions{Report: func(v Violation) {
+					if v.Clinic == p.id { // others may be on their way
+						t.Error(v)
+					}
+				}})
+				if err != nil {
 					t.Error(summary, err)
 				}
 			}

@@ -172,6 +172,18 @@ func Verify(ctx context.Context, db *DB, options VerifyOptions) (VerifySummary, 
 func (db *DB) patient(limit time.Duration) *DB {
 	cfg := db.cfg
 	cfg.TransactionTimeout = max(limit, cfg.TransactionTimeout)
+	return db.with(cfg)
+}
+
+// persistent returns the same database with another bound on how often a
+// transaction is tried.
+func (db *DB) persistent(attempts int) *DB {
+	cfg := db.cfg
+	cfg.MaxAttempts = max(attempts, cfg.MaxAttempts)
+	return db.with(cfg)
+}
+
+func (db *DB) with(cfg Config) *DB {
 	return &DB{cfg: cfg, server: db.server, write: db.write, read: db.read, tuned: db.tuned}
 }
 
