@@ -66,12 +66,11 @@ func readJournal(ctx context.Context, services csvServices, whole *stockledgerv1
 	if whole.GetToSequence() != 0 { // one that cannot be is refused by Replay
 		last = min(last, whole.GetToSequence())
 	}
-	part, ok := proto.Clone(whole).(*stockledgerv1.ReplayRequest)
-	if !ok {
-		return nil, fmt.Errorf("rpc: the copy of a %T is another type", whole)
+	part := &stockledgerv1.ReplayRequest{
+		ClinicId: whole.GetClinicId(), Filter: whole.GetFilter(), ToSequence: last,
+		After: &stockledgerv1.EventPlace{Epoch: cmp.Or(whole.GetAfter().GetEpoch(), end.GetEpoch()), Sequence: after},
 	}
-	part.After = &stockledgerv1.EventPlace{Epoch: cmp.Or(whole.GetAfter().GetEpoch(), end.GetEpoch()), Sequence: after}
-	if part.ToSequence = last; last-after > journalAtOnce {
+	if last-after > journalAtOnce {
 		part.ToSequence = after + journalAtOnce
 	}
 	rows := &csvRows{asOf: end}

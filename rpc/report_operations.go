@@ -146,17 +146,15 @@ func (s *Server) ReadReport(ctx context.Context, op *txn.QueuedOperation) (*txn.
 	}
 	report, req, err := submission.open(op.Clinic)
 	token := op.Report.PageToken
-	// Who named an epoch wants no other.
-	anew := token != "" || !strings.Contains(submission.Parameters, "after.epoch=")
 	if err == nil && token != "" {
 		err = report.goOn(req, token)
 	}
 	if err != nil {
-		return nil, reportError(err, anew)
+		return nil, reportError(err)
 	}
 	rows, err := report.read(actingFor(ctx, submission.principal(op.Clinic)), s.services, req)
 	if err != nil {
-		return nil, reportError(err, anew)
+		return nil, reportError(err)
 	}
 	var data bytes.Buffer
 	if err := report.encode(&data, rows, token == ""); err != nil {
@@ -171,9 +169,8 @@ func (s *Server) ReadReport(ctx context.Context, op *txn.QueuedOperation) (*txn.
 	return page, nil
 }
 
-// reportError says what to do about an error of reading a page, where the report
-// may be begun anew, and where not.
-func reportError(err error, anew bool) error {
+// reportError says what to do about an error of reading a page.
+func reportError(err error) error {
 	f := explain(err)
 	if f.reason == reasonInternal {
 		return err
@@ -184,7 +181,7 @@ func reportError(err error, anew bool) error {
 		Cause: &ledger.Rejection{Reason: f.reason, Field: f.field, Message: f.message, Metadata: metadata},
 		// A restore took back what the page goes on from, or the nodes have another
 		// key now.
-		Anew: anew && (f.reason == reasonJournalRewound || f.field == "page.page_token"),
+		Anew: f.reason == reasonJournalRewound || f.field == "page.page_token",
 	}
 	known.Final = isFinal(f) && !known.Anew
 	return known

@@ -46,27 +46,17 @@ var ErrHalfPurged = errors.New(`what an earlier move left on that shard is not a
 // pass over much that was deleted just before.
 const purgeTimeout = 10 * time.Minute
 
-// LeftCopy is what a move left behind on a shard.
-type LeftCopy struct {
-	Clinic   ledger.ClinicID
-	Shard    ShardID
-	SealedAt time.Time
-}
-
-// LeftCopies lists what moves have left behind on a shard, by clinic. Errors are
-// ErrUnavailable where the directory does not reach the shard, or those of the
-// databases.
-func (d *Directory) LeftCopies(ctx context.Context, shard ShardID) ([]LeftCopy, error) {
+// LeftCopies lists the clinics of which moves have left something behind on a
+// shard, in order. Errors are ErrUnavailable where the directory does not reach the
+// shard, or those of the databases.
+func (d *Directory) LeftCopies(ctx context.Context, shard ShardID) ([]ledger.ClinicID, error) {
 	db := d.shards[shard]
 	if db == nil {
 		return nil, fmt.Errorf("txn: list what moves left: %w", notReached(shard))
 	}
-	var copies []LeftCopy
+	var clinics []ledger.ClinicID
 	err := db.readTx(ctx, func(tx pgx.Tx) (err error) {
-		copies, err = collect(ctx, tx, selectFrom(selectLeftCopies), func(rows pgx.Rows, c *LeftCopy) error {
-			c.Shard = shard
-			return rows.Scan(&c.Clinic, &c.SealedAt)
-		})
+		clinics, err = collect(ctx, tx, selectFrom(selectLeftCopies), func(rows pgx.Rows, id *ledger.ClinicID) error { return rows.Scan(id) })
 		return err
 	})
 	if err != nil {
@@ -76,13 +66,13 @@ func (d *Directory) LeftCopies(ctx context.Context, shard ShardID) ([]LeftCopy, 
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(copies, func(c LeftCopy) bool {
-		return slices.ContainsFunc(moves, func(m ClinicMove) bool { return m.Clinic == c.Clinic })
+	return slices.DeleteFunc(clinics, func(id ledger.ClinicID) bool {
+		return slices.ContainsFunc(moves, func(m ClinicMove) bool { return m.Clinic == id })
 	}), nil
 }
 
 const (
-	selectLeftCopies = `SELECT s.clinic_id, s.sealed_at FROM sealed_clinics AS s JOIN heads AS h ON h.clinic_id = s.clinic_id
+	selectLeftCopies = `SELECT s.clinic_id FROM sealed_clinics AS s JOIN heads AS h ON h.clinic_id = s.clinic_id
 		WHERE h.epoch < 0 AND EXISTS (SELECT 1 FROM journal AS j WHERE j.clinic_id = s.clinic_id OFFSET 0) ORDER BY s.clinic_id`
 	emptyHead   = `UPDATE heads SET sequence = 0, hash = $2 WHERE clinic_id = $1 AND epoch < 0`
 	deleteHead  = `DELETE FROM heads WHERE clinic_id = $1 AND epoch < 0 AND sequence = 0`
@@ -172,25 +162,25 @@ func notReached(shard ShardID) error {
 // knows better than that it has left another one for good.
 func (d *Directory) mayPurge(ctx context.Context, clinic ledger.ClinicID, shard ShardID) (at ShardID, err error) {
 	err = d.main.readTx(ctx, func(tx pgx.Tx) error {
-		var from, to ShardID
 		err := tx.QueryRow(ctx, directorySelect, clinic).Scan(&at)
-		if errors.Is(err, pgx.ErrNoRows) {
+		switch {
+		case errors.Is(err, pgx.ErrNoRows):
 			return clinicNotFound(clinic)
-		}
-		if err != nil {
+		case err != nil:
 			return err
+		case at == shard:
+			return ErrInUse
 		}
 		var id string
+		var from, to ShardID
 		err = tx.QueryRow(ctx, selectMove, clinic).Scan(&id, &from, &to)
-		if errors.Is(err, pgx.ErrNoRows) {
-			err = nil
-		} else if err == nil {
-			err = fmt.Errorf("%w: a move from %s to %s has not ended", ErrInUse, from, to)
+		switch {
+		case errors.Is(err, pgx.ErrNoRows):
+			return nil
+		case err != nil:
+			return err
 		}
-		if at == shard {
-			err = ErrInUse
-		}
-		return err
+		return fmt.Errorf("%w: a move from %s to %s has not ended", ErrInUse, from, to)
 	})
 	return at, err
 }

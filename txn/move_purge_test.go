@@ -38,15 +38,9 @@ func leftRows(left map[string]int) (rows int64) {
 
 func leftCopies(t *testing.T, d *Directory, shard ShardID) []ledger.ClinicID {
 	t.Helper()
-	copies, err := d.LeftCopies(t.Context(), shard)
+	clinics, err := d.LeftCopies(t.Context(), shard)
 	if err != nil {
 		t.Fatal(err)
-	}
-	clinics := make([]ledger.ClinicID, len(copies))
-	for i, c := range copies {
-		if clinics[i] = c.Clinic; c.SealedAt.IsZero() || c.Shard != shard {
-			t.Errorf("a copy is %+v", c)
-		}
 	}
 	return clinics
 }

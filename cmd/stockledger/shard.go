@@ -244,8 +244,8 @@ func (c *clinicPurgeCmd) Run(ctx context.Context, log *slog.Logger) error {
 		if err != nil {
 			return err
 		}
-		for _, l := range left {
-			c.Clinics = append(c.Clinics, string(l.Clinic))
+		for _, clinic := range left {
+			c.Clinics = append(c.Clinics, string(clinic))
 		}
 	}
 	for _, clinic := range c.Clinics {
