@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/stockledger/stockledger/ledger"
@@ -329,6 +330,89 @@ func TestExecutorNodesShareClinics(t *testing.T) {
 	if reserved != 16*20 {
 		t.Errorf("%d units are reserved, want %d", reserved, 16*20)
 	}
+}
+
+// TestExecutorLosesItsTurnManyTimes has others take a clinic's head, one after
+// the other and without a gap, more often than a transaction is tried. A command
+// that waits for its turn is slow then, and not refused.
+func TestExecutorLosesItsTurnManyTimes(t *testing.T) {
+	t.Parallel()
+	db := openTest(t, Config{DatabaseURL: testURL(t)})
+	if db.server.Kind == CockroachDB {
+		t.Skip("CockroachDB queues for locked rows: nobody loses a turn")
+	}
+	e := testExecutorOn(t, db, ExecutorConfig{ResolveTimeout: time.Minute})
+	c := newTestClinic(t, e)
+	c.receive(10)
+	others := []*headTaker{newHeadTaker(t, c.id), newHeadTaker(t, c.id)}
+	<-others[0].take()
+	verdict := make(chan Verdict, 1)
+	go func() { verdict <- c.give(c.command(reserve(1))) }()
+	for turn := range 2 * db.cfg.MaxAttempts {
+		holder, next := others[turn%2], others[(turn+1)%2]
+		taken := next.take()
+		eventually(t, "the executor and the next one wait for the head", func() bool { return holder.awaited() >= 2 })
+		holder.leave()
+		<-taken
+	}
+	others[0].leave()
+	if v := <-verdict; v.Err != nil {
+		t.Errorf("the command was refused: %v", v.Err)
+	}
+	c.verify()
+}
+
+// headTaker keeps a clinic's head for itself, as another node does.
+type headTaker struct {
+	tb     testing.TB
+	clinic ledger.ClinicID
+	conn   *pgx.Conn
+	watch  *pgx.Conn
+}
+
+func newHeadTaker(t *testing.T, clinic ledger.ClinicID) *headTaker {
+	t.Helper()
+	h := &headTaker{tb: t, clinic: clinic}
+	for _, conn := range []**pgx.Conn{&h.conn, &h.watch} {
+		made, err := pgx.Connect(t.Context(), testURL(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = made.Close(context.Background()) })
+		*conn = made
+	}
+	return h
+}
+
+// take begins to wait for the head. The channel ends when it is taken.
+func (h *headTaker) take() <-chan struct{} {
+	taken := make(chan struct{})
+	go func() {
+		defer close(taken)
+		h.exec("BEGIN ISOLATION LEVEL READ COMMITTED")
+		h.exec("UPDATE heads SET recorded_at = recorded_at WHERE clinic_id = $1", h.clinic)
+	}()
+	return taken
+}
+
+func (h *headTaker) leave() { h.exec("COMMIT") }
+
+func (h *headTaker) exec(query string, arguments ...any) {
+	if _, err := h.conn.Exec(context.Background(), query, arguments...); err != nil {
+		h.tb.Errorf("%s: %v", query, err)
+	}
+}
+
+// awaited counts who waits for what this one has: the first for its end, and the
+// second for the first.
+func (h *headTaker) awaited() (n int) {
+	const query = `WITH waiting AS (SELECT pid FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid)))
+		SELECT count(*) FROM pg_stat_activity WHERE pid IN (SELECT pid FROM waiting)
+		OR EXISTS (SELECT 1 FROM waiting AS first WHERE first.pid = ANY(pg_blocking_pids(pg_stat_activity.pid)))`
+	if err := h.watch.QueryRow(h.tb.Context(), query, int32(h.conn.PgConn().PID())).Scan(&n); err != nil {
+		h.tb.Error(err)
+	}
+	return n
 }
 
 // TestExecutorIsolatesPoisonedCommands makes the database itself refuse some

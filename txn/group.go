@@ -225,6 +225,11 @@ func (e *Executor) retreat(ctx context.Context, plans []*plan, cause error) {
 	_ = each.Wait()
 }
 
+// longestPause is the attempt after which pauses grow no more. Who lost a
+// clinic's head to another node has already waited for it, on its lock, and has
+// to come back soon: the other one does not pause, and would keep it.
+const longestPause = 2
+
 // resolve executes units of one clinic under its head's lock until they are
 // answered. Keys that turn out to be bound are answered from the journal, which
 // is also how an unknown outcome becomes known. A command that the database
@@ -247,9 +252,9 @@ func (e *Executor) resolve(ctx context.Context, h *home, units []*unit, unknown 
 		}
 		unknown = unknown || isAmbiguous(err)
 		_, duplicate := uniqueViolation(err)
-		again := duplicate || isAmbiguous(err) || isRetryable(err) || unknown && isUnavailable(err)
+		again := duplicate || isAmbiguous(err) || mayRepeat(err) || unknown && isUnavailable(err)
 		switch {
-		case again && e.db.pause(ctx, attempt) == nil:
+		case again && e.db.pause(ctx, min(attempt, longestPause)) == nil:
 			continue
 		case unknown:
 			err = ambiguous(err)
@@ -279,7 +284,7 @@ func (e *Executor) executeLocked(ctx context.Context, h *home, units []*unit) (*
 	}
 	at := ledger.InstantOf(e.cfg.Clock())
 	var p *plan
-	err := e.db.InTx(ctx, func(tx pgx.Tx) error {
+	err := e.db.tryTx(ctx, func(tx pgx.Tx) error {
 		if err := e.freshen(ctx, tx, h); err != nil {
 			return err
 		}

@@ -54,12 +54,22 @@ var errRolledBack = errors.New("txn: the transaction was rolled back because a s
 // if the database was away or still refused after the last attempt, or the
 // error that the database gave; then nothing was committed.
 func (db *DB) InTx(ctx context.Context, fn func(pgx.Tx) error) error {
-	return db.retry(ctx, func(ctx context.Context, conn *pgxpool.Conn) error {
+	return db.retry(ctx, db.writing(fn), db.write)
+}
+
+// tryTx is one attempt of InTx. Its error may also be one after which InTx would
+// make another.
+func (db *DB) tryTx(ctx context.Context, fn func(pgx.Tx) error) error {
+	return db.withConn(ctx, db.write, db.writing(fn))
+}
+
+func (db *DB) writing(fn func(pgx.Tx) error) func(context.Context, *pgxpool.Conn) error {
+	return func(ctx context.Context, conn *pgxpool.Conn) error {
 		if db.server.Kind == CockroachDB {
 			return db.attemptCockroach(ctx, conn, fn)
 		}
 		return db.attempt(ctx, conn, writeOptions, fn)
-	}, db.write)
+	}
 }
 
 // readTx runs fn in a SERIALIZABLE READ ONLY transaction on the pool for
@@ -87,7 +97,7 @@ func (db *DB) retry(
 		switch {
 		case err == nil:
 			return nil
-		case !isRetryable(err) && !errors.Is(err, errBroken):
+		case !mayRepeat(err):
 			return err
 		case n >= db.cfg.MaxAttempts:
 			return unavailable(fmt.Errorf("gave up after %d attempts: %w", n, err))
@@ -97,6 +107,10 @@ func (db *DB) retry(
 		}
 	}
 }
+
+// mayRepeat says that nothing was committed and that another attempt may go
+// better.
+func mayRepeat(err error) bool { return isRetryable(err) || errors.Is(err, errBroken) }
 
 // pause waits for a random time below a limit that doubles with each attempt.
 func (db *DB) pause(ctx context.Context, attempt int) error {
