@@ -225,9 +225,9 @@ func (e *Executor) retreat(ctx context.Context, plans []*plan, cause error) {
 	_ = each.Wait()
 }
 
-// longestPause is the attempt after which pauses grow no more. Who lost a
-// clinic's head to another node has already waited for it, on its lock, and has
-// to come back soon: the other one does not pause, and would keep it.
+// longestPause is the attempt after which the pauses of who lost a clinic's head
+// to another node grow no more. It has already waited for it, on its lock, and
+// has to come back soon: the other one does not pause, and would keep it.
 const longestPause = 2
 
 // resolve executes units of one clinic under its head's lock until they are
@@ -253,8 +253,12 @@ func (e *Executor) resolve(ctx context.Context, h *home, units []*unit, unknown 
 		unknown = unknown || isAmbiguous(err)
 		_, duplicate := uniqueViolation(err)
 		again := duplicate || isAmbiguous(err) || mayRepeat(err) || unknown && isUnavailable(err)
+		pause := attempt
+		if isRetryable(err) {
+			pause = min(pause, longestPause)
+		}
 		switch {
-		case again && e.db.pause(ctx, min(attempt, longestPause)) == nil:
+		case again && e.db.pause(ctx, pause) == nil:
 			continue
 		case unknown:
 			err = ambiguous(err)
