@@ -5,18 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
-	"net"
-	"net/http"
-	"net/http/httptrace"
 	"sync"
 	"time"
 
-	"connectrpc.com/connect/v2"
-	"connectrpc.com/connect/v2/connecthttp"
 	"github.com/sony/gobreaker/v2"
 
 	peerv1 "github.com/stockledger/stockledger/proto/gen/stockledger/peer/v1"
-	"github.com/stockledger/stockledger/proto/gen/stockledger/peer/v1/peerv1connect"
 	"github.com/stockledger/stockledger/txn"
 )
 
@@ -30,16 +24,12 @@ var (
 	errLost = errors.New("cluster: the connection to the node was lost")
 )
 
-// A peer that is not heard of for pingAfter is asked whether it is there, and
-// given up pingTimeout later. One whose connections end openAfter times in a row
-// before it has said anything is left alone for openFor. A connection that
-// breaks later does not count: it is made again at once.
+// A peer whose connections end openAfter times in a row before it has said
+// anything is left alone for openFor. A connection that breaks later does not
+// count: it is made again at once.
 const (
-	connectTimeout = time.Second
-	pingAfter      = 2 * time.Second
-	pingTimeout    = 2 * time.Second
-	openAfter      = 3
-	openFor        = time.Second
+	openAfter = 3
+	openFor   = time.Second
 )
 
 // What one message carries at most, unless a single submission has more.
@@ -51,19 +41,19 @@ const (
 // peer is the connection to another node. What is submitted while a message is
 // on its way leaves together in the next one.
 type peer struct {
-	name      string
-	client    peerv1connect.PeerServiceClient
-	transport *http.Transport
-	ctx       context.Context
-	close     context.CancelFunc
-	log       *slog.Logger
+	name     string
+	address  string
+	security *tls.Config
+	ctx      context.Context
+	close    context.CancelFunc
+	log      *slog.Logger
 	// breaker judges connections and not submissions: many of these are lost with
 	// one of those.
 	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
 
 	mu      sync.Mutex
 	running bool
-	left    bool // the stream's connection stands, so that something may have left
+	left    bool // there is a connection, so that something may have left
 	retired bool
 	wake    chan struct{}
 	queue   []*delivery
@@ -89,19 +79,10 @@ func (d *delivery) end(verdicts []txn.Verdict, err error) {
 // newPeer returns a connection that is made when it is needed, until ctx ends or
 // it is closed.
 func newPeer(ctx context.Context, n Node, security *tls.Config, log *slog.Logger) *peer {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP2(true)
-	dialer := &net.Dialer{Timeout: connectTimeout}
-	transport := &http.Transport{
-		DialContext: dialer.DialContext, TLSClientConfig: security.Clone(), TLSHandshakeTimeout: connectTimeout, Protocols: protocols,
-		HTTP2: &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout, MaxReadFrameSize: 256 << 10},
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	log = log.With("peer", n.ID)
-	over := connecthttp.NewTransport(&http.Client{Transport: transport}, "https://"+n.Peer, connecthttp.WithCompressors())
 	return &peer{
-		name:   n.Name,
-		client: peerv1connect.NewPeerServiceClient(connect.NewClient(over)), transport: transport, ctx: ctx, close: cancel,
+		name: n.Name, address: n.Peer, security: security, ctx: ctx, close: cancel,
 		log: log, breaker: newBreaker(log), wake: make(chan struct{}, 1), sent: make(map[uint64]*delivery),
 	}
 }
@@ -200,12 +181,11 @@ func (p *peer) closeIfDone() {
 	}
 }
 
-// run keeps one stream until it breaks. What was sent on it and not answered is
+// run keeps one connection until it breaks. What was sent on it and not answered is
 // lost, and what was not sent did not leave. It calls judged with how the
 // connection turned out, once or more: the first time counts.
 func (p *peer) run(judged func(error)) {
-	err := p.stream(judged)
-	p.transport.CloseIdleConnections()
+	err := p.exchange(judged)
 	judged(errUnreachable)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -228,35 +208,36 @@ func (p *peer) run(judged func(error)) {
 	p.closeIfDone()
 }
 
-// connected notes that there is a connection, with TLS.
-func (p *peer) connected(httptrace.GotConnInfo) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.left = true
-}
-
-func (p *peer) stream(judged func(error)) error {
-	ctx, cancel := context.WithCancel(p.ctx)
-	defer cancel()
-	stream, err := p.client.Forward(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: p.connected}))
+// exchange sends what waits and receives the answers.
+func (p *peer) exchange(judged func(error)) error {
+	connection, err := dialFrames(p.ctx, p.address, p.security)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = stream.Close() }()
+	defer connection.close()
+	defer context.AfterFunc(p.ctx, connection.close)()
+	p.mu.Lock()
+	p.left = true
+	p.mu.Unlock()
 	broken := make(chan error, 1)
-	go func() { broken <- p.receive(stream, judged) }()
+	go func() { broken <- p.receive(connection, judged) }()
+	beat := time.NewTicker(beatEvery)
+	defer beat.Stop()
 	for {
-		if batch := p.take(); batch != nil {
-			if err := stream.Send(batch); err != nil {
-				cancel()
-				return errors.Join(err, <-broken)
+		message := p.take()
+		if message == nil {
+			select {
+			case <-p.wake:
+				continue
+			case <-beat.C:
+				message = &peerv1.ForwardRequest{}
+			case err := <-broken:
+				return err
 			}
-			continue
 		}
-		select {
-		case <-p.wake:
-		case err := <-broken:
-			return err
+		if err := connection.send(message); err != nil {
+			connection.close()
+			return errors.Join(err, <-broken)
 		}
 	}
 }
@@ -280,10 +261,10 @@ func (p *peer) take() *peerv1.ForwardRequest {
 	return batch
 }
 
-func (p *peer) receive(stream peerv1connect.PeerServiceForwardClientStream, judged func(error)) error {
+func (p *peer) receive(connection *frames, judged func(error)) error {
 	for {
-		message, err := stream.Receive()
-		if err != nil {
+		message := &peerv1.ForwardResponse{}
+		if err := connection.receive(message); err != nil {
 			return err
 		}
 		judged(nil)

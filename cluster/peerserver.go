@@ -7,16 +7,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"sync"
 	"time"
 
-	"connectrpc.com/connect/v2"
-	"connectrpc.com/connect/v2/connecthttp"
-
 	"github.com/stockledger/stockledger/ledger"
 	peerv1 "github.com/stockledger/stockledger/proto/gen/stockledger/peer/v1"
-	"github.com/stockledger/stockledger/proto/gen/stockledger/peer/v1/peerv1connect"
 	"github.com/stockledger/stockledger/txn"
 )
 
@@ -24,10 +19,14 @@ import (
 type PeerServer struct {
 	executor txn.Submitter
 	wake     func(ledger.ClinicID)
-	http     *http.Server
+	security *tls.Config
 	listener net.Listener
 	log      *slog.Logger
 	closing  chan struct{}
+
+	mu      sync.Mutex
+	conns   map[net.Conn]struct{}
+	serving sync.WaitGroup
 }
 
 // ListenForPeers takes a HOST:PORT address for the other nodes, which call wake
@@ -39,83 +38,166 @@ func ListenForPeers(ctx context.Context, address string, security *tls.Config, e
 	if err != nil {
 		return nil, fmt.Errorf("cluster: listen for other nodes: %w", err)
 	}
-	s := &PeerServer{executor: executor, wake: wake, listener: listener, log: log, closing: make(chan struct{})}
-	handlers := connect.NewServer()
-	peerv1connect.RegisterPeerServiceHandler(handlers, s)
-	mux := http.NewServeMux()
-	connecthttp.Mount(mux, handlers, connecthttp.WithCompressors())
-	protocols := new(http.Protocols)
-	protocols.SetHTTP2(true)
-	s.http = &http.Server{
-		Handler: mux, TLSConfig: security.Clone(), Protocols: protocols, ReadHeaderTimeout: connectTimeout,
-		HTTP2:    &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout, MaxReadFrameSize: 256 << 10},
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-	return s, nil
+	return &PeerServer{
+		executor: executor, wake: wake, security: security, listener: listener, log: log,
+		closing: make(chan struct{}), conns: make(map[net.Conn]struct{}),
+	}, nil
 }
 
 // Addr is where other nodes reach this one.
 func (s *PeerServer) Addr() string { return s.listener.Addr().String() }
 
+// acceptPause is how long nobody is accepted after that has failed, as it does
+// while the process has too many open files.
+const acceptPause = 100 * time.Millisecond
+
 // Serve serves until Close.
 func (s *PeerServer) Serve() error {
-	if err := s.http.ServeTLS(s.listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("cluster: serve other nodes on %s: %w", s.Addr(), err)
+	for failures := 0; ; {
+		conn, err := s.listener.Accept()
+		switch {
+		case err == nil:
+			failures = 0
+			s.begin(conn)
+		case s.isClosing():
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("cluster: serve other nodes on %s: %w", s.Addr(), err)
+		default:
+			if failures++; failures == 1 {
+				s.log.Warn("other nodes cannot connect to this one; it goes on trying to accept them", "error", err)
+			}
+			select {
+			case <-time.After(acceptPause):
+			case <-s.closing:
+			}
+		}
 	}
-	return nil
+}
+
+func (s *PeerServer) isClosing() bool {
+	select {
+	case <-s.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// begin serves a connection, unless the server closes.
+func (s *PeerServer) begin(conn net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.isClosing() {
+		_ = conn.Close()
+		return
+	}
+	s.conns[conn] = struct{}{}
+	s.serving.Go(func() {
+		err := s.serve(conn)
+		s.log.Debug("a connection from another node ended", "from", conn.RemoteAddr().String(), "error", err)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		_ = conn.Close()
+		delete(s.conns, conn)
+	})
 }
 
 // Close takes nothing more, answers what was taken, and ends the connections, or
 // cuts them off when ctx ends.
 func (s *PeerServer) Close(ctx context.Context) error {
-	close(s.closing)
-	if err := s.http.Shutdown(ctx); err != nil {
-		return errors.Join(fmt.Errorf("cluster: other nodes still waited for answers: %w", err), s.http.Close())
+	err := s.stopAccepting()
+	served := make(chan struct{})
+	go func() {
+		s.serving.Wait()
+		close(served)
+	}()
+	select {
+	case <-served:
+		return err
+	case <-ctx.Done():
+		s.cut()
+		return errors.Join(fmt.Errorf("cluster: other nodes still waited for answers: %w", ctx.Err()), err)
 	}
-	return nil
 }
 
-// Forward executes what comes on a stream. It says at once that it is there: the
-// first answer may take as long as the database does.
-func (s *PeerServer) Forward(ctx context.Context, stream peerv1connect.PeerServiceForwardServerStream) error {
-	if err := stream.Send(&peerv1.ForwardResponse{}); err != nil {
+func (s *PeerServer) stopAccepting() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.isClosing() {
+		return nil
+	}
+	close(s.closing)
+	return s.listener.Close()
+}
+
+// cut ends all connections at once.
+func (s *PeerServer) cut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for conn := range s.conns {
+		_ = conn.Close()
+	}
+}
+
+// serve executes what comes on a connection. It says at once that it is there:
+// the first answer may take as long as the database does.
+func (s *PeerServer) serve(conn net.Conn) error {
+	connection, err := acceptFrames(context.Background(), conn, s.security)
+	if err != nil {
+		return err
+	}
+	if err := connection.send(&peerv1.ForwardResponse{}); err != nil {
 		return err
 	}
 	in, out := &intake{}, &outbox{wake: make(chan struct{}, 1)}
-	received := make(chan struct{})
-	go func() {
-		defer close(received)
-		for {
-			message, err := stream.Receive()
-			if err != nil {
-				return // the other node left
-			}
-			for _, submission := range message.GetSubmissions() {
-				if !in.begin(func() { out.put(s.execute(ctx, submission)) }) {
-					out.put(answerToWire(submission.GetNumber(), nil, errRefused))
-				}
-			}
-		}
-	}()
+	left := make(chan error, 1)
+	go func() { left <- s.receive(connection, in, out) }()
+	beat := time.NewTicker(beatEvery)
+	defer beat.Stop()
+	closing, done := s.closing, make(chan struct{})
 	for {
-		if answers := out.take(); len(answers) > 0 {
-			if err := stream.Send(&peerv1.ForwardResponse{Answers: answers}); err != nil {
+		answers := out.take()
+		if len(answers) == 0 {
+			select {
+			case <-out.wake:
+				continue
+			case <-beat.C:
+			case err := <-left:
 				return err
+			case <-closing:
+				closing = nil
+				go func() {
+					in.close()
+					close(done)
+				}()
+				continue
+			case <-done:
+				return errors.Join(connection.sendLast(&peerv1.ForwardResponse{Answers: out.take()}), <-left)
 			}
-			continue
 		}
-		select {
-		case <-out.wake:
-		case <-received:
-			return nil
-		case <-s.closing:
-			in.close()
-			return stream.Send(&peerv1.ForwardResponse{Answers: out.take()})
+		if err := connection.send(&peerv1.ForwardResponse{Answers: answers}); err != nil {
+			return err
 		}
 	}
 }
 
-// intake is what is executed of a stream.
+// receive begins to execute what comes, until the other node leaves.
+func (s *PeerServer) receive(connection *frames, in *intake, out *outbox) error {
+	for {
+		message := &peerv1.ForwardRequest{}
+		if err := connection.receive(message); err != nil {
+			return err
+		}
+		for _, submission := range message.GetSubmissions() {
+			if !in.begin(func() { out.put(s.execute(submission)) }) {
+				out.put(answerToWire(submission.GetNumber(), nil, errRefused))
+			}
+		}
+	}
+}
+
+// intake is what is executed of a connection.
 type intake struct {
 	mu        sync.Mutex
 	closed    bool
@@ -145,7 +227,7 @@ func (i *intake) close() {
 const forwardTimeout = time.Minute
 
 // execute carries a submission out, whether or not the other node stays.
-func (s *PeerServer) execute(ctx context.Context, w *peerv1.Submission) *peerv1.Answer {
+func (s *PeerServer) execute(w *peerv1.Submission) *peerv1.Answer {
 	submission, err := submissionFromWire(w)
 	if err != nil {
 		s.log.Warn("another node sent a command that this one cannot read", "clinic", w.GetClinicId(), "error", err)
@@ -159,7 +241,7 @@ func (s *PeerServer) execute(ctx context.Context, w *peerv1.Submission) *peerv1.
 	if w.GetTimeLeft() != nil {
 		limit = w.GetTimeLeft().AsDuration()
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	verdicts, err := s.executor.Submit(ctx, submission)
 	return answerToWire(w.GetNumber(), verdicts, err)

@@ -344,7 +344,7 @@ func otherNode(tb testing.TB, execute submitter) Node {
 		tb.Fatal(err)
 	}
 	go func() { _ = peers.Serve() }()
-	tb.Cleanup(func() { _ = peers.http.Close() })
+	tb.Cleanup(func() { cutOff(peers) })
 	return Node{ID: "other-1", Name: "other", Peer: peers.Addr()}
 }
 

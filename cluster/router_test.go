@@ -158,14 +158,19 @@ func newTestRouter(tb testing.TB, db *txn.DB, name string) *testRouter {
 	r := &testRouter{router, executor, dispatcher, peers, Node{ID: name + "-1", Name: name, Peer: peers.Addr()}}
 	tb.Cleanup(func() {
 		r.Close()
-		if err := peers.http.Close(); err != nil {
-			tb.Error(err)
-		}
+		cutOff(peers)
 		if err := <-served; err != nil {
 			tb.Error(err)
 		}
 	})
 	return r
+}
+
+// cutOff ends all connections at once.
+func cutOff(peers *PeerServer) {
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = peers.Close(now)
 }
 
 // meet makes routers know of each other.

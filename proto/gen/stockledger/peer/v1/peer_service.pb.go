@@ -104,7 +104,8 @@ func (FailureKind) EnumDescriptor() ([]byte, []int) {
 	return file_stockledger_peer_v1_peer_service_proto_rawDescGZIP(), []int{0}
 }
 
-// ForwardRequest holds what was submitted since the one before.
+// ForwardRequest holds what was submitted since the one before; nothing, where
+// the node only says that it is there.
 type ForwardRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In the order in which they came.
@@ -150,7 +151,8 @@ func (x *ForwardRequest) GetSubmissions() []*Submission {
 	return nil
 }
 
-// ForwardResponse holds what was answered since the one before.
+// ForwardResponse holds what was answered since the one before; nothing, where
+// the node only says that it is there.
 type ForwardResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In the order in which they were given.
@@ -200,7 +202,7 @@ func (x *ForwardResponse) GetAnswers() []*Answer {
 // checked by the node that sends it.
 type Submission struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Names the submission on this stream.
+	// Names the submission on this connection.
 	Number uint64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
 	// The clinic of all its commands.
 	ClinicId string `protobuf:"bytes,2,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
@@ -902,9 +904,7 @@ const file_stockledger_peer_v1_peer_service_proto_rawDesc = "" +
 	"\x14FAILURE_KIND_REFUSED\x10\x06\x12\x1a\n" +
 	"\x16FAILURE_KIND_RESTORING\x10\a\x12\x18\n" +
 	"\x14FAILURE_KIND_TIMEOUT\x10\b\x12\x17\n" +
-	"\x13FAILURE_KIND_MOVING\x10\t2g\n" +
-	"\vPeerService\x12X\n" +
-	"\aForward\x12#.stockledger.peer.v1.ForwardRequest\x1a$.stockledger.peer.v1.ForwardResponse(\x010\x01BIZGgithub.com/stockledger/stockledger/proto/gen/stockledger/peer/v1;peerv1b\x06proto3"
+	"\x13FAILURE_KIND_MOVING\x10\tBIZGgithub.com/stockledger/stockledger/proto/gen/stockledger/peer/v1;peerv1b\x06proto3"
 
 var (
 	file_stockledger_peer_v1_peer_service_proto_rawDescOnce sync.Once
@@ -949,10 +949,8 @@ var file_stockledger_peer_v1_peer_service_proto_depIdxs = []int32{
 	0,  // 10: stockledger.peer.v1.Failure.kind:type_name -> stockledger.peer.v1.FailureKind
 	10, // 11: stockledger.peer.v1.Failure.rejection:type_name -> stockledger.peer.v1.Rejection
 	11, // 12: stockledger.peer.v1.Rejection.metadata:type_name -> stockledger.peer.v1.Rejection.MetadataEntry
-	1,  // 13: stockledger.peer.v1.PeerService.Forward:input_type -> stockledger.peer.v1.ForwardRequest
-	2,  // 14: stockledger.peer.v1.PeerService.Forward:output_type -> stockledger.peer.v1.ForwardResponse
-	14, // [14:15] is the sub-list for method output_type
-	13, // [13:14] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
 	13, // [13:13] is the sub-list for extension type_name
 	13, // [13:13] is the sub-list for extension extendee
 	0,  // [0:13] is the sub-list for field type_name
@@ -971,7 +969,7 @@ func file_stockledger_peer_v1_peer_service_proto_init() {
 			NumEnums:      1,
 			NumMessages:   11,
 			NumExtensions: 0,
-			NumServices:   1,
+			NumServices:   0,
 		},
 		GoTypes:           file_stockledger_peer_v1_peer_service_proto_goTypes,
 		DependencyIndexes: file_stockledger_peer_v1_peer_service_proto_depIdxs,
