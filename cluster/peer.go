@@ -224,6 +224,11 @@ func (p *peer) exchange(judged func(error)) error {
 	beat := time.NewTicker(beatEvery)
 	defer beat.Stop()
 	for {
+		select {
+		case err := <-broken: // before anything more leaves
+			return err
+		default:
+		}
 		message := p.take()
 		if message == nil {
 			select {

@@ -140,6 +140,10 @@ func (s *PeerServer) cut() {
 	}
 }
 
+// leaveTimeout is how long a node may take to end a connection after the last
+// answer.
+const leaveTimeout = time.Second
+
 // serve executes what comes on a connection. It says at once that it is there:
 // the first answer may take as long as the database does.
 func (s *PeerServer) serve(conn net.Conn) error {
@@ -173,7 +177,13 @@ func (s *PeerServer) serve(conn net.Conn) error {
 				}()
 				continue
 			case <-done:
-				return errors.Join(connection.sendLast(&peerv1.ForwardResponse{Answers: out.take()}), <-left)
+				err := connection.sendLast(&peerv1.ForwardResponse{Answers: out.take()})
+				select {
+				case gone := <-left:
+					return errors.Join(err, gone)
+				case <-time.After(leaveTimeout):
+					return err
+				}
 			}
 		}
 		if err := connection.send(&peerv1.ForwardResponse{Answers: answers}); err != nil {

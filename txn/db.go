@@ -63,7 +63,8 @@ type Config struct {
 	TransactionTimeout time.Duration
 
 	// MaxAttempts is how often a transaction is tried when the database refuses
-	// it because of another one, or when its connection breaks. Default 10.
+	// it because of another one, or when its connection breaks. A clinic's
+	// commands are bounded by [ExecutorConfig.ResolveTimeout] instead. Default 10.
 	MaxAttempts int
 
 	// Backoff is the longest pause before the second attempt. It doubles for

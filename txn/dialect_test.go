@@ -1,6 +1,7 @@
 package txn
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -129,6 +130,27 @@ func TestArrayStatementsLookKeysUp(t *testing.T) {
 	for _, bad := range []string{"Seq Scan", "Bitmap", "FULL SCAN"} {
 		if strings.Contains(plan.String(), bad) {
 			t.Errorf("%q in the plan:\n%s", bad, plan.String())
+		}
+	}
+}
+
+func TestLostTurns(t *testing.T) {
+	t.Parallel()
+	changed := fmt.Errorf("lock the head: %w", serverError("ERROR", codeSerializationFailure))
+	for _, c := range []struct {
+		server ServerKind
+		err    error
+		want   bool
+	}{
+		{PostgreSQL, changed, true},
+		{CockroachDB, changed, false},
+		{PostgreSQL, serverError("ERROR", codeDeadlock), false},
+		{PostgreSQL, serverError("ERROR", codeIdleInTransaction), false},
+		{PostgreSQL, unavailable(errBroken), false},
+		{PostgreSQL, nil, false},
+	} {
+		if got := lostTurn(c.server, c.err); got != c.want {
+			t.Errorf("on %s %v is a lost turn: %t", c.server, c.err, got)
 		}
 	}
 }

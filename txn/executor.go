@@ -50,8 +50,9 @@ type ExecutorConfig struct {
 	// documents (lots, stock rows, open holds …) of about 300 bytes. Default
 	// 400,000.
 	CachedDocuments int
-	// ResolveTimeout is how long a group whose outcome is unknown is looked up
-	// before its callers are told so. Default 5 s.
+	// ResolveTimeout is how long commands are tried again that another node was
+	// in the way of, or looked up whose outcome is unknown, before their callers
+	// are told so. Default 5 s.
 	ResolveTimeout time.Duration
 	// Directory tells which clinics are on this shard. Default: one that knows no
 	// other.

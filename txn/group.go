@@ -225,11 +225,6 @@ func (e *Executor) retreat(ctx context.Context, plans []*plan, cause error) {
 	_ = each.Wait()
 }
 
-// longestPause is the attempt after which the pauses of who lost a clinic's head
-// to another node grow no more. It has already waited for it, on its lock, and
-// has to come back soon: the other one does not pause, and would keep it.
-const longestPause = 2
-
 // resolve executes units of one clinic under its head's lock until they are
 // answered. Keys that turn out to be bound are answered from the journal, which
 // is also how an unknown outcome becomes known. A command that the database
@@ -254,8 +249,8 @@ func (e *Executor) resolve(ctx context.Context, h *home, units []*unit, unknown 
 		_, duplicate := uniqueViolation(err)
 		again := duplicate || isAmbiguous(err) || mayRepeat(err) || unknown && isUnavailable(err)
 		pause := attempt
-		if isRetryable(err) {
-			pause = min(pause, longestPause)
+		if lostTurn(e.sql.server, err) {
+			pause = min(pause, lostTurnPause)
 		}
 		switch {
 		case again && e.db.pause(ctx, pause) == nil:

@@ -27,7 +27,7 @@ func newExecutorMetrics() *executorMetrics {
 		}),
 		commits: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "stockledger_commit_seconds", Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
-			Help: "Time to write and commit a group, by path (blind, locked) and result. High values mean a slow or distant database.",
+			Help: "Time of an attempt to write and commit a group, by path (blind, locked) and result. High values mean a slow or distant database.",
 		}, []string{"path", "result"}),
 		commands: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stockledger_commands_total",

@@ -56,23 +56,31 @@ func serveBare(ctx context.Context, address string) error {
 // startBare starts this program again as the server of constant answers, and
 // returns how to stop it.
 func startBare(ctx context.Context) (*node.Node, func(), error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := node.FreeAddress()
 	if err != nil {
 		return nil, nil, err
 	}
-	address := l.Addr().String()
-	_ = l.Close()
-	self, err := os.Executable()
+	stop, err := startAgain(ctx, bareVariable+"="+address, address)
 	if err != nil {
-		return nil, nil, err
-	}
-	cmd := exec.CommandContext(ctx, self)
-	cmd.Env = append(os.Environ(), bareVariable+"="+address)
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
 		return nil, nil, fmt.Errorf("start the server of constant answers: %w", err)
 	}
-	stop := func() {
+	return &node.Node{Address: address, Token: "none"}, stop, nil
+}
+
+// startAgain starts this program again with one more variable in its
+// environment, and waits until it listens at an address.
+func startAgain(ctx context.Context, variable, address string) (stop func(), err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, self)
+	cmd.Env = append(os.Environ(), variable)
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	stop = func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}
@@ -82,12 +90,12 @@ func startBare(ctx context.Context) (*node.Node, func(), error) {
 		conn, err := net.Dial("tcp", address)
 		if err == nil {
 			_ = conn.Close()
-			return &node.Node{Address: address, Token: "none"}, stop, nil
+			return stop, nil
 		}
 		select {
 		case <-ctx.Done():
 			stop()
-			return nil, nil, ctx.Err()
+			return nil, ctx.Err()
 		case <-tick.C:
 		}
 	}

@@ -20,10 +20,11 @@ const clusterNodes = 3
 // team is three nodes on a database of their own, where each clinic may have a
 // home or none. Its spreads share them.
 type team struct {
-	b     *bench
-	name  string
-	homes bool
-	at    *place
+	b      *bench
+	name   string
+	homes  bool
+	oneWay time.Duration // to the database and between the nodes
+	at     *place
 }
 
 func (t *team) start() error {
@@ -43,8 +44,11 @@ func (t *team) start() error {
 		for i := 1; i < len(nodes); i++ {
 			nodes[i] = []string{"--etcd-endpoints", "http://" + etcd, "--read-conns", "4"}
 		}
+		if err := t.setApart(nodes); err != nil {
+			return err
+		}
 	}
-	at, stop, err := t.b.ownPlace(t.name, nodes...)
+	at, stop, err := t.b.ownPlace(t.name, t.oneWay, nodes...)
 	t.b.closing = append(t.b.closing, stop)
 	if err != nil {
 		return err
@@ -57,6 +61,26 @@ func (t *team) start() error {
 		if err := t.meet(at.node(i)); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// setApart puts the team's distance between its nodes.
+func (t *team) setApart(nodes [][]string) error {
+	if t.oneWay == 0 {
+		return nil
+	}
+	for i := range nodes {
+		listen, err := node.FreeAddress()
+		if err != nil {
+			return err
+		}
+		afar, end, err := openDistance(t.b.ctx, listen, t.oneWay)
+		if err != nil {
+			return err
+		}
+		t.b.closing = append(t.b.closing, end)
+		nodes[i] = append(nodes[i], "--peer-listen", listen, "--peer-advertise", afar)
 	}
 	return nil
 }
@@ -137,22 +161,43 @@ func (a among) from(home bool) func(context.Context, int) (sample, error) {
 	}
 }
 
+// crowd is a load on a team's clinics.
+type crowd struct {
+	key, name                   string
+	clinics, medicines, callers int
+	least                       float64 // what homes should be worth
+}
+
+// compare measures a load on three nodes without homes and on three with.
+func (c crowd) compare(without, with *team, where string) []*part {
+	loose, homes := without.among(c.key, c.clinics, c.medicines), with.among(c.key, c.clinics, c.medicines)
+	base := &part{
+		key: without.name + "_" + c.key, name: "three nodes" + where + " without homes, unary, " + c.name,
+		prepare: loose.prepare, load: loose.load(c.callers, 1), agree: loose.agree,
+	}
+	return []*part{base, {
+		key: with.name + "_" + c.key, name: "three nodes" + where + " with homes, unary, " + c.name,
+		prepare: homes.prepare, load: homes.load(c.callers, 1), agree: homes.agree, against: base, mark: mark{ratio: c.least},
+	}}
+}
+
 // clusterParts compare three nodes where each clinic has a home with three that
-// do not know of each other, and tell what it costs to bring a command home.
+// do not know of each other, all on one machine and apart as on a network, and
+// tell what it costs to bring a command home.
 func (b *bench) clusterParts() []*part {
+	oneWay := time.Duration(b.Distance * float64(time.Millisecond))
 	without, with := &team{b: b, name: "loose"}, &team{b: b, name: "homes", homes: true}
+	farWithout, farWith := &team{b: b, name: "far_loose", oneWay: oneWay}, &team{b: b, name: "far_homes", homes: true, oneWay: oneWay}
+	few := crowd{"few", "one hot clinic, 6 callers", 1, 1, 6, 2}
+	some := crowd{"some", "one hot clinic, 24 callers", 1, 1, 24, 2}
+	hot := crowd{"hot", "one hot clinic, 256 callers", 1, 1, 256, 2}
+	many := crowd{"many", fmt.Sprintf("%d clinics", b.Many), b.Many, 2, 256, 1.2}
 	var parts []*part
-	for _, over := range []struct {
-		key, name                   string
-		clinics, medicines, callers int
-		least                       float64 // what homes should be worth
-	}{{"few", "one hot clinic, 6 callers", 1, 1, 6, 2}, {"hot", "one hot clinic", 1, 1, 256, 2}, {"many", fmt.Sprintf("%d clinics", b.Many), b.Many, 2, 256, 1.2}} {
-		loose, homes := without.among(over.key, over.clinics, over.medicines), with.among(over.key, over.clinics, over.medicines)
-		base := &part{key: "loose_" + over.key, name: "three nodes without homes, unary, " + over.name, prepare: loose.prepare, load: loose.load(over.callers, 1), agree: loose.agree}
-		parts = append(parts, base, &part{
-			key: "homes_" + over.key, name: "three nodes with homes, unary, " + over.name, prepare: homes.prepare, load: homes.load(over.callers, 1), agree: homes.agree, against: base,
-			mark: mark{ratio: over.least},
-		})
+	for _, c := range []crowd{few, some, hot, many} {
+		parts = append(parts, c.compare(without, with, "")...)
+	}
+	for _, c := range []crowd{few, some, hot} {
+		parts = append(parts, c.compare(farWithout, farWith, " apart")...)
 	}
 	single := with.among("one", 1, 1)
 	direct := &part{key: "forward_none", name: "one caller, at the clinic's home", prepare: single.prepare, load: single.from(true), agree: single.agree}

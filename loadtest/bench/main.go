@@ -43,6 +43,7 @@ type options struct {
 	Parts         []string `env:"BENCH_PARTS" help:"Run only these parts, by the beginnings of their names in the JSON; the baseline always runs."`
 	History       int      `env:"BENCH_HISTORY" default:"1000000" help:"Number of entries of the account whose stock card is read."`
 	LowOperations int      `env:"BENCH_LOW_OPERATIONS" default:"50000" help:"Number of operations of low priority that wait while those of high priority are measured."`
+	Distance      float64  `env:"BENCH_DISTANCE" default:"0.5" help:"Milliseconds from a node to the database or to another node in the parts that have them apart; as long back."`
 	Many          int      `env:"BENCH_MANY_CLINICS" default:"5000" help:"Number of clinics of the widest spread."`
 }
 
@@ -54,6 +55,8 @@ func main() {
 	work := func() error { return run(ctx, o, os.Stdout) }
 	if address := os.Getenv(bareVariable); address != "" {
 		work = func() error { return serveBare(ctx, address) }
+	} else if route := os.Getenv(distanceVariable); route != "" {
+		work = func() error { return serveDistance(ctx, route) }
 	}
 	if err := work(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

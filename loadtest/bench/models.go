@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,9 +30,9 @@ type place struct {
 func (p *place) node(caller int) *node.Node { return p.nodes[caller%len(p.nodes)] }
 
 // ownPlace starts nodes, with flags of each one's own, on a database of their own
-// on the same server: what is compared there has nothing beside it, and nobody
-// else keeps its read models.
-func (b *bench) ownPlace(name string, nodes ...[]string) (p *place, stop func(), err error) {
+// on the same server, oneWay from it: what is compared there has nothing beside
+// it, and nobody else keeps its read models.
+func (b *bench) ownPlace(name string, oneWay time.Duration, nodes ...[]string) (p *place, stop func(), err error) {
 	var closing []func()
 	stop = func() {
 		for _, end := range slices.Backward(closing) {
@@ -58,6 +59,24 @@ func (b *bench) ownPlace(name string, nodes ...[]string) (p *place, stop func(),
 		return nil, stop, err
 	}
 	closing = append(closing, p.pool.Close)
+	if oneWay > 0 {
+		first, _, _ := strings.Cut(at.Host, ",")
+		afar, end, err := openDistance(b.ctx, first, oneWay)
+		if err != nil {
+			return nil, stop, err
+		}
+		closing = append(closing, end)
+		near, err := roundTrip(b.ctx, at.String())
+		if err != nil {
+			return nil, stop, err
+		}
+		at.Host = afar
+		far, err := roundTrip(b.ctx, at.String())
+		if err != nil {
+			return nil, stop, err
+		}
+		b.progress("the database answers after %v, and after %v here\n", far.Round(time.Microsecond), near.Round(time.Microsecond))
+	}
 	for _, flags := range nodes {
 		n, err := node.Start(b.ctx, b.Node, at.String(), filepath.Join(b.scratch, name+".key"), flags...)
 		if err != nil {
@@ -78,7 +97,7 @@ type apart struct {
 // prepare starts the place in the first round.
 func (a apart) prepare(round int) error {
 	if a.at == nil {
-		at, stop, err := a.b.ownPlace(a.name, a.nodes...)
+		at, stop, err := a.b.ownPlace(a.name, 0, a.nodes...)
 		a.b.closing = append(a.b.closing, stop)
 		if err != nil {
 			return err
