@@ -187,7 +187,7 @@ func (c crowd) compare(without, with *team, where string) []*part {
 func (b *bench) clusterParts() []*part {
 	oneWay := time.Duration(b.Distance * float64(time.Millisecond))
 	without, with := &team{b: b, name: "loose"}, &team{b: b, name: "homes", homes: true}
-	farWithout, farWith := &team{b: b, name: "far_loose", oneWay: oneWay}, &team{b: b, name: "far_homes", homes: true, oneWay: oneWay}
+	farWithout, farWith := &team{b: b, name: "farloose", oneWay: oneWay}, &team{b: b, name: "farhomes", homes: true, oneWay: oneWay}
 	few := crowd{"few", "one hot clinic, 6 callers", 1, 1, 6, 2}
 	some := crowd{"some", "one hot clinic, 24 callers", 1, 1, 24, 2}
 	hot := crowd{"hot", "one hot clinic, 256 callers", 1, 1, 256, 2}
