@@ -414,14 +414,11 @@ func leaveRoom(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-// lostTurnPause is the attempt after which pauses for a lost turn grow no more.
-const lostTurnPause = 2
-
 // lostTurn says that a transaction that locks its clinic's head first failed
 // because it waited for another one: PostgreSQL refuses it once the row has
-// changed, and it has to come back soon, since the other one does not pause and
+// changed. It has to come back at once, since the other one does not pause and
 // would keep the clinic. CockroachDB queues for locked rows: what fails there is
-// better left alone for longer.
+// better left alone for a while.
 func lostTurn(server ServerKind, err error) bool {
 	pg, ok := pgError(err)
 	return server == PostgreSQL && ok && pg.Code == codeSerializationFailure

@@ -248,12 +248,8 @@ func (e *Executor) resolve(ctx context.Context, h *home, units []*unit, unknown 
 		unknown = unknown || isAmbiguous(err)
 		_, duplicate := uniqueViolation(err)
 		again := duplicate || isAmbiguous(err) || mayRepeat(err) || unknown && isUnavailable(err)
-		pause := attempt
-		if lostTurn(e.sql.server, err) {
-			pause = min(pause, lostTurnPause)
-		}
 		switch {
-		case again && e.db.pause(ctx, pause) == nil:
+		case again && e.pauseAfter(ctx, attempt, err) == nil:
 			continue
 		case unknown:
 			err = ambiguous(err)
@@ -270,6 +266,15 @@ func (e *Executor) resolve(ctx context.Context, h *home, units []*unit, unknown 
 		}
 		return
 	}
+}
+
+// pauseAfter waits before another attempt, unless the one before has waited for
+// another node's.
+func (e *Executor) pauseAfter(ctx context.Context, attempt int, err error) error {
+	if lostTurn(e.sql.server, err) {
+		return ctx.Err()
+	}
+	return e.db.pause(ctx, attempt)
 }
 
 // executeLocked executes units of one clinic in a transaction that locks its
