@@ -17,8 +17,8 @@ import (
 	"github.com/stockledger/stockledger/txn"
 )
 
-// twoEnds returns both ends of a connection.
-func twoEnds(t *testing.T) (near, far *frames) {
+// quietNode shakes hands with whoever connects, and does no more.
+func quietNode(t *testing.T) (address string, security *tls.Config, accepted <-chan *frames) {
 	t.Helper()
 	security, err := PeerTLS(testSecret())
 	if err != nil {
@@ -28,29 +28,37 @@ func twoEnds(t *testing.T) (near, far *frames) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = listener.Close() }()
-	accepted := make(chan *frames, 1)
+	ends := make(chan *frames, 1)
 	go func() {
-		defer close(accepted)
+		defer close(ends)
 		conn, err := listener.Accept()
 		if err != nil {
-			t.Error(err)
 			return
 		}
-		f, err := acceptFrames(t.Context(), conn, security)
-		if err != nil {
-			t.Error(err)
-			return
+		if f, err := acceptFrames(context.Background(), conn, security); err == nil {
+			ends <- f
 		}
-		accepted <- f
 	}()
-	near, err = dialFrames(t.Context(), listener.Addr().String(), security)
+	t.Cleanup(func() {
+		_ = listener.Close()
+		for f := range ends {
+			f.close()
+		}
+	})
+	return listener.Addr().String(), security, ends
+}
+
+// twoEnds returns both ends of a connection.
+func twoEnds(t *testing.T) (near, far *frames) {
+	t.Helper()
+	address, security, accepted := quietNode(t)
+	near, err := dialFrames(t.Context(), address, security)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(near.close)
 	if far = <-accepted; far == nil {
-		t.FailNow()
+		t.Fatal("the other end was not accepted")
 	}
 	t.Cleanup(far.close)
 	return near, far
@@ -201,28 +209,8 @@ func TestSlowAnswersAreAwaited(t *testing.T) {
 // left is lost.
 func TestSilentNodesAreGivenUp(t *testing.T) {
 	t.Parallel()
-	security, err := PeerTLS(testSecret())
-	if err != nil {
-		t.Fatal(err)
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			f, err := acceptFrames(context.Background(), conn, security)
-			if err == nil {
-				t.Cleanup(f.close)
-			}
-		}
-	}()
-	p := newPeer(t.Context(), Node{ID: "silent-1", Name: "silent", Peer: listener.Addr().String()}, security, quiet)
+	address, security, _ := quietNode(t)
+	p := newPeer(t.Context(), Node{ID: "silent-1", Name: "silent", Peer: address}, security, quiet)
 	defer p.close()
 	began := time.Now()
 	if _, err := p.deliver(t.Context(), issue("i", "c", 1)); !errors.Is(err, errLost) {

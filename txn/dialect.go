@@ -3,6 +3,7 @@ package txn
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -414,12 +415,11 @@ func leaveRoom(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-// lostTurn says that a transaction that locks its clinic's head first failed
-// because it waited for another one: PostgreSQL refuses it once the row has
-// changed. It has to come back at once, since the other one does not pause and
-// would keep the clinic. CockroachDB queues for locked rows: what fails there is
-// better left alone for a while.
+// lostTurn says that a transaction failed because it waited for a clinic's head:
+// PostgreSQL refuses it once the row has changed. It has to come back at once,
+// since the other one does not pause and would keep the clinic. CockroachDB queues
+// for locked rows: what fails there is better left alone for a while.
 func lostTurn(server ServerKind, err error) bool {
 	pg, ok := pgError(err)
-	return server == PostgreSQL && ok && pg.Code == codeSerializationFailure
+	return server == PostgreSQL && ok && pg.Code == codeSerializationFailure && errors.Is(err, errNoTurn)
 }

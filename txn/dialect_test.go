@@ -136,7 +136,8 @@ func TestArrayStatementsLookKeysUp(t *testing.T) {
 
 func TestLostTurns(t *testing.T) {
 	t.Parallel()
-	changed := fmt.Errorf("lock the head: %w", serverError("ERROR", codeSerializationFailure))
+	atHead := func(err error) error { return fmt.Errorf("%w: %w", errNoTurn, err) }
+	changed := atHead(serverError("ERROR", codeSerializationFailure))
 	for _, c := range []struct {
 		server ServerKind
 		err    error
@@ -144,8 +145,8 @@ func TestLostTurns(t *testing.T) {
 	}{
 		{PostgreSQL, changed, true},
 		{CockroachDB, changed, false},
-		{PostgreSQL, serverError("ERROR", codeDeadlock), false},
-		{PostgreSQL, serverError("ERROR", codeIdleInTransaction), false},
+		{PostgreSQL, serverError("ERROR", codeSerializationFailure), false}, // of another statement, or COMMIT
+		{PostgreSQL, atHead(serverError("ERROR", codeDeadlock)), false},
 		{PostgreSQL, unavailable(errBroken), false},
 		{PostgreSQL, nil, false},
 	} {

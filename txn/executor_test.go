@@ -344,7 +344,7 @@ func TestExecutorLosesItsTurnManyTimes(t *testing.T) {
 	e := testExecutorOn(t, db, ExecutorConfig{ResolveTimeout: time.Minute})
 	c := newTestClinic(t, e)
 	c.receive(10)
-	others := []*headTaker{newHeadTaker(t, c.id), newHeadTaker(t, c.id)}
+	others := []*headTaker{newHeadTaker(t, db, c.id), newHeadTaker(t, db, c.id)}
 	<-others[0].take()
 	verdict := make(chan Verdict, 1)
 	go func() { verdict <- c.give(c.command(reserve(1))) }()
@@ -370,22 +370,18 @@ func TestExecutorLosesItsTurnManyTimes(t *testing.T) {
 type headTaker struct {
 	tb     testing.TB
 	clinic ledger.ClinicID
+	db     *DB
 	conn   *pgx.Conn
-	watch  *pgx.Conn
 }
 
-func newHeadTaker(t *testing.T, clinic ledger.ClinicID) *headTaker {
+func newHeadTaker(t *testing.T, db *DB, clinic ledger.ClinicID) *headTaker {
 	t.Helper()
-	h := &headTaker{tb: t, clinic: clinic}
-	for _, conn := range []**pgx.Conn{&h.conn, &h.watch} {
-		made, err := pgx.Connect(t.Context(), testURL(t))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = made.Close(context.Background()) })
-		*conn = made
+	conn, err := pgx.Connect(t.Context(), testURL(t))
+	if err != nil {
+		t.Fatal(err)
 	}
-	return h
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return &headTaker{tb: t, clinic: clinic, db: db, conn: conn}
 }
 
 // take begins to wait for the head. The channel ends when it is taken.
@@ -413,7 +409,7 @@ func (h *headTaker) awaited() (n int) {
 	const query = `WITH waiting AS (SELECT pid FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid)))
 		SELECT count(*) FROM pg_stat_activity WHERE pid IN (SELECT pid FROM waiting)
 		OR EXISTS (SELECT 1 FROM waiting AS first WHERE first.pid = ANY(pg_blocking_pids(pg_stat_activity.pid)))`
-	if err := h.watch.QueryRow(h.tb.Context(), query, int32(h.conn.PgConn().PID())).Scan(&n); err != nil {
+	if err := h.db.read.QueryRow(h.tb.Context(), query, int32(h.conn.PgConn().PID())).Scan(&n); err != nil {
 		h.tb.Error(err)
 	}
 	return n

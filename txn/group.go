@@ -268,6 +268,9 @@ func (e *Executor) resolve(ctx context.Context, h *home, units []*unit, unknown 
 	}
 }
 
+// errNoTurn means that a clinic's head could not be locked.
+var errNoTurn = errors.New("no turn at the clinic's head")
+
 // pauseAfter waits before another attempt, unless the one before has waited for
 // another node's.
 func (e *Executor) pauseAfter(ctx context.Context, attempt int, err error) error {
@@ -338,7 +341,7 @@ func (e *Executor) freshen(ctx context.Context, tx pgx.Tx, h *home) error {
 	}
 	head, err := lockHead(ctx, tx, h.clinic)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNoTurn, err)
 	}
 	if absent := absence(head.Epoch); absent != nil {
 		h.state = nil

@@ -60,22 +60,11 @@ func (b *bench) ownPlace(name string, oneWay time.Duration, nodes ...[]string) (
 	}
 	closing = append(closing, p.pool.Close)
 	if oneWay > 0 {
-		first, _, _ := strings.Cut(at.Host, ",")
-		afar, end, err := openDistance(b.ctx, first, oneWay)
+		end, err := b.setAfar(at, oneWay)
 		if err != nil {
 			return nil, stop, err
 		}
 		closing = append(closing, end)
-		near, err := roundTrip(b.ctx, at.String())
-		if err != nil {
-			return nil, stop, err
-		}
-		at.Host = afar
-		far, err := roundTrip(b.ctx, at.String())
-		if err != nil {
-			return nil, stop, err
-		}
-		b.progress("the database answers after %v, and after %v here\n", far.Round(time.Microsecond), near.Round(time.Microsecond))
 	}
 	for _, flags := range nodes {
 		n, err := node.Start(b.ctx, b.Node, at.String(), filepath.Join(b.scratch, name+".key"), flags...)
@@ -86,6 +75,26 @@ func (b *bench) ownPlace(name string, oneWay time.Duration, nodes ...[]string) (
 		closing = append(closing, func() { _ = n.Stop() })
 	}
 	return p, stop, nil
+}
+
+// setAfar has a database's URL lead to it from oneWay away, until stop, and tells
+// what that comes to.
+func (b *bench) setAfar(at *url.URL, oneWay time.Duration) (stop func(), err error) {
+	near, err := roundTrip(b.ctx, at.String())
+	if err != nil {
+		return nil, err
+	}
+	first, _, _ := strings.Cut(at.Host, ",")
+	if at.Host, stop, err = openDistance(b.ctx, first, oneWay); err != nil {
+		return nil, err
+	}
+	far, err := roundTrip(b.ctx, at.String())
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	b.progress("the database answers after %v, and after %v here\n", far.Round(time.Microsecond), near.Round(time.Microsecond))
+	return stop, nil
 }
 
 // apart is a spread whose clinics are at a place of their own.
